@@ -1,0 +1,64 @@
+"""PLMS, the sampler of the released inference script: pseudo linear multi-step (arXiv 2202.09778)
+with the schedule and the first step of Stable Diffusion's `plms.py`."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .diffusion import TIMESTEPS, alphas_cumprod
+
+# Adams-Bashforth weights of the noise predictions, newest first.
+ADAMS_BASHFORTH = (
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+def plms_timesteps(steps: int) -> list[int]:
+    """Timesteps of a run, descending: 1, 1 + c, 1 + 2c ... with c = 1000 // steps.
+
+    Steps that do not divide 1000 give more than `steps` of them, as released. ValueError outside
+    1..1000.
+    """
+    if not 1 <= steps <= TIMESTEPS:
+        raise ValueError(f"PLMS takes 1 to {TIMESTEPS} steps, got {steps}")
+    stride = TIMESTEPS // steps
+    return [t for t in range(1, TIMESTEPS + 1, stride) if t < TIMESTEPS][::-1]
+
+
+def ddim_step(x: Tensor, eps: Tensor, abar: Tensor, abar_previous: Tensor) -> Tensor:
+    """The eta = 0 step of DDIM: from noise level abar to abar_previous with noise eps."""
+    x0 = (x - (1 - abar).sqrt() * eps) / abar.sqrt()
+    return abar_previous.sqrt() * x0 + (1 - abar_previous).sqrt() * eps
+
+
+def plms(
+    model: Callable[[Tensor, int], Tensor],
+    x: Tensor,
+    timesteps: Sequence[int],
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Tensor:
+    """Sample from x, B x C x H x W in the variance-preserving space at timesteps[0].
+
+    model(x, t) is the noise predicted at timestep t, guidance included. timesteps descend; the
+    last step goes to abar of timestep 0. callback(step, x before the step, noise used).
+    """
+    abar = alphas_cumprod().to(x.device, torch.float32)
+    history: list[Tensor] = []  # raw predictions, newest first
+    for step, t in enumerate(timesteps):
+        following = timesteps[min(step + 1, len(timesteps) - 1)]
+        previous = abar[following] if step + 1 < len(timesteps) else abar[0]
+        eps = model(x, t)
+        history = [eps, *history[:3]]
+        if len(history) == 1:
+            ahead = model(ddim_step(x, eps, abar[t], previous), following)
+            eps = (eps + ahead) / 2
+        else:
+            weights = ADAMS_BASHFORTH[len(history) - 2]
+            eps = sum(w * e for w, e in zip(weights, history, strict=True))
+        if callback is not None:
+            callback(step, x, eps)
+        x = ddim_step(x, eps, abar[t], previous)
+    return x

@@ -1,0 +1,58 @@
+"""The demo checkpoint's first half: an autoencoder of paper dolls."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from ..config import AutoencoderConfig
+from . import dolls
+from .autoencoder import (
+    AutoencoderTraining,
+    build_autoencoder,
+    latent_scale,
+    to_ldm,
+    train_autoencoder,
+)
+
+HEIGHT = 256
+AUTOENCODER = AutoencoderConfig(base_width=64, multipliers=(1, 1, 2, 2), blocks=1)
+TRAINING = AutoencoderTraining(steps=2600, whole_steps=350, batch=4, whole_batch=1)
+
+
+def doll_pictures(count: int, seed: int) -> np.ndarray:
+    """Persons, garments, agnostic and DensePose images of `count` dolls, uint8 N x H x W x 3."""
+    rng = np.random.default_rng(seed)
+    pictures = []
+    for _ in tqdm(range(count), desc="drawing"):
+        doll = dolls.draw(dolls.random_person(rng), dolls.random_garment(rng), HEIGHT)
+        pictures += [doll.image, doll.garment, doll.agnostic, doll.densepose]
+    return np.stack(pictures)
+
+
+def train(output: Path, training: AutoencoderTraining = TRAINING, count: int = 1500) -> None:
+    """Writes `autoencoder.safetensors` (LDM names) with its latent scale in the metadata."""
+    images = doll_pictures(count, training.seed)
+    autoencoder = build_autoencoder(AUTOENCODER)
+    with tqdm(total=training.steps + training.whole_steps, desc="autoencoder", mininterval=10) as bar:
+        smooth = 1.0
+
+        def report(step: int, distance: float) -> None:
+            nonlocal smooth
+            smooth += (distance - smooth) * 0.02
+            bar.set_postfix(l1=f"{smooth:.4f}", refresh=False)
+            bar.update()
+            if step % 250 == 249:
+                save_file({k: v.contiguous() for k, v in to_ldm(autoencoder).items()}, output / "autoencoder.partial.safetensors")
+
+        train_autoencoder(autoencoder, images, training, report)
+    scale = latent_scale(autoencoder, images[:256])
+    weights = {key: value.contiguous() for key, value in to_ldm(autoencoder).items()}
+    save_file(weights, output / "autoencoder.safetensors", {"latent_scale": repr(scale)})
+
+
+if __name__ == "__main__":
+    import sys
+
+    train(Path(sys.argv[1]))

@@ -1,0 +1,92 @@
+"""The network against the authors' outputs, and at the sizes people use."""
+
+import pytest
+import torch
+from helpers.golden import (
+    CASES,
+    REDUCED,
+    error,
+    fill,
+    golden_inputs,
+    golden_network,
+    stored,
+)
+
+from stableviton_core.config import NetworkConfig
+from stableviton_core.network import TryOnNetwork
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def network() -> TryOnNetwork:
+    return golden_network(REDUCED)
+
+
+@pytest.mark.parametrize("case", CASES)
+@torch.no_grad()
+def test_reduced_features_and_eps_are_the_authors(network, case):
+    batch, rows, columns, steps = CASES[case]
+    golden = stored("reduced")
+    x, garment, context = golden_inputs(case, batch, rows, columns, REDUCED.context_width)
+    timesteps = torch.tensor(steps)
+    maps = network.encoder(x, timesteps, context, garment)
+    assert len(maps) == 13
+    for index, feature in enumerate(maps):
+        expected = golden[f"{case}/feature.{index}"]
+        assert error(feature[:, ::8, ::2, ::2], expected) <= TOLERANCE, f"feature {index}"
+    assert error(network(x, timesteps, context, garment), golden[f"{case}/eps"]) <= TOLERANCE
+
+
+@torch.no_grad()
+def test_zero_cross_attention_block_is_the_authors(network):
+    x = fill("input/block/x", (1, 256, 16, 12))
+    tokens = fill("input/block/context", (1, 192, 256))
+    index = REDUCED.first_warped_block
+    maps = [torch.zeros(0)] * 13
+    maps[REDUCED.skip_index(index)] = tokens.transpose(1, 2).unflatten(2, (16, 12))
+    assert error(network.warp(index, x, maps), stored("reduced")["block/out"]) <= TOLERANCE
+    assert torch.equal(network.warp(index, x, maps, strength=0.0), x)
+
+
+def test_widths_of_the_released_network():
+    config = NetworkConfig()
+    queries, keys = zip(*config.warp_widths, strict=True)
+    assert queries == (1280, 1280, 1280, 1280, 640, 640, 640, 320, 320)
+    assert keys == (1280, 1280, 640, 640, 640, 320, 320, 320, 320)
+    assert [config.warp_index(block) for block in range(12)] == [None] * 3 + list(range(9))
+    assert config.skip_index(3) == 8 and config.skip_index(11) == 0
+
+
+@pytest.mark.parametrize(("width", "height"), [(192, 256), (384, 512), (512, 640), (144, 192)])
+@torch.no_grad()
+def test_every_image_size_that_is_a_multiple_of_8(width, height):
+    config = NetworkConfig(base_width=32, multipliers=(1, 2, 2), blocks=1, context_width=16)
+    network = TryOnNetwork(config)
+    rows, columns = height // 8, width // 8
+    x, garment, context = golden_inputs("size", 1, rows, columns, 16)
+    eps = network(x, torch.tensor([500]), context, garment)
+    assert eps.shape == (1, 4, rows, columns)
+    assert eps.isfinite().all()
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_full_size_is_the_authors():
+    golden, config = stored("full"), NetworkConfig()
+    network = golden_network(config)
+    x, garment, context = golden_inputs("full", 1, 64, 48, config.context_width)
+    timesteps = torch.tensor([981])
+    maps = network.encoder(x, timesteps, context, garment)
+    for index, feature in enumerate(maps):
+        expected = golden[f"full/feature.{index}"]
+        assert error(feature[:, ::40, ::4, ::4], expected) <= TOLERANCE, f"feature {index}"
+    assert error(network(x, timesteps, context, garment), golden["full/eps"]) <= TOLERANCE
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_full_size_at_1024_x_768():
+    network = golden_network(NetworkConfig())
+    x, garment, context = golden_inputs("size", 1, 128, 96, 768)
+    assert network(x, torch.tensor([500]), context, garment).isfinite().all()

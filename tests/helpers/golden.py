@@ -1,0 +1,78 @@
+"""The authors' outputs, and the weights and inputs they were made from (tests/golden/README.md)."""
+
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from stableviton_core.config import NetworkConfig
+from stableviton_core.network import TryOnNetwork
+
+FOLDER = Path(__file__).resolve().parent.parent / "golden"
+
+REDUCED = NetworkConfig(base_width=64, context_width=96)
+
+# case: (batch, rows, columns of the latent, timesteps)
+CASES = {
+    "a": (2, 64, 48, (981, 401)),
+    "b": (1, 48, 64, (1,)),
+    "c": (1, 40, 32, (999,)),
+}
+
+
+def fill(name: str, shape: tuple[int, ...], scale: float = 1) -> Tensor:
+    """Uniform values of mean 0 and standard deviation `scale`, a function of the name."""
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+    values = generator.random(math.prod(shape), dtype=np.float32) - np.float32(0.5)
+    return torch.from_numpy(values * np.float32(2 * math.sqrt(3) * scale)).reshape(shape)
+
+
+def weight(key: str, shape: tuple[int, ...]) -> Tensor:
+    """The parameter of a checkpoint key."""
+    if key == "learnable_vector":
+        return fill(key, shape)
+    if key.endswith(".bias"):
+        return fill(key, shape, 0.02)
+    if key.endswith("class_embedding") or "position_embedding" in key:
+        return fill(key, shape, 0.02)
+    if len(shape) == 1:
+        return 1 + fill(key, shape, 0.1)
+    return fill(key, shape, 1 / math.sqrt(math.prod(shape[1:])))
+
+
+def fill_weights(module: nn.Module, prefix: str) -> None:
+    """Golden weights into a module whose keys follow `prefix` in a checkpoint."""
+    weights = {key: weight(prefix + key, tuple(v.shape)) for key, v in module.state_dict().items()}
+    module.load_state_dict(weights, strict=True, assign=True)
+
+
+def golden_network(config: NetworkConfig) -> TryOnNetwork:
+    with torch.device("meta"):
+        network = TryOnNetwork(config)
+    fill_weights(network.trunk, "model.diffusion_model.")
+    fill_weights(network.warp, "model.diffusion_model.")
+    fill_weights(network.encoder, "control_model.")
+    return network.eval()
+
+
+def golden_inputs(case: str, batch: int, rows: int, columns: int, context_width: int):
+    """x, garment latent, context of a case."""
+    return (
+        fill(f"input/{case}/x", (batch, 13, rows, columns)),
+        fill(f"input/{case}/hint", (batch, 4, rows, columns)),
+        fill(f"input/{case}/context", (batch, 1, context_width)),
+    )
+
+
+def stored(file: str) -> dict[str, Tensor]:
+    return load_file(FOLDER / f"{file}.safetensors")
+
+
+def error(actual: Tensor, expected: Tensor) -> float:
+    """Largest absolute difference in units of the expected values' standard deviation."""
+    assert actual.shape == expected.shape, f"{tuple(actual.shape)} is not {tuple(expected.shape)}"
+    return ((actual.float() - expected.float()).abs().max() / expected.float().std()).item()
