@@ -1,0 +1,27 @@
+"""ComfyUI-StableVITON: virtual try-on as ordinary MODEL, CONDITIONING, LATENT, MASK and IMAGE."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .nodes.host.folders import register
+from .nodes.load import StableVITONLoader
+from .nodes.sampling import StableVITONPLMS, StableVITONSchedule
+from .nodes.tryon import StableVITONApply, StableVITONConditioning, StableVITONPasteBack
+
+WEB_DIRECTORY = "./web"
+
+
+class StableVITONExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            StableVITONLoader,
+            StableVITONApply,
+            StableVITONConditioning,
+            StableVITONPLMS,
+            StableVITONSchedule,
+            StableVITONPasteBack,
+        ]
+
+
+async def comfy_entrypoint() -> StableVITONExtension:
+    register()
+    return StableVITONExtension()

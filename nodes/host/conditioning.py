@@ -1,0 +1,92 @@
+"""Pictures into conditioning: VAE latents, the CLIP context, and the start latent."""
+
+import comfy.model_management
+import torch
+from comfy.clip_vision import ClipVisionModel
+from comfy.sd import VAE
+from torch import Tensor
+
+from ...stableviton_core.condition import clip_pixels
+from ...stableviton_core.diffusion import keep_mask, latent_mask
+from ...stableviton_core.inputs import (
+    InputError,
+    agnostic_image,
+    batch_size,
+    check_person_size,
+    fit_garment,
+    fitted,
+    repeated,
+)
+from .model import AGNOSTIC, DENSEPOSE, GARMENT, KEEP
+from .network import StableVITON
+
+Conditioning = list[list]
+
+
+def condition(
+    stableviton: StableVITON, clip_vision: ClipVisionModel, vae: VAE, person: Tensor, mask: Tensor,
+    densepose: Tensor, garment: Tensor, agnostic: Tensor | None,
+) -> tuple[Conditioning, Conditioning, dict]:  # fmt: skip
+    """ComfyUI's IMAGEs (B x H x W x C, 0..1) and MASK (B x H x W) -> positive, negative, LATENT.
+
+    InputError where sizes or batches do not fit.
+    """
+    sizes = {"person": person, "mask": mask, "densepose": densepose, "garment": garment}
+    if agnostic is not None:
+        sizes["agnostic"] = agnostic
+    batch = batch_size({name: len(value) for name, value in sizes.items()})
+    height, width = person.shape[1:3]
+    check_person_size(height, width)
+
+    person = _signed(person)
+    mask = fitted("mask", mask[:, None].float(), height, width, "nearest")[:, 0]
+    densepose = fitted("DensePose image", _signed(densepose), height, width, "nearest")
+    garment = fit_garment(_signed(garment), height, width)
+    if agnostic is None:
+        pairs = batch_size({"person": len(person), "mask": len(mask)})
+        agnostic = agnostic_image(repeated(person, pairs), repeated(mask, pairs))
+    else:
+        agnostic = fitted("agnostic image", _signed(agnostic), height, width, "bilinear")
+
+    scale = stableviton.config.autoencoder.latent_scale
+    start = _encoded(vae, person)
+    keep = latent_mask(keep_mask(mask)[:, None], tuple(start.shape[2:]))
+    latents = {
+        AGNOSTIC: _encoded(vae, agnostic) * scale,
+        KEEP: keep,
+        DENSEPOSE: _encoded(vae, densepose) * scale,
+        GARMENT: _encoded(vae, garment) * scale,
+    }
+    latents = {key: repeated(value, batch).clone() for key, value in latents.items()}
+    context, unconditional = _contexts(stableviton, clip_vision, garment)
+    positive = [[repeated(context, batch).clone(), latents]]
+    negative = [[repeated(unconditional, batch).clone(), dict(latents)]]
+    return positive, negative, {"samples": repeated(start, batch).clone()}
+
+
+def _signed(image: Tensor) -> Tensor:
+    return image[..., :3].movedim(-1, 1) * 2 - 1  # B H W C in 0..1 -> B C H W in -1..1
+
+
+def _encoded(vae: VAE, image: Tensor) -> Tensor:
+    """B x 3 x H x W in -1..1 -> the posterior's mode, unscaled."""
+    return vae.encode((image.movedim(1, -1) + 1) / 2)  # B C H W -> B H W C
+
+
+def _contexts(
+    stableviton: StableVITON, clip_vision: ClipVisionModel, garment: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Garments B x 3 x H x W in -1..1 -> context B x 1 x width, unconditional 1 x 1 x width."""
+    head, expected = stableviton.condition, stableviton.config.clip.width
+    width = clip_vision.model.vision_model.post_layernorm.weight.shape[0]
+    if width != expected:
+        raise InputError(
+            f"The CLIP vision model gives embeddings of {width} numbers and this checkpoint's "
+            f"condition head takes {expected}. Connect the CLIP_VISION output of StableVITONLoader."
+        )
+    comfy.model_management.load_models_gpu([clip_vision.patcher, head])
+    pixels = clip_pixels(garment.to(clip_vision.load_device), clip_vision.image_size)
+    _, _, pooled = clip_vision.model.vision_model(pixels.float())
+    context = head.model(pooled.to(head.load_device).float())
+    offload = comfy.model_management.intermediate_device()
+    return context.to(offload), head.model.learnable_vector.detach().to(offload, torch.float32)

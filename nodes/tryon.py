@@ -1,0 +1,139 @@
+"""The nodes of a try-on: StableVITONApply, StableVITONConditioning, StableVITONPasteBack."""
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..stableviton_core.inputs import batch_size, fitted, pasted_back, repeated
+from .host.conditioning import condition
+from .host.network import StableVITON
+from .host.patch import apply
+from .types import CATEGORY, StableVITONSocket
+
+
+class StableVITONApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StableVITONApply",
+            display_name="Apply StableVITON",
+            category=CATEGORY,
+            description="Patch zero cross-attention to the garment into a StableVITON trunk.",
+            inputs=[
+                io.Model.Input("model", tooltip="The trunk of a StableVITON checkpoint."),
+                StableVITONSocket.Input("stableviton", tooltip="From Load StableVITON."),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=2.0, step=0.01,
+                    tooltip="Weight of the attention to the garment. 1 as trained; 0 leaves the "
+                    "model as it is.",
+                ),
+                io.Float.Input(
+                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
+                    tooltip="Where in the sampling it begins, as a fraction of the steps' range.",
+                ),
+                io.Float.Input(
+                    "end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
+                    tooltip="Where in the sampling it ends.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="A patched copy; the model that came in is unchanged.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, stableviton: StableVITON, strength: float, start_percent: float,
+        end_percent: float,
+    ) -> io.NodeOutput:  # fmt: skip
+        if strength == 0:
+            return io.NodeOutput(model)
+        return io.NodeOutput(apply(model, stableviton, strength, start_percent, end_percent))
+
+
+class StableVITONConditioning(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StableVITONConditioning",
+            display_name="StableVITON Conditioning",
+            category=CATEGORY,
+            description="Encode a person and a garment for sampling. Person i goes with garment i; "
+            "a single person or garment goes with all.",
+            inputs=[
+                StableVITONSocket.Input("stableviton", tooltip="From Load StableVITON."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    tooltip="From Load StableVITON, or a stock CLIP ViT-L/14 for the released files.",
+                ),
+                io.Vae.Input("vae", tooltip="From Load StableVITON, or a fine-tuned VAE."),
+                io.Image.Input(
+                    "person",
+                    tooltip="The person. Sets the size: width and height in multiples of 8, 3:4 as "
+                    "trained (384 x 512).",
+                ),
+                io.Mask.Input("mask", tooltip="White (1) where the garment is to be generated."),
+                io.Image.Input(
+                    "densepose",
+                    tooltip="DensePose parts in the Parula colours that VITON-HD uses, black ground.",
+                ),
+                io.Image.Input(
+                    "garment",
+                    tooltip="The garment lying flat on a plain ground. Padded to the person's "
+                    "aspect if it has another.",
+                ),
+                io.Image.Input(
+                    "agnostic", optional=True,
+                    tooltip="The person with the garment greyed out, where you have it ready. "
+                    "Without it, the mask's region is filled with grey 128.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="With the garment's context."),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="With the learned unconditional context."
+                ),
+                io.Latent.Output(
+                    tooltip="The person's latent: the released start of sampling. For a start from "
+                    "pure noise use an empty latent of this size."
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, stableviton: StableVITON, clip_vision, vae, person: Tensor, mask: Tensor,
+        densepose: Tensor, garment: Tensor, agnostic: Tensor | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        return io.NodeOutput(
+            *condition(stableviton, clip_vision, vae, person, mask, densepose, garment, agnostic)
+        )
+
+
+class StableVITONPasteBack(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StableVITONPasteBack",
+            display_name="StableVITON Paste Back",
+            category=CATEGORY,
+            description="Keep the person's own pixels outside the mask, exactly.",
+            inputs=[
+                io.Image.Input("person", tooltip="The picture that was dressed."),
+                io.Image.Input("tryon", tooltip="The decoded try-on."),
+                io.Mask.Input("mask", tooltip="White (1) where the try-on is taken."),
+                io.Int.Input(
+                    "feather", default=4, min=0, max=256,
+                    tooltip="Width of the transition in pixels. It lies inside the mask.",
+                ),
+            ],
+            outputs=[io.Image.Output()],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:
+        height, width = person.shape[1:3]
+        batch = batch_size({"person": len(person), "tryon": len(tryon), "mask": len(mask)})
+        person = person[..., :3]
+        tryon = tryon[..., :3].movedim(-1, 1)  # B H W C -> B C H W
+        tryon = fitted("try-on", tryon, height, width, "bilinear").movedim(1, -1)
+        mask = fitted("mask", mask[:, None], height, width, "nearest")[:, 0]
+        images = (repeated(x, batch).to(person) for x in (person, tryon, mask))
+        return io.NodeOutput(pasted_back(*images, feather))

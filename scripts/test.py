@@ -1,0 +1,36 @@
+"""Runs the tests against a real ComfyUI; arguments are pytest's.
+
+The first run makes `.venv` and downloads ComfyUI; see environment.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from environment import SetupError, hand_over, prepare
+
+# `python -m pytest` would put the project's root on sys.path, where the folder `nodes` hides
+# ComfyUI's module of that name
+PYTEST = "import sys; sys.path = list(filter(None, sys.path)); import pytest; sys.exit(pytest.main())"
+
+
+def main() -> int:
+    try:
+        environment = prepare(tests=True)
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    arguments = sys.argv[1:]
+    chosen = any(argument.replace("\\", "/").startswith("tests/") for argument in arguments)
+    return hand_over(
+        [
+            str(environment.python), "-c", PYTEST, "-c", "tests/pytest.ini",
+            *([] if chosen else ["tests"]), *arguments,
+        ],
+        env={**os.environ, "COMFYUI_PATH": str(environment.comfyui)},
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Graphs in the format of ComfyUI's API: {node id: {class_type, inputs, _meta: {title}}}."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import GraphError
+
+Graph = dict[str, dict[str, Any]]
+
+
+def load_graph(path: Path) -> Graph:
+    """Raises GraphError when the file is missing, no JSON, or not in the API format."""
+    try:
+        graph = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise GraphError(f"The graph {path} cannot be read: {error}") from error
+    nodes = graph.values() if isinstance(graph, dict) else [graph]
+    if not all(isinstance(node, dict) and "class_type" in node for node in nodes):
+        raise GraphError(
+            f"{path} is no graph in the API format, where each entry is a node with its "
+            "class_type. In ComfyUI, choose File > Export (API)."
+        )
+    return graph
+
+
+def title_of(graph: Graph, node: str) -> str:
+    """The title a user gave the node, else its class."""
+    return graph[node].get("_meta", {}).get("title") or graph[node]["class_type"]
+
+
+def find_title(graph: Graph, title: str) -> str:
+    """The id of the one node with that title. Raises GraphError when it is not one."""
+    nodes = [node for node in graph if title_of(graph, node) == title]
+    if len(nodes) != 1:
+        titles = ", ".join(sorted(title_of(graph, node) for node in graph))
+        raise GraphError(
+            f"Expected one node with the title {title!r} in the graph, found {len(nodes)}. "
+            f"The titles in it: {titles}."
+        )
+    return nodes[0]
+
+
+def find_class(graph: Graph, class_type: str) -> str:
+    """The id of the one node of that class. Raises GraphError when it is not one."""
+    nodes = [node for node in graph if graph[node]["class_type"] == class_type]
+    if len(nodes) != 1:
+        classes = ", ".join(sorted({node["class_type"] for node in graph.values()}))
+        raise GraphError(
+            f"Expected one {class_type} node in the graph, found {len(nodes)}. "
+            f"The classes in it: {classes}."
+        )
+    return nodes[0]
+
+
+def set_input(graph: Graph, node: str, name: str, value: Any) -> None:
+    """Raises GraphError when the node has no such input."""
+    inputs = graph[node]["inputs"]
+    if name not in inputs:
+        raise GraphError(
+            f"The node {title_of(graph, node)!r} ({graph[node]['class_type']}) has no input "
+            f"{name!r}; it has {', '.join(inputs) or 'none'}."
+        )
+    inputs[name] = value
+
+
+def set_image(graph: Graph, title: str, image: str) -> None:
+    """Has the Load node of that title read `image`, a name in the server's input folder."""
+    set_input(graph, find_title(graph, title), "image", image)

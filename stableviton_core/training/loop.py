@@ -1,0 +1,91 @@
+"""The training loop: noise prediction on cached latents."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.optimization import get_cosine_schedule_with_warmup
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from ..diffusion import TIMESTEPS, add_noise
+from .latents import Latents
+from .model import TryOnModel
+
+
+@dataclass(frozen=True)
+class Training:
+    """steps of `batch` pairs. late_fraction: the share of a batch whose timesteps are drawn from
+    the noisiest quarter instead of all (0 as released)."""
+
+    steps: int
+    batch: int = 16
+    learning_rate: float = 5e-4
+    warmup: int = 200
+    weight_decay: float = 0.01
+    unconditional: float = 0.2
+    late_fraction: float = 0.0
+    ema_decay: float = 0.999
+    seed: int = 0
+
+
+def network_input(noisy: Tensor, batch: Latents) -> Tensor:
+    """Noisy latent, agnostic latent, keep-mask, DensePose latent -> B x 13 x h x w."""
+    return torch.cat([noisy, batch.agnostic, batch.keep, batch.densepose], dim=1)
+
+
+def noise_loss(
+    model: TryOnModel, batch: Latents, timesteps: Tensor, noise: Tensor, context: Tensor
+) -> Tensor:
+    """MSE between predicted and true noise (Stable Diffusion's objective)."""
+    noisy = add_noise(batch.person, noise, timesteps)
+    eps = model.network(network_input(noisy, batch), timesteps, context, batch.garment)
+    return F.mse_loss(eps, noise)
+
+
+def draw_timesteps(count: int, late_fraction: float, generator: torch.Generator) -> Tensor:
+    uniform = torch.randint(TIMESTEPS, (count,), generator=generator)
+    late = TIMESTEPS - 1 - uniform // 4
+    chosen = torch.rand(count, generator=generator) < late_fraction
+    return torch.where(chosen, late, uniform)
+
+
+def garment_pixels(batch: Latents) -> Tensor:
+    """uint8 B x H x W x 3 -> B x 3 x H x W in -1..1."""
+    return batch.garment_image.permute(0, 3, 1, 2).float() / 127.5 - 1  # B H W C -> B C H W
+
+
+def train(
+    model: TryOnModel,
+    data: Latents,
+    training: Training,
+    report: Callable[[int, float, EMAModel], None],
+) -> None:
+    """Train all of the model in place; it ends on the averaged weights."""
+    generator = torch.Generator().manual_seed(training.seed)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    schedule = get_cosine_schedule_with_warmup(optimizer, training.warmup, training.steps)
+    average = EMAModel(parameters, decay=training.ema_decay, use_ema_warmup=True, power=0.8)
+    model.train()
+    for step in range(training.steps):
+        batch = data[torch.randint(len(data), (training.batch,), generator=generator)]
+        timesteps = draw_timesteps(training.batch, training.late_fraction, generator)
+        noise = torch.randn(batch.person.shape, generator=generator)
+        if torch.rand((), generator=generator) < training.unconditional:
+            context = model.unconditional(training.batch)
+        else:
+            context = model.context(garment_pixels(batch))
+        loss = noise_loss(model, batch, timesteps, noise, context)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        average.step(parameters)
+        report(step, loss.item(), average)
+    average.copy_to(parameters)
+    model.eval()

@@ -1,0 +1,37 @@
+"""A complete small checkpoint: the golden network with a small CLIP tower, head and VAE."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stableviton_core.checkpoint import config_to_metadata, join
+from stableviton_core.config import AutoencoderConfig, ClipConfig, ModelConfig
+from stableviton_core.training.autoencoder import build_autoencoder, to_ldm
+from stableviton_core.training.model import TryOnModel
+
+from .golden import REDUCED, weight
+
+SMALL = ModelConfig(
+    network=REDUCED,
+    clip=ClipConfig(width=64, layers=2, heads=2, intermediate=128, patch=32),
+    autoencoder=AutoencoderConfig(base_width=32, multipliers=(1, 1, 1, 1), blocks=1),
+    mapper_layers=1,
+)
+
+
+def seeded_weights(config: ModelConfig = SMALL) -> dict[str, Tensor]:
+    """Every parameter of a checkpoint as a function of its key (see `golden.weight`)."""
+    with torch.device("meta"):
+        parts = TryOnModel(config).parts()
+        parts["autoencoder"] = to_ldm(build_autoencoder(config.autoencoder))
+    return {key: weight(key, tuple(value.shape)) for key, value in join(parts).items()}
+
+
+def write_checkpoint(
+    path: Path, dtype: torch.dtype = torch.float32, config: ModelConfig = SMALL
+) -> Path:
+    weights = {key: value.to(dtype) for key, value in seeded_weights(config).items()}
+    save_file(weights, path, config_to_metadata(config))
+    return path
