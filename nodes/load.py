@@ -14,7 +14,7 @@ class StableVITONLoader(io.ComfyNode):
             node_id="StableVITONLoader",
             display_name="Load StableVITON",
             category=CATEGORY,
-            description="Load a StableVITON checkpoint: trunk, garment network, CLIP tower and VAE.",
+            description="Load a StableVITON checkpoint: trunk, garment network, CLIP tower, VAE.",
             search_aliases=["virtual try-on", "viton", "clothes"],
             inputs=[
                 io.Combo.Input(

@@ -35,7 +35,7 @@ class StableVITONApply(io.ComfyNode):
                     tooltip="Where in the sampling it ends.",
                 ),
             ],
-            outputs=[io.Model.Output(tooltip="A patched copy; the model that came in is unchanged.")],
+            outputs=[io.Model.Output(tooltip="A patched copy; the model itself is unchanged.")],
         )  # fmt: skip
 
     @classmethod
@@ -61,7 +61,7 @@ class StableVITONConditioning(io.ComfyNode):
                 StableVITONSocket.Input("stableviton", tooltip="From Load StableVITON."),
                 io.ClipVision.Input(
                     "clip_vision",
-                    tooltip="From Load StableVITON, or a stock CLIP ViT-L/14 for the released files.",
+                    tooltip="From Load StableVITON, or a stock CLIP ViT-L/14 for released files.",
                 ),
                 io.Vae.Input("vae", tooltip="From Load StableVITON, or a fine-tuned VAE."),
                 io.Image.Input(
@@ -72,7 +72,7 @@ class StableVITONConditioning(io.ComfyNode):
                 io.Mask.Input("mask", tooltip="White (1) where the garment is to be generated."),
                 io.Image.Input(
                     "densepose",
-                    tooltip="DensePose parts in the Parula colours that VITON-HD uses, black ground.",
+                    tooltip="DensePose parts in VITON-HD's Parula colours on black.",
                 ),
                 io.Image.Input(
                     "garment",
@@ -86,7 +86,7 @@ class StableVITONConditioning(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output(display_name="positive", tooltip="With the garment's context."),
+                io.Conditioning.Output(display_name="positive", tooltip="The garment's context."),
                 io.Conditioning.Output(
                     display_name="negative", tooltip="With the learned unconditional context."
                 ),

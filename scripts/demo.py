@@ -16,16 +16,27 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Try a garment on a person.")
     picture = {"type": Path, "metavar": "FILE"}
     demo = ROOT / "demo"
-    parser.add_argument("--output", **picture, default=ROOT / "output" / "tryon.png",
-                        help="the result (default: output/tryon.png of the project); a sheet of "
-                             "garment, person and result is written beside it")
+    parser.add_argument(
+        "--output",
+        **picture,
+        default=ROOT / "output" / "tryon.png",
+        help="the result (default: output/tryon.png of the project); a sheet of "
+        "garment, person and result is written beside it",
+    )
     parser.add_argument("--person", **picture, default=demo / "person.png")
-    parser.add_argument("--mask", **picture, default=demo / "mask.png",
-                        help="what may change on the person is white, the rest black")
+    parser.add_argument(
+        "--mask",
+        **picture,
+        default=demo / "mask.png",
+        help="what may change on the person is white, the rest black",
+    )
     parser.add_argument("--densepose", **picture, default=demo / "densepose.png")
     parser.add_argument("--garment", **picture, default=demo / "garment.png")
-    parser.add_argument("--checkpoint", metavar="NAME",
-                        help="a file of ComfyUI's models/stableviton (default: the demo's)")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="NAME",
+        help="a file of ComfyUI's models/stableviton (default: the demo's)",
+    )
     return parser.parse_args()
 
 

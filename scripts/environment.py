@@ -72,8 +72,9 @@ def prepare(tests: bool = False, root: Path = ROOT) -> Environment:
     log = cache / "setup.log"
     python = make_venv(root / ".venv", cache / "venv-unfinished", log)
     comfyui = fetch_comfyui(os.environ.get("COMFYUI_VERSION") or DEFAULT_HOST, python, cache, log)
-    install(python, root / ".venv" / "installed", [comfyui / "requirements.txt", *own_requirements],
-            log)
+    install(
+        python, root / ".venv" / "installed", [comfyui / "requirements.txt", *own_requirements], log
+    )
     return Environment(python, comfyui)
 
 

@@ -12,7 +12,12 @@ from environment import SetupError, hand_over, prepare
 
 # `python -m pytest` would put the project's root on sys.path, where the folder `nodes` hides
 # ComfyUI's module of that name
-PYTEST = "import sys; sys.path = list(filter(None, sys.path)); import pytest; sys.exit(pytest.main())"
+PYTEST = """\
+import sys
+sys.path = [entry for entry in sys.path if entry]
+import pytest
+sys.exit(pytest.main())
+"""
 
 
 def main() -> int:

@@ -10,17 +10,26 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
+import torch
 from torch import Tensor
 
+from .condition import ConditionHead
 from .config import AutoencoderConfig, ClipConfig, ModelConfig, NetworkConfig
+from .network import SpatialEncoder, Trunk, ZeroCrossAttention
 
 CONFIG_KEY = "stableviton.config"
 
-TRUNK = "model.diffusion_model."
-ENCODER = "control_model."
-CLIP = "cond_stage_model.transformer."
-CONDITION = "cond_stage_model."
-AUTOENCODER = "first_stage_model."
+# Longest first: a key belongs to the first prefix that it starts with.
+PREFIXES = {
+    "trunk": "model.diffusion_model.",
+    "warp": "model.diffusion_model.",  # told from the trunk by WARP_MODULES
+    "encoder": "control_model.",
+    "clip": "cond_stage_model.transformer.",
+    "condition": "cond_stage_model.",
+    "autoencoder": "first_stage_model.",
+}
+PARTS = tuple(PREFIXES)
+FIRST_CONVOLUTION = PREFIXES["trunk"] + "input_blocks.0.0.weight"
 
 WARP_MODULES = ("warp_flow_blks.", "warp_zero_convs.")
 HEAD_MODULES = ("proj_out.", "learnable_vector")
@@ -33,8 +42,6 @@ UNUSED = frozenset({
     "posterior_mean_coef1", "posterior_mean_coef2", "logvar", "lastzc.weight", "lastzc.bias",
     "cond_stage_model.transformer.vision_model.embeddings.position_ids",
 })  # fmt: skip
-
-PARTS = ("trunk", "warp", "encoder", "clip", "condition", "autoencoder")
 
 Weights = dict[str, Tensor]
 
@@ -59,31 +66,26 @@ def split(weights: Mapping[str, Tensor]) -> dict[str, Weights]:
 
 def _place(key: str) -> tuple[str, str]:
     """The part a key belongs to, and its name there."""
-    if key.startswith(TRUNK):
-        short = key.removeprefix(TRUNK)
-        return ("warp" if short.startswith(WARP_MODULES) else "trunk"), short
     if key.startswith(HEAD_MODULES):
         return "condition", key
-    for prefix, name in (
-        (ENCODER, "encoder"), (CLIP, "clip"), (CONDITION, "condition"), (AUTOENCODER, "autoencoder")
-    ):  # fmt: skip
+    for name, prefix in PREFIXES.items():
         if key.startswith(prefix):
-            return name, key.removeprefix(prefix)
+            short = key.removeprefix(prefix)
+            return ("warp" if short.startswith(WARP_MODULES) else name), short
     return "unknown", key
 
 
 def join(parts: Mapping[str, Mapping[str, Tensor]]) -> Weights:
     """The inverse of `split`."""
-    prefixes = {
-        "trunk": TRUNK, "warp": TRUNK, "encoder": ENCODER, "clip": CLIP, "condition": CONDITION,
-        "autoencoder": AUTOENCODER,
-    }  # fmt: skip
-    weights = {}
-    for name, part in parts.items():
-        for key, value in part.items():
-            bare = name == "condition" and key.startswith(HEAD_MODULES)
-            weights[key if bare else prefixes[name] + key] = value
-    return weights
+    return {
+        full_key(name, key): value for name, part in parts.items() for key, value in part.items()
+    }
+
+
+def full_key(part: str, key: str) -> str:
+    """The name in the file of a part's entry."""
+    bare = part == "condition" and key.startswith(HEAD_MODULES)
+    return key if bare else PREFIXES[part] + key
 
 
 def config_to_metadata(config: ModelConfig) -> dict[str, str]:
@@ -118,20 +120,28 @@ def _tuples(entries: dict) -> dict:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in entries.items()}
 
 
+def is_autoencoder(weights: Mapping[str, Tensor]) -> bool:
+    """Whether a file is a VAE on its own, its keys without a prefix."""
+    return any(key.startswith("decoder.up.") for key in weights)
+
+
 def check_kind(weights: Mapping[str, Tensor]) -> None:
     """CheckpointError that says what a file is, where it is a known kind of another model."""
-    first = weights.get(TRUNK + "input_blocks.0.0.weight")
-    has_encoder = any(key.startswith(ENCODER) for key in weights)
+    first = weights.get(FIRST_CONVOLUTION)
+    has_encoder = any(key.startswith(PREFIXES["encoder"]) for key in weights)
     if first is None:
-        if any(key.startswith(("encoder.down.", "decoder.up.")) for key in weights):
+        if is_autoencoder(weights):
             raise CheckpointError("it is a VAE on its own. Load it with ComfyUI's VAELoader.")
         raise CheckpointError(
             f"it holds no UNet: none of its {len(weights)} entries is "
-            f"{TRUNK + 'input_blocks.0.0.weight'!r}. Take a StableVITON checkpoint "
+            f"{FIRST_CONVOLUTION!r}. Take a StableVITON checkpoint "
             "(VITONHD.ckpt, or a file that `python -m stableviton_core convert` wrote)."
         )
     channels = first.shape[1]
-    kinds = {4: "an ordinary Stable Diffusion checkpoint", 9: "a Paint-by-Example or inpainting checkpoint"}
+    kinds = {
+        4: "an ordinary Stable Diffusion checkpoint",
+        9: "a Paint-by-Example or inpainting checkpoint",
+    }
     if not has_encoder or channels in kinds:
         kind = kinds.get(channels, "a checkpoint without StableVITON's spatial encoder")
         raise CheckpointError(
@@ -143,24 +153,36 @@ def check_kind(weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def findings(
-    part: str, expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]
-) -> list[str]:
-    """What keeps `found` from loading strictly into a module of the `expected` shapes."""
-    prefix = {"trunk": TRUNK, "warp": TRUNK, "encoder": ENCODER, "clip": CLIP,
-              "autoencoder": AUTOENCODER}.get(part, "")  # fmt: skip
-    problems = [f"missing {prefix}{key}" for key in expected if key not in found]
-    problems += [f"unexpected {prefix}{key}" for key in found if key not in expected]
+def findings(part: str, module: torch.nn.Module, found: Mapping[str, Tensor]) -> list[str]:
+    """What keeps a part's weights from loading strictly into a module."""
+    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    problems = [f"missing {full_key(part, key)}" for key in expected if key not in found]
+    problems += [f"unexpected {full_key(part, key)}" for key in found if key not in expected]
     problems += [
-        f"{prefix}{key} is {tuple(found[key].shape)}, not {tuple(shape)}"
+        f"{full_key(part, key)} is {tuple(found[key].shape)}, not {shape}"
         for key, shape in expected.items()
-        if key in found and tuple(found[key].shape) != tuple(shape)
+        if key in found and tuple(found[key].shape) != shape
     ]
     return problems
 
 
+def network_findings(parts: Mapping[str, Weights], config: ModelConfig) -> list[str]:
+    """The findings of all parts that this package defines, and keys of no part."""
+    with torch.device("meta"):
+        modules = {
+            "trunk": Trunk(config.network),
+            "warp": ZeroCrossAttention(config.network),
+            "encoder": SpatialEncoder(config.network),
+            "condition": ConditionHead(config),
+        }
+    problems = [f"unexpected {key}" for key in parts["unknown"]]
+    for name, module in modules.items():
+        problems += findings(name, module, parts[name])
+    return problems
+
+
 def raise_findings(problems: list[str]) -> None:
-    """CheckpointError that lists at most ten of the findings, or nothing to raise."""
+    """CheckpointError that lists at most ten of the findings; nothing where there are none."""
     if not problems:
         return
     shown = "\n".join(f"  {problem}" for problem in problems[:10])

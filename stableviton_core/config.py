@@ -51,7 +51,9 @@ class NetworkConfig:
     def output_widths(self) -> tuple[int, ...]:
         """Channels after each output block, lowest resolution first."""
         return tuple(
-            self.width(level) for level in reversed(range(self.levels)) for _ in range(self.blocks + 1)
+            self.width(level)
+            for level in reversed(range(self.levels))
+            for _ in range(self.blocks + 1)
         )
 
     @property

@@ -47,7 +47,9 @@ class ResBlock(nn.Module):
         super().__init__()
         ops = backend.operations
         self.in_layers = nn.Sequential(
-            ops.GroupNorm(GROUPS, width_in), nn.SiLU(), ops.Conv2d(width_in, width_out, 3, padding=1)
+            ops.GroupNorm(GROUPS, width_in),
+            nn.SiLU(),
+            ops.Conv2d(width_in, width_out, 3, padding=1),
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), ops.Linear(time_width, width_out))
         self.out_layers = nn.Sequential(

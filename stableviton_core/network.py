@@ -55,11 +55,13 @@ def _input_blocks(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
 
 def _middle_block(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
     width = config.width(config.levels - 1)
-    return nn.ModuleList([
-        ResBlock(width, width, config.time_width, backend),
-        _transformer(config, width, backend),
-        ResBlock(width, width, config.time_width, backend),
-    ])
+    return nn.ModuleList(
+        [
+            ResBlock(width, width, config.time_width, backend),
+            _transformer(config, width, backend),
+            ResBlock(width, width, config.time_width, backend),
+        ]
+    )
 
 
 def _output_blocks(config: NetworkConfig, backend: Backend) -> nn.ModuleList:

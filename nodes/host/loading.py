@@ -17,7 +17,6 @@ import folder_paths
 import torch
 from comfy.clip_model import CLIPVisionModelProjection
 from comfy.ldm.models.autoencoder import AutoencoderKL
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
 from safetensors import SafetensorError
 
@@ -27,14 +26,13 @@ from ...stableviton_core.checkpoint import (
     check_kind,
     config_from_metadata,
     findings,
+    network_findings,
     raise_findings,
     split,
 )
-from ...stableviton_core.condition import ConditionHead
 from ...stableviton_core.config import AutoencoderConfig, ClipConfig, ModelConfig
-from ...stableviton_core.layers import TORCH
-from .model import StableVITONModel, StableVITONModelConfig, unet_config
-from .network import GarmentNetwork, StableVITON, build_condition, build_network
+from .model import StableVITONModel, StableVITONModelConfig
+from .network import StableVITON, build_condition, build_network
 
 WEIGHT_DTYPES = {
     "default": None,
@@ -62,7 +60,7 @@ def read(path: Path) -> Checkpoint:
     """Read and check a file. CheckpointError names the file, the finding and the remedy; no code
     in the file runs."""
     try:
-        weights, metadata = _file(path)
+        weights, metadata = read_file(path)
         check_kind(weights)
         checkpoint = Checkpoint(split(weights), config_from_metadata(metadata))
         raise_findings(_findings(checkpoint))
@@ -71,7 +69,8 @@ def read(path: Path) -> Checkpoint:
     return checkpoint
 
 
-def _file(path: Path) -> tuple[Weights, dict[str, str] | None]:
+def read_file(path: Path) -> tuple[Weights, dict[str, str] | None]:
+    """A file's tensors and metadata. CheckpointError where it cannot be read."""
     try:
         weights, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
         tensors = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
@@ -87,24 +86,17 @@ def _file(path: Path) -> tuple[Weights, dict[str, str] | None]:
 
 def _findings(checkpoint: Checkpoint) -> list[str]:
     """What does not fit the network that the file's configuration describes."""
-    config = checkpoint.config
+    parts, config = checkpoint.parts, checkpoint.config
     with torch.device("meta"):
-        network = GarmentNetwork(config.network, TORCH)
-        modules = {
-            "trunk": UNetModel(**unet_config(config.network)),
-            "warp": network.warp,
-            "encoder": network.encoder,
-            "clip": CLIPVisionModelProjection(
-                clip_config(config.clip), torch.float32, None, comfy.ops.disable_weight_init
-            ),
-            "condition": ConditionHead(config),
-            "autoencoder": AutoencoderKL(**autoencoder_params(config.autoencoder)),
-        }
-    problems = [f"unexpected {key}" for key in checkpoint.parts["unknown"]]
-    for name, module in modules.items():
-        shapes = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-        problems += findings(name, shapes, checkpoint.parts[name])
-    return problems
+        clip = CLIPVisionModelProjection(
+            clip_config(config.clip), torch.float32, None, comfy.ops.disable_weight_init
+        )
+        autoencoder = AutoencoderKL(**autoencoder_params(config.autoencoder))
+    return [
+        *network_findings(parts, config),
+        *findings("clip", clip, parts["clip"]),
+        *findings("autoencoder", autoencoder, parts["autoencoder"]),
+    ]
 
 
 def load(
@@ -118,7 +110,8 @@ def load(
         trunk.cached_patcher_init = (reload_trunk, (path, weight_dtype))
         network.cached_patcher_init = (reload_garment_network, (path, weight_dtype))
     stableviton = StableVITON(network, build_head(checkpoint), checkpoint.config)
-    return trunk, stableviton, build_clip_vision(checkpoint), build_vae(checkpoint)
+    clip_vision = build_clip_vision(checkpoint, weight_dtype)
+    return trunk, stableviton, clip_vision, build_vae(checkpoint)
 
 
 def reload_trunk(path: Path, weight_dtype: str, disable_dynamic: bool = False) -> ModelPatcher:
@@ -180,12 +173,20 @@ def build_head(checkpoint: Checkpoint) -> ModelPatcher:
     return patcher
 
 
-def build_clip_vision(checkpoint: Checkpoint) -> comfy.clip_vision.ClipVisionModel:
-    """The tower through a JSON file: older hosts take its description only as a path."""
+def build_clip_vision(
+    checkpoint: Checkpoint, weight_dtype: str
+) -> comfy.clip_vision.ClipVisionModel:
+    """The tower through a JSON file: older hosts take its description only as a path.
+
+    The host picks its type of weights, but fp32 is kept where it is asked for.
+    """
     with tempfile.TemporaryDirectory(dir=_temp_directory()) as folder:
         description = Path(folder) / "clip_vision.json"
         description.write_text(json.dumps(clip_config(checkpoint.config.clip)))
         clip_vision = comfy.clip_vision.ClipVisionModel(str(description))
+    if weight_dtype == "fp32":
+        clip_vision.dtype = torch.float32
+        clip_vision.model.to(clip_vision.dtype)
     clip_vision.load_sd(checkpoint.parts["clip"])
     return clip_vision
 

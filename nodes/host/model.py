@@ -34,7 +34,9 @@ def unet_config(config: NetworkConfig) -> dict:
     """Arguments of ComfyUI's UNetModel."""
     levels = range(config.levels)
     depth = [int(config.attends(level)) for level in levels for _ in range(config.blocks)]
-    depth_output = [int(config.attends(level)) for level in levels for _ in range(config.blocks + 1)]
+    depth_output = [
+        int(config.attends(level)) for level in levels for _ in range(config.blocks + 1)
+    ]
     return {
         "image_size": 32,
         "in_channels": config.in_channels,

@@ -40,7 +40,9 @@ class StableVITON:
 def host_backend(dtype: torch.dtype, device: torch.device) -> Backend:
     """Layers that keep `dtype` and compute in their input's type, and the host's attention."""
     names = ("Linear", "Conv2d", "GroupNorm", "LayerNorm")
-    layers = {n: partial(getattr(comfy.ops.manual_cast, n), dtype=dtype, device=device) for n in names}
+    layers = {
+        n: partial(getattr(comfy.ops.manual_cast, n), dtype=dtype, device=device) for n in names
+    }
     return Backend(SimpleNamespace(**layers), optimized_attention)
 
 

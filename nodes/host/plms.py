@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import comfy.model_management
 import comfy.samplers
-import torch
 from torch import Tensor
 
 from ...stableviton_core.diffusion import alphas_cumprod, start_code

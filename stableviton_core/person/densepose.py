@@ -13,7 +13,9 @@ def part_palette() -> np.ndarray:
     (VITON-HD `image-densepose`).
     """
     levels = (np.arange(PARTS + 1) * 255 / PARTS).astype(np.uint8)
-    palette = cv2.applyColorMap(levels[:, None], cv2.COLORMAP_PARULA)[:, 0, ::-1].copy()  # BGR -> RGB
+    palette = cv2.applyColorMap(levels[:, None], cv2.COLORMAP_PARULA)[
+        :, 0, ::-1
+    ].copy()  # BGR -> RGB
     palette[0] = 0
     return palette
 

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,8 @@ async def run(
         try:
             return await follow(session, events, prompt_id, on_progress)
         except asyncio.CancelledError:
-            await cancel(session, prompt_id)
+            with suppress(ServerError):  # a server that is gone runs nothing
+                await cancel(session, prompt_id)
             raise
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,7 +68,7 @@ def make_sheet(pictures: list[Image.Image], height: int) -> Image.Image:
 
 
 @contextmanager
-def progress_bar(graph: Graph) -> Iterator[client.Progress]:
+def progress_bar(graph: Graph) -> Iterator[Callable[[client.Progress], None]]:
     """A function to call with each Progress: it shows the steps of the node that runs."""
     bar, running = None, None
 
@@ -105,7 +105,9 @@ async def try_on(server: Server, graph: Graph, pictures: dict[str, Path]) -> Ima
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
-def run_demo(comfyui: Path, output: Path, pictures: dict[str, Path], checkpoint: str | None) -> None:
+def run_demo(
+    comfyui: Path, output: Path, pictures: dict[str, Path], checkpoint: str | None
+) -> None:
     """Writes the try-on to `output` and a sheet beside it.
 
     Raises PictureError and ServingError.

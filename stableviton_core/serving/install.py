@@ -27,9 +27,7 @@ def install_pack(base: Path, pack: Path = PACK) -> Path:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    return [
-        file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts
-    ]
+    return [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
 
 
 def _refresh(source: Path, copy: Path) -> None:

@@ -12,6 +12,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -30,6 +34,82 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
         latent_channels=config.latent_channels,
         scaling_factor=config.latent_scale,
     )
+
+
+GROUPS = 32  # of the group normalisations
+ANCHOR = 2.0
+
+
+@torch.no_grad()
+def start_from_mean_colour(autoencoder: AutoencoderKL) -> None:
+    """Initial weights with which latents 0..2 are the mean colour of their pixels and the decoder
+    paints it back; training begins with the right hues and learns the detail.
+
+    Group normalisation divides the absolute colour of a group of few channels out. So each colour
+    travels in a group of its own beside two constant channels, which dominate the group's
+    statistics: `ANCHOR` and its negative. Needs at least three channels a group (width 96).
+    """
+    encoder, decoder = autoencoder.encoder, autoencoder.decoder
+    for half in (encoder, decoder):
+        for module in half.modules():
+            if isinstance(module, ResnetBlock2D):
+                torch.nn.init.zeros_(module.conv2.weight)
+                torch.nn.init.zeros_(module.conv2.bias)
+                if module.conv_shortcut is not None:
+                    _carry_colour(module.conv_shortcut)
+            elif isinstance(module, Downsample2D):
+                _carry_colour(module.conv, mean=True)
+            elif isinstance(module, Upsample2D):
+                _carry_colour(module.conv)
+            elif isinstance(module, Attention):
+                torch.nn.init.zeros_(module.to_out[0].weight)
+        _enter_colour(half.conv_in)
+        _leave_colour(half.conv_norm_out, half.conv_out)
+    for conv in (autoencoder.quant_conv, autoencoder.post_quant_conv):
+        torch.nn.init.dirac_(conv.weight)
+        torch.nn.init.zeros_(conv.bias)
+
+
+def _carrier(width: int, colour: int) -> int:
+    """The channel that carries a colour; the two after it are its anchors."""
+    return width // GROUPS * 10 * colour
+
+
+def _enter_colour(conv: torch.nn.Conv2d) -> None:
+    for colour in range(3):
+        channel = _carrier(conv.out_channels, colour)
+        conv.weight[channel : channel + 3] = 0
+        conv.weight[channel, colour, 1, 1] = 1
+        conv.bias[channel : channel + 3] = torch.tensor([0, ANCHOR, -ANCHOR])
+
+
+def _carry_colour(conv: torch.nn.Conv2d, mean: bool = False) -> None:
+    """mean: the average of each 2 x 2 pixels, for a convolution of stride 2."""
+    middle = conv.kernel_size[0] // 2
+    for colour in range(3):
+        source, target = _carrier(conv.in_channels, colour), _carrier(conv.out_channels, colour)
+        for offset in range(3):
+            conv.weight[target + offset] = 0
+            conv.bias[target + offset] = 0
+            if mean:
+                conv.weight[target + offset, source + offset, :2, :2] = 0.25
+            else:
+                conv.weight[target + offset, source + offset, middle, middle] = 1
+
+
+def _leave_colour(norm: torch.nn.GroupNorm, conv: torch.nn.Conv2d) -> None:
+    """Undo the normalisation and the SiLU, in the range where that is nearly linear."""
+    width, shift = conv.in_channels, 1.5
+    size = width // GROUPS
+    for colour in range(3):
+        channel = _carrier(width, colour)
+        norm.bias[channel] = shift
+        scale = (1 - 1 / size) / (2 * ANCHOR**2 / size) ** 0.5  # of the normalised colour
+        at_zero = F.silu(torch.tensor(shift))
+        slope = (F.silu(torch.tensor(shift + scale)) - F.silu(torch.tensor(shift - scale))) / 2
+        conv.weight[colour] = 0
+        conv.weight[colour, channel, 1, 1] = 1 / slope
+        conv.bias[colour] = -at_zero / slope
 
 
 def ldm_key(key: str, levels: int) -> str:
@@ -91,7 +171,7 @@ class AutoencoderTraining:
     whole_steps: int
     batch: int = 8
     whole_batch: int = 2
-    learning_rate: float = 6e-4
+    learning_rate: float = 5e-4
     warmup: int = 100
     latent_noise: float = 0.05
     latent_penalty: float = 1e-3
@@ -107,8 +187,9 @@ def train_autoencoder(
 ) -> None:
     """Reconstruct pictures (uint8 N x H x W x 3), in place; ends on the averaged weights.
 
-    L1, plus L1 after a strong blur (hue), plus a penalty that keeps latents near unit scale. The
-    decoder sees the posterior's mode plus a little noise.
+    L1 of brightness and of colour differences, plus the same after a strong blur (hue), plus a
+    penalty that keeps latents near unit scale. The decoder sees the posterior's mode plus a little
+    noise.
     """
     rng = np.random.default_rng(training.seed)
     noise = torch.Generator().manual_seed(training.seed)
@@ -122,8 +203,8 @@ def train_autoencoder(
         latent = autoencoder.encode(target).latent_dist.mode()
         shaken = latent + training.latent_noise * torch.randn(latent.shape, generator=noise)
         output = autoencoder.decode(shaken).sample
-        distance = F.l1_loss(output, target)
-        blurred = F.l1_loss(F.avg_pool2d(output, 8), F.avg_pool2d(target, 8))
+        distance = colour_distance(output, target)
+        blurred = colour_distance(F.avg_pool2d(output, 8), F.avg_pool2d(target, 8))
         penalty = training.latent_penalty * latent.square().mean()
         loss = distance + training.blur_weight * blurred + penalty
         loss.backward()
@@ -132,23 +213,31 @@ def train_autoencoder(
         schedule.step()
         optimizer.zero_grad()
         average.step(autoencoder.parameters())
-        report(step, distance.item())
+        report(step, F.l1_loss(output, target).item())
     average.copy_to(autoencoder.parameters())
+
+
+def colour_distance(output: Tensor, target: Tensor) -> Tensor:
+    """L1 of brightness plus L1 of the differences between the colour channels, B x 3 x H x W."""
+    difference = output - target
+    brightness = difference.mean(dim=1).abs().mean()
+    colour = (difference - difference.roll(1, dims=1)).abs().mean()
+    return brightness + colour / 2
 
 
 def _batches(
     images: np.ndarray, training: AutoencoderTraining, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Crops of half the size, and every other time whole pictures at half the size; at the end
-    whole pictures."""
-    height, width = images.shape[1] // 2, images.shape[2] // 2
+    """Crops of a quarter of the height and width, every other time of pictures at half the size;
+    at the end whole pictures."""
+    height, width = images.shape[1] // 4, images.shape[2] // 4
     for step in range(training.steps):
         chosen = images[rng.integers(len(images), size=training.batch)]
         if step % 2:
-            yield chosen.reshape(len(chosen), height, 2, width, 2, 3).mean(axis=(2, 4))
-        else:
-            top, left = rng.integers(height + 1), rng.integers(width + 1)
-            yield chosen[:, top : top + height, left : left + width]
+            chosen = chosen.reshape(len(chosen), 2 * height, 2, 2 * width, 2, 3).mean(axis=(2, 4))
+        top = rng.integers(chosen.shape[1] - height + 1)
+        left = rng.integers(chosen.shape[2] - width + 1)
+        yield chosen[:, top : top + height, left : left + width]
     for _ in range(training.whole_steps):
         yield images[rng.integers(len(images), size=training.whole_batch)]
 

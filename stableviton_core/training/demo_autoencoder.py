@@ -12,13 +12,14 @@ from .autoencoder import (
     AutoencoderTraining,
     build_autoencoder,
     latent_scale,
+    start_from_mean_colour,
     to_ldm,
     train_autoencoder,
 )
 
 HEIGHT = 256
-AUTOENCODER = AutoencoderConfig(base_width=64, multipliers=(1, 1, 2, 2), blocks=1)
-TRAINING = AutoencoderTraining(steps=2600, whole_steps=350, batch=4, whole_batch=1)
+AUTOENCODER = AutoencoderConfig(base_width=96, multipliers=(1, 1, 1, 2), blocks=1)
+TRAINING = AutoencoderTraining(steps=1900, whole_steps=150, batch=8, whole_batch=1)
 
 
 def doll_pictures(count: int, seed: int) -> np.ndarray:
@@ -31,11 +32,14 @@ def doll_pictures(count: int, seed: int) -> np.ndarray:
     return np.stack(pictures)
 
 
-def train(output: Path, training: AutoencoderTraining = TRAINING, count: int = 1500) -> None:
+def train(output: Path, training: AutoencoderTraining = TRAINING, count: int = 1200) -> None:
     """Writes `autoencoder.safetensors` (LDM names) with its latent scale in the metadata."""
     images = doll_pictures(count, training.seed)
     autoencoder = build_autoencoder(AUTOENCODER)
-    with tqdm(total=training.steps + training.whole_steps, desc="autoencoder", mininterval=10) as bar:
+    start_from_mean_colour(autoencoder)
+    with tqdm(
+        total=training.steps + training.whole_steps, desc="autoencoder", mininterval=10
+    ) as bar:
         smooth = 1.0
 
         def report(step: int, distance: float) -> None:
@@ -44,7 +48,10 @@ def train(output: Path, training: AutoencoderTraining = TRAINING, count: int = 1
             bar.set_postfix(l1=f"{smooth:.4f}", refresh=False)
             bar.update()
             if step % 250 == 249:
-                save_file({k: v.contiguous() for k, v in to_ldm(autoencoder).items()}, output / "autoencoder.partial.safetensors")
+                save_file(
+                    {k: v.contiguous() for k, v in to_ldm(autoencoder).items()},
+                    output / "autoencoder.partial.safetensors",
+                )
 
         train_autoencoder(autoencoder, images, training, report)
     scale = latent_scale(autoencoder, images[:256])

@@ -1,7 +1,8 @@
 """Pictures encoded once, so that a training step needs no autoencoder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 
 import numpy as np
 import torch
@@ -47,19 +48,33 @@ def decode(autoencoder: AutoencoderKL, latents: Tensor) -> np.ndarray:
     return images.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def encode_dolls(autoencoder: AutoencoderKL, dolls: Sequence[Doll]) -> Latents:
-    garments = np.stack([doll.garment for doll in dolls])
-    person = encode(autoencoder, np.stack([doll.image for doll in dolls]))
-    mask = torch.from_numpy(np.stack([doll.mask for doll in dolls]))[:, None]  # N H W -> N 1 H W
+def encode_dolls(
+    autoencoder: AutoencoderKL, people: Sequence[Sequence[Doll]], few: int = 16
+) -> Latents:
+    """A pair for each doll. people: the dolls of each person, who differ in the garment only, so
+    that one agnostic and one DensePose image serve them all. few: pictures encoded at a time."""
+
+    def encoded(images: Iterable[np.ndarray]) -> Tensor:
+        return torch.cat([encode(autoencoder, np.stack(chunk)) for chunk in batched(images, few)])
+
+    counts = torch.tensor([len(dolls) for dolls in people])
+    first = [dolls[0] for dolls in people]
+    everyone = [doll for dolls in people for doll in dolls]
+    person = encoded(doll.image for doll in everyone)
+    mask = torch.from_numpy(np.stack([doll.mask for doll in first]))[:, None]  # N H W -> N 1 H W
+    keep = latent_mask((mask == 0).float(), tuple(person.shape[2:]))
     return Latents(
         person=person,
-        agnostic=encode(autoencoder, np.stack([doll.agnostic for doll in dolls])),
-        densepose=encode(autoencoder, np.stack([doll.densepose for doll in dolls])),
-        garment=encode(autoencoder, garments),
-        keep=latent_mask((mask == 0).float(), tuple(person.shape[2:])),
-        garment_image=torch.from_numpy(garments),
+        agnostic=encoded(doll.agnostic for doll in first).repeat_interleave(counts, dim=0),
+        densepose=encoded(doll.densepose for doll in first).repeat_interleave(counts, dim=0),
+        garment=encoded(doll.garment for doll in everyone),
+        keep=keep.repeat_interleave(counts, dim=0),
+        garment_image=torch.from_numpy(np.stack([doll.garment for doll in everyone])),
     )
 
 
-def concatenated(parts: Sequence[Latents]) -> Latents:
-    return Latents(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Latents)})
+def batched(items: Iterable[np.ndarray], few: int) -> Iterator[list[np.ndarray]]:
+    """Lists of at most `few` items."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, few)):
+        yield chunk

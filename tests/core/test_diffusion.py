@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from helpers.golden import error, fill, stored
 
+from helpers.golden import error, fill, stored
 from stableviton_core.diffusion import alphas_cumprod, keep_mask, latent_mask, start_code
 from stableviton_core.plms import plms, plms_timesteps
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from helpers.golden import (
     CASES,
     REDUCED,
@@ -11,7 +12,6 @@ from helpers.golden import (
     golden_network,
     stored,
 )
-
 from stableviton_core.config import NetworkConfig
 from stableviton_core.network import TryOnNetwork
 

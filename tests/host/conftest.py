@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
+
 from helpers.checkpoints import write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +52,11 @@ def host(tmp_path_factory) -> Host:
     import nodes
 
     assert asyncio.run(nodes.load_custom_node(str(ROOT))), "the pack does not load"
-    pack = next(n for n, m in sys.modules.items() if getattr(m, "__file__", None) == str(ROOT / "__init__.py"))
+    pack = next(
+        n
+        for n, m in sys.modules.items()
+        if getattr(m, "__file__", None) == str(ROOT / "__init__.py")
+    )
     return Host(base, pack)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from helpers.golden import CASES, REDUCED, error, golden_inputs, stored
 from helpers.host import predict_noise
 

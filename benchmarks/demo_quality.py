@@ -1,0 +1,143 @@
+"""How well a demo checkpoint dresses paper dolls that it never saw.
+
+    python benchmarks/demo_quality.py [CHECKPOINT] [--pairs 64] [--height 256]
+
+Each doll wears one garment and is asked to wear another; both true pictures are known. Sampling:
+our PLMS, 20 steps, from pure noise, guidance 1, before paste-back. SSIM: torchmetrics' defaults on
+RGB in 0..1. Ceiling: the VAE's own reconstruction of the truth. Floor: the agnostic image.
+Prints a table and writes the first pairs as a sheet.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from stableviton_core.checkpoint import config_from_metadata, split  # noqa: E402
+from stableviton_core.inputs import pasted_back  # noqa: E402
+from stableviton_core.training.autoencoder import build_autoencoder, load_ldm  # noqa: E402
+from stableviton_core.training.demo_network import UNSEEN, random_dolls  # noqa: E402
+from stableviton_core.training.latents import Latents, decode, encode, encode_dolls  # noqa: E402
+from stableviton_core.training.model import TryOnModel  # noqa: E402
+from stableviton_core.training.sample import sheet, try_on  # noqa: E402
+
+BATCH = 8
+
+
+def load(path: Path):
+    with safe_open(path, framework="pt") as file:
+        weights = {key: file.get_tensor(key).float() for key in file.keys()}
+        config = config_from_metadata(file.metadata())
+    parts = split(weights)
+    model, autoencoder = TryOnModel(config).eval(), build_autoencoder(config.autoencoder).eval()
+    model.load_parts(parts)
+    load_ldm(autoencoder, parts["autoencoder"])
+    return model, autoencoder
+
+
+def unit(images: np.ndarray) -> Tensor:
+    """uint8 N H W C -> N C H W in 0..1."""
+    return torch.from_numpy(images).movedim(-1, 1).float() / 255
+
+
+def ssim_maps(images: np.ndarray, truth: np.ndarray) -> Tensor:
+    """SSIM of every pixel, N x H x W."""
+    _, maps = structural_similarity_index_measure(
+        unit(images), unit(truth), data_range=1.0, reduction="none", return_full_image=True
+    )
+    return maps.mean(dim=1)
+
+
+def ssim(images: np.ndarray, truth: np.ndarray) -> float:
+    return structural_similarity_index_measure(unit(images), unit(truth), data_range=1.0).item()
+
+
+def inside(maps: Tensor, mask: np.ndarray) -> float:
+    """Mean over pictures of the mean where the mask is white."""
+    white = torch.from_numpy(mask == 255)
+    return torch.stack([m[w].mean() for m, w in zip(maps, white, strict=True)]).mean().item()
+
+
+def right_garment(results: np.ndarray, worn: np.ndarray, asked: np.ndarray, region: np.ndarray):
+    """For each picture: is the result nearer (L1, in the asked garment's region) to the person in
+    the asked garment than to the person in the worn one?"""
+
+    def distance(truth: np.ndarray) -> np.ndarray:
+        difference = np.abs(results.astype(int) - truth).mean(axis=-1)
+        return np.array([d[r == 255].mean() for d, r in zip(difference, region, strict=True)])
+
+    return distance(asked) < distance(worn)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = ROOT / "demo" / "stableviton-demo.safetensors"
+    parser.add_argument("checkpoint", type=Path, nargs="?", default=default)
+    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--height", type=int, default=256)
+    parser.add_argument("--sheet", type=Path, default=ROOT / "output" / "demo_quality.png")
+    arguments = parser.parse_args()
+
+    model, autoencoder = load(arguments.checkpoint)
+    people = random_dolls(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1)
+    wearing, asked = [list(dolls) for dolls in zip(*people, strict=True)]
+    batch = encode_dolls(autoencoder, people)[1::2]
+    chunks: list[Latents] = [batch[i : i + BATCH] for i in range(0, len(batch), BATCH)]
+    results = np.concatenate(
+        [
+            decode(autoencoder, try_on(model, chunk, steps=20, seed=index))
+            for index, chunk in enumerate(tqdm(chunks, desc="sampling"))
+        ]
+    )
+
+    truth = np.stack([doll.image for doll in asked])
+    worn = np.stack([doll.image for doll in wearing])
+    mask = np.stack([doll.mask for doll in asked])
+    ceiling = np.concatenate(
+        [
+            decode(autoencoder, encode(autoencoder, truth[i : i + BATCH]))
+            for i in range(0, len(truth), BATCH)
+        ]
+    )
+    floor = np.stack([doll.agnostic for doll in wearing])
+
+    rows = {"VAE of the truth (ceiling)": ceiling, "result": results, "agnostic (floor)": floor}
+    scores = {}
+    print(f"{arguments.pairs} unseen pairs at {arguments.height} x {arguments.height * 3 // 4}")
+    print("| picture | SSIM, image | SSIM, inside the mask |\n|---|---|---|")
+    for name, pictures in rows.items():
+        maps = ssim_maps(pictures, truth)
+        scores[name] = inside(maps, mask)
+        print(f"| {name} | {ssim(pictures, truth):.3f} | {scores[name]:.3f} |")
+    top, score, bottom = scores.values()
+    print(
+        f"inside the mask: {(score - bottom) / (top - bottom):.0%} of the way from floor to ceiling"
+    )
+    region = np.stack([doll.worn for doll in asked])
+    correct = right_garment(results, worn, truth, region)
+    print(f"right garment: {correct.mean():.1%} of the pairs")
+    white = torch.from_numpy(mask).float() / 255
+    person, tryon = (torch.from_numpy(images).float() / 255 for images in (worn, results))
+    pasted = pasted_back(person, tryon, white, feather=4)
+    print(f"outside the mask unchanged: {torch.equal(pasted[white == 0], person[white == 0])}")
+
+    garments = batch.garment_image.numpy()
+    picture = sheet(*(images[:8] for images in (garments, worn, results, truth)))
+    arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(arguments.sheet), picture[..., ::-1])  # RGB -> BGR
+    print(f"garment, worn, result, truth: {arguments.sheet}")
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main()

@@ -1,0 +1,15 @@
+"""The demo checkpoint from nothing: an autoencoder, then the network, on paper dolls."""
+
+from pathlib import Path
+
+from . import demo_autoencoder
+from .demo_network import train_network
+
+
+def train_demo(output: Path) -> None:
+    """Writes `stableviton-demo.safetensors` and sheets of unseen pairs into a folder. An
+    `autoencoder.safetensors` that lies there is used instead of a new one."""
+    output.mkdir(parents=True, exist_ok=True)
+    if not (output / "autoencoder.safetensors").exists():
+        demo_autoencoder.train(output)
+    train_network(output)

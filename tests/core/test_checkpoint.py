@@ -1,0 +1,97 @@
+"""Which key belongs where, and `convert`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
+from stableviton_core.checkpoint import (
+    UNUSED,
+    CheckpointError,
+    config_from_metadata,
+    config_to_metadata,
+    join,
+    split,
+)
+from stableviton_core.config import ModelConfig
+from stableviton_core.files import convert, read_weights
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_split_and_join_are_inverse():
+    weights = seeded_weights()
+    parts = split(weights | {key: torch.zeros(1) for key in UNUSED} | {"stray": torch.zeros(1)})
+    assert set(parts.pop("unknown")) == {"stray"}
+    assert "learnable_vector" in parts["condition"] and "proj_out.weight" in parts["condition"]
+    assert "proj_out.weight" not in parts["trunk"]
+    joined = join(parts)
+    assert joined.keys() == weights.keys()
+    assert all(torch.equal(joined[key], weights[key]) for key in weights)
+
+
+def test_configuration_survives_the_metadata():
+    assert config_from_metadata(config_to_metadata(SMALL)) == SMALL
+    assert config_from_metadata(None) == ModelConfig()
+    assert ModelConfig().network.context_width == 768
+
+
+def test_convert_to_half_precision(tmp_path):
+    source, target = write_checkpoint(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
+    convert(source, target, "fp16")
+    weights, metadata = read_weights(target)
+    expected = seeded_weights()
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[key], expected[key].half()) for key in expected)
+    assert config_from_metadata(metadata) == SMALL
+    assert metadata["modelspec.license"] == "CC BY-NC-SA 4.0"
+    assert len(metadata["stableviton.source_sha256"]) == 64
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+def test_convert_drops_what_is_not_weights(tmp_path):
+    source = tmp_path / "in.safetensors"
+    extras = {key: torch.zeros(1) for key in UNUSED}
+    save_file(seeded_weights() | extras, source, config_to_metadata(SMALL))
+    convert(source, tmp_path / "out.safetensors", "fp32")
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
+        assert not UNUSED & set(file.keys())
+
+
+def test_convert_a_vae_on_its_own(tmp_path):
+    autoencoder = split(seeded_weights())["autoencoder"]
+    torch.save({"state_dict": autoencoder | {"loss.logvar": torch.zeros(1)}}, tmp_path / "vae.ckpt")
+    convert(tmp_path / "vae.ckpt", tmp_path / "vae.safetensors", "fp32")
+    weights, _ = read_weights(tmp_path / "vae.safetensors")
+    assert weights.keys() == autoencoder.keys()
+
+
+class _Touch:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_convert_runs_no_code_and_leaves_no_file(tmp_path):
+    created, trap = tmp_path / "created", tmp_path / "trap.ckpt"
+    torch.save({"state_dict": {}, "trap": _Touch(created)}, trap)
+    with pytest.raises(CheckpointError, match="wants to run code"):
+        convert(trap, tmp_path / "out.safetensors", "fp16")
+    assert {p.name for p in tmp_path.iterdir()} == {"trap.ckpt"}
+
+
+def test_convert_on_the_command_line_says_what_is_wrong(tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    command = [sys.executable, "-m", "stableviton_core", "convert"]
+    files = [str(tmp_path / "other.safetensors"), str(tmp_path / "out.safetensors")]
+    done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "other.safetensors cannot be converted: it holds no UNet" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,50 @@
+"""The image condition against the authors' numbers."""
+
+import pytest
+import torch
+
+from helpers.golden import error, fill, stored, weight
+from stableviton_core.checkpoint import PREFIXES
+from stableviton_core.condition import ConditionHead, clip_pixels
+from stableviton_core.config import ModelConfig
+from stableviton_core.training.autoencoder import build_autoencoder, load_ldm, to_ldm
+from stableviton_core.training.model import TOWER, build_clip
+
+
+def cloth() -> torch.Tensor:
+    return fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1)
+
+
+def test_pixels_are_the_authors():
+    golden = stored("full")["clip/pixels"]
+    assert error(clip_pixels(cloth())[:, :, ::4, ::4], golden) <= 1e-4
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_embedding_and_context_are_the_authors():
+    config, golden = ModelConfig(), stored("full")
+    clip, head = build_clip(config.clip).eval(), ConditionHead(config)
+    prefix = PREFIXES["clip"] + TOWER
+    clip.load_state_dict({k: weight(prefix + k, v.shape) for k, v in clip.state_dict().items()})
+    bare = ("proj_out.", "learnable_vector")
+    head.load_state_dict(
+        {
+            key: weight(key if key.startswith(bare) else PREFIXES["condition"] + key, value.shape)
+            for key, value in head.state_dict().items()
+        }
+    )
+    pooled = clip(pixel_values=clip_pixels(cloth())).pooler_output
+    assert error(head.embed(pooled), golden["clip/embedding"]) <= 1e-4
+    assert error(head(pooled), golden["clip/context"]) <= 1e-4
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_vae_mode_is_the_authors():
+    autoencoder = build_autoencoder(ModelConfig().autoencoder).eval()
+    prefix = PREFIXES["autoencoder"]
+    weights = {key: weight(prefix + key, v.shape) for key, v in to_ldm(autoencoder).items()}
+    load_ldm(autoencoder, weights)
+    mode = autoencoder.encode(cloth()).latent_dist.mode()
+    assert error(mode, stored("full")["vae/cloth_mode"]) <= 1e-4

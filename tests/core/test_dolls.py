@@ -1,0 +1,61 @@
+"""Paper dolls know the truth about themselves."""
+
+import numpy as np
+import pytest
+
+from stableviton_core.person.densepose import part_palette
+from stableviton_core.training import dolls
+
+
+def pairs(count: int, height: int = 256):
+    rng = np.random.default_rng(5)
+    for _ in range(count):
+        person = dolls.random_person(rng)
+        worn, asked = dolls.random_garment(rng), dolls.random_garment(rng)
+        yield dolls.draw(person, worn, height), dolls.draw(person, asked, height)
+
+
+def test_shapes_and_kinds():
+    doll, _ = next(pairs(1, 192))
+    for image in (doll.image, doll.garment, doll.agnostic, doll.densepose):
+        assert image.shape == (192, 144, 3) and image.dtype == np.uint8
+    for mask in (doll.mask, doll.worn):
+        assert mask.shape == (192, 144) and set(np.unique(mask)) <= {0, 255}
+    with pytest.raises(ValueError, match="got 190"):
+        dolls.draw(dolls.random_person(np.random.default_rng(0)), None, 190)
+
+
+def test_the_same_seed_draws_the_same():
+    (first, _), (second, _) = next(pairs(1)), next(pairs(1))
+    assert np.array_equal(first.image, second.image)
+
+
+def test_the_mask_hides_the_garment_and_nothing_of_it_leaks():
+    for doll, other in pairs(40):
+        covered = (doll.mask[doll.worn == 255] == 255).mean()
+        assert covered >= 0.99
+        assert np.array_equal(doll.mask, other.mask), "the mask tells what is worn"
+        assert (doll.agnostic[doll.mask == 255] == 128).all()
+        kept = doll.mask == 0
+        leaked = (doll.agnostic[kept] != other.agnostic[kept]).any(axis=1).mean()
+        assert leaked <= 0.002
+        assert np.array_equal(doll.densepose, other.densepose)
+
+
+def test_densepose_is_in_the_trained_colours():
+    palette = {tuple(colour) for colour in part_palette()}
+    doll, _ = next(pairs(1))
+    assert {tuple(c) for c in doll.densepose.reshape(-1, 3)} <= palette
+    assert part_palette()[0].tolist() == [0, 0, 0] and len(palette) == 25
+
+
+def test_the_worn_region_has_the_garments_colours():
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        person, garment = dolls.random_person(rng), dolls.random_garment(rng)
+        doll = dolls.draw(person, garment, 256)
+        inside = doll.image[doll.worn == 255].astype(float)
+        colours = np.array([garment.colour, garment.accent], float)
+        shades = np.linspace(0.72, 1, 8)[:, None, None] * colours
+        nearest = np.abs(inside[:, None] - shades.reshape(1, -1, 3)).mean(-1).min(1)
+        assert np.median(nearest) <= 6

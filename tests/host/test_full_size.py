@@ -1,0 +1,54 @@
+"""The released size inside ComfyUI (slow: tens of gigabytes of disk and memory, minutes)."""
+
+import json
+from pathlib import Path
+
+import comfy.model_management
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from helpers.golden import FOLDER, error, fill, golden_inputs, stored, weight
+from helpers.host import apply, predict_noise
+from stableviton_core.checkpoint import UNUSED
+from stableviton_core.condition import clip_pixels
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def full(host) -> tuple:
+    """MODEL, STABLEVITON, CLIP_VISION, VAE of golden weights under all released keys."""
+    manifest = json.loads((FOLDER / "checkpoint_manifest.json").read_text())
+    folder = Path(host.base) / "models" / "stableviton"
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: weight(k, tuple(s)) for k, s in manifest.items() if k not in UNUSED}
+    save_file(weights, folder / "full.safetensors")
+    del weights
+    return host.node("StableVITONLoader", ckpt_name="full.safetensors", weight_dtype="fp32")
+
+
+def test_eps_is_the_authors(host, full):
+    x, garment, context = golden_inputs("full", 1, 64, 48, 768)
+    eps = predict_noise(apply(host, full[0], full), x, torch.tensor([981]), context, garment)
+    assert error(eps, stored("full")["full/eps"]) <= 1e-4
+
+
+@torch.inference_mode()
+def test_condition_is_the_authors(full):
+    _, stableviton, clip_vision, _ = full
+    cloth, golden = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1), stored("full")
+    pixels = clip_pixels(cloth)
+    assert error(pixels[:, :, ::4, ::4], golden["clip/pixels"]) <= 1e-4
+    comfy.model_management.load_models_gpu([clip_vision.patcher, stableviton.condition])
+    _, _, pooled = clip_vision.model.vision_model(pixels)
+    head = stableviton.condition.model
+    assert error(head.embed(pooled), golden["clip/embedding"]) <= 1e-4
+    assert error(head(pooled), golden["clip/context"]) <= 1e-4
+
+
+@torch.inference_mode()
+def test_vae_is_the_authors(full):
+    cloth = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1)
+    mode = full[3].encode((cloth.movedim(1, -1) + 1) / 2)  # B C H W -> B H W C
+    assert error(mode, stored("full")["vae/cloth_mode"]) <= 1e-4

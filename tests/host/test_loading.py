@@ -1,0 +1,207 @@
+"""Files that load, and files that do not."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
+from helpers.golden import CASES, FOLDER, REDUCED, golden_inputs
+from helpers.host import apply, predict_noise
+from stableviton_core.checkpoint import CONFIG_KEY, UNUSED, config_to_metadata
+
+
+@pytest.fixture(scope="module")
+def folder(host) -> Path:
+    folder = host.base / "models" / "stableviton"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def load(host, name: str, weight_dtype: str = "default") -> tuple:
+    return host.node("StableVITONLoader", ckpt_name=name, weight_dtype=weight_dtype)
+
+
+def eps(host, loaded: tuple) -> torch.Tensor:
+    batch, rows, columns, steps = CASES["c"]
+    x, garment, context = golden_inputs("c", batch, rows, columns, REDUCED.context_width)
+    return predict_noise(apply(host, loaded[0], loaded), x, torch.tensor(steps), context, garment)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 0.02), ("bf16", 0.05)])
+def test_half_precision_weights_stay_close(host, loaded, small_checkpoint, dtype, tolerance):
+    reference = eps(host, loaded)
+    half = eps(host, load(host, small_checkpoint, dtype))
+    assert (half - reference).abs().mean() / reference.abs().mean() <= tolerance
+    assert not torch.equal(half, reference)
+
+
+def test_fp8_weights_run(host, small_checkpoint):
+    assert eps(host, load(host, small_checkpoint, "fp8_e4m3fn")).isfinite().all()
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_half_precision_files_keep_their_size_in_memory(host, folder, stored):
+    name = write_checkpoint(folder / "half.safetensors", stored).name
+    dtype = "fp16" if stored == torch.float16 else "bf16"
+    model, stableviton, _, _ = load(host, name, dtype)
+    for network in (model.model.diffusion_model, stableviton.network.model):
+        assert {p.dtype for p in network.parameters()} == {stored}
+
+
+def test_a_lightning_checkpoint_with_all_that_it_carries(host, folder, loaded):
+    extras = {key: torch.zeros(1) for key in UNUSED}
+    torch.save(
+        {
+            "state_dict": seeded_weights() | extras,
+            "epoch": 3,
+            "pytorch-lightning_version": "1.5.0",
+            "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(4)}}, "param_groups": []}],
+            "lr_schedulers": [],
+        },
+        folder / "lightning.ckpt",
+    )
+    loading, split = (
+        host.module("nodes.host.loading"),
+        host.module("stableviton_core.checkpoint").split,
+    )
+    weights, metadata = loading.read_file(folder / "lightning.ckpt")
+    assert metadata is None
+    checkpoint = loading.Checkpoint(split(weights), SMALL)
+    trunk = loading.build_trunk(checkpoint, "fp32")
+    network = loading.build_garment_network(checkpoint, "fp32")
+    stableviton = type(loaded[1])(network, loaded[1].condition, SMALL)
+    assert torch.equal(eps(host, (trunk, stableviton)), eps(host, loaded))
+
+
+def test_a_pickle_without_configuration_has_the_released_size(host, folder):
+    torch.save({"state_dict": seeded_weights()}, folder / "small.ckpt")
+    with pytest.raises(ValueError, match="small.ckpt.*do not fit the network"):
+        load(host, "small.ckpt")
+
+
+def test_the_released_keys_are_the_network(host):
+    """All 1957 keys and shapes of a released checkpoint, on no memory."""
+    loading = host.module("nodes.host.loading")
+    checkpoint = host.module("stableviton_core.checkpoint")
+    manifest = json.loads((FOLDER / "checkpoint_manifest.json").read_text())
+    assert len(manifest) == 1957
+    weights = {key: torch.empty(shape, device="meta") for key, shape in manifest.items()}
+    parts = checkpoint.split(weights)
+    config = checkpoint.config_from_metadata(None)
+    assert loading._findings(loading.Checkpoint(parts, config)) == []
+    assert sum(len(part) for part in parts.values()) == 1957 - len(UNUSED & set(manifest))
+
+
+def _trunk_only(channels: int) -> dict[str, torch.Tensor]:
+    key = "model.diffusion_model.input_blocks.0.0.weight"
+    return {key: torch.zeros(320, channels, 3, 3), "first_stage_model.x": torch.zeros(1)}
+
+
+def _without(key: str) -> dict[str, torch.Tensor]:
+    weights = seeded_weights()
+    del weights[key]
+    return weights
+
+
+def _misshaped() -> dict[str, torch.Tensor]:
+    return {key: torch.zeros(3) if key.startswith("control_model.") else value
+            for key, value in seeded_weights().items()}  # fmt: skip
+
+
+WRONG_CONTENT = {
+    "sd15": (_trunk_only(4), "ordinary Stable Diffusion.*4 channels.*CheckpointLoaderSimple"),
+    "pbe": (_trunk_only(9), "Paint-by-Example.*9 channels"),
+    "vae": ({"decoder.up.0.x": torch.zeros(1)}, "VAE on its own.*VAELoader"),
+    "other": ({"weight": torch.zeros(1)}, "holds no UNet"),
+    "missing": (_without("learnable_vector"), "1 of its entries.*missing learnable_vector"),
+    "misshaped": (_misshaped(), r"control_model\.\S+ is \(3,\), not .*and \d+ more"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CONTENT)
+def test_a_file_of_other_content_is_named_with_finding_and_remedy(host, folder, case):
+    weights, message = WRONG_CONTENT[case]
+    name = f"{case}.safetensors"
+    save_file(weights, folder / name, config_to_metadata(SMALL))
+    with pytest.raises(ValueError, match=f"(?s){name} is not a StableVITON checkpoint.*{message}"):
+        load(host, name)
+
+
+def test_at_most_ten_findings_are_listed(host, folder):
+    save_file(_misshaped(), folder / "many.safetensors", config_to_metadata(SMALL))
+    with pytest.raises(ValueError) as caught:
+        load(host, "many.safetensors")
+    assert str(caught.value).count(", not (") == 10
+
+
+def test_a_truncated_file(host, folder, small_checkpoint):
+    whole = (folder / small_checkpoint).read_bytes()
+    for name in ("cut.safetensors", "cut.ckpt"):
+        (folder / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(ValueError, match=f"{name}.*cannot be read.*Download it again"):
+            load(host, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["text.ckpt", "text.safetensors", "empty.ckpt", "empty.safetensors"]
+)
+def test_a_file_that_is_no_checkpoint(host, folder, name):
+    (folder / name).write_bytes(b"" if name.startswith("empty") else b"just some text\n" * 10)
+    with pytest.raises(ValueError, match=f"{name}.*cannot be read"):
+        load(host, name)
+
+
+class _Touch:
+    """A pickle of this creates a file when it is unpickled carelessly."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_pickle_does_not_run(host, folder, tmp_path):
+    created = tmp_path / "created"
+    torch.save({"state_dict": {"x": torch.zeros(1)}, "trap": _Touch(created)}, folder / "trap.ckpt")
+    with pytest.raises(ValueError, match="trap.ckpt.*wants to run code"):
+        load(host, "trap.ckpt")
+    assert not created.exists()
+
+
+@pytest.mark.parametrize("name", ["../../../etc/passwd", "nowhere.ckpt"])
+def test_a_name_outside_the_folder(host, name):
+    with pytest.raises(FileNotFoundError, match="models/stableviton"):
+        load(host, name)
+
+
+def test_damaged_metadata(host, folder):
+    save_file(seeded_weights(), folder / "meta.safetensors", {CONFIG_KEY: "{}"})
+    with pytest.raises(ValueError, match="does not describe a network.*convert"):
+        load(host, "meta.safetensors")
+
+
+def test_folder_is_made_of_the_users_paths_the_models_folder_and_the_packs(host, small_checkpoint):
+    import folder_paths
+
+    paths, extensions = folder_paths.folder_names_and_paths["stableviton"]
+    assert str(host.base / "models" / "stableviton") in paths
+    assert any(Path(path).name == "demo" for path in paths)
+    assert ".safetensors" in extensions and ".ckpt" in extensions
+    assert small_checkpoint in folder_paths.get_filename_list("stableviton")
+
+
+def test_configured_paths_and_extensions_are_kept(host, tmp_path):
+    import folder_paths
+
+    before = folder_paths.folder_names_and_paths["stableviton"]
+    try:
+        folder_paths.folder_names_and_paths["stableviton"] = ([str(tmp_path)], {".mine"})
+        host.module("nodes.host.folders").register()
+        paths, extensions = folder_paths.folder_names_and_paths["stableviton"]
+        assert paths[0] == str(tmp_path) and ".mine" in extensions and ".ckpt" in extensions
+    finally:
+        folder_paths.folder_names_and_paths["stableviton"] = before

@@ -1,0 +1,132 @@
+"""What a user of the web interface gets: the shipped graphs, help pages and tooltips."""
+
+import json
+
+import pytest
+
+from helpers.browser import fetch, find_browser, inputs_of, object_info, pack_nodes
+from stableviton_core.serving.graph import load_graph
+from stableviton_core.serving.install import FOLDER_NAME, PACK
+
+CANVAS = PACK / "workflows" / "tryon.json"
+API = PACK / "workflows" / "api" / "tryon.json"
+NODES = {
+    "StableVITONLoader", "StableVITONApply", "StableVITONConditioning", "StableVITONPLMS",
+    "StableVITONSchedule", "StableVITONPasteBack",
+}  # fmt: skip
+FRONTEND_ONLY = {"MarkdownNote"}
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+# The frontend opens a graph of its own at the end of its start.
+READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow && window.app.canvas?.graph"
+OPEN_GRAPH = """async (graph) => {
+    await window.app.loadGraphData(graph);
+    const types = window.app.graph.nodes.map((node) => node.type);
+    const { output } = await window.app.graphToPrompt();
+    return { missing: types.filter((type) => !(type in LiteGraph.registered_node_types)), output };
+}"""
+
+
+@pytest.fixture(scope="module")
+def page(server):
+    """The web interface of the server in a headless browser."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs the package playwright: pip install playwright"
+    )
+    browser = find_browser()
+    if browser is None:
+        pytest.skip("needs a Chromium, Chrome or Edge: install one, or name it in CHROME_PATH")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=browser, headless=True, args=FLAGS)
+        page = running.new_page()
+        page.goto(server.url)
+        page.wait_for_function(READY, timeout=60_000)
+        yield page
+        running.close()
+
+
+@pytest.mark.browser
+def test_the_canvas_graph_makes_the_api_graph(page):
+    opened = page.evaluate(OPEN_GRAPH, json.loads(CANVAS.read_text(encoding="utf-8")))
+    assert opened["missing"] == []
+    assert opened["output"] == load_graph(API)
+
+
+@pytest.mark.browser
+def test_an_unknown_node_is_seen_as_missing(page):
+    graph = json.loads(CANVAS.read_text(encoding="utf-8"))
+    graph["nodes"][0]["type"] = "NoSuchNode"
+    assert page.evaluate(OPEN_GRAPH, graph)["missing"] == ["NoSuchNode"]
+
+
+def test_the_api_graph_fits_the_nodes(server):
+    graph, nodes = load_graph(API), object_info(server)
+    for node in graph.values():
+        info = nodes[node["class_type"]]
+        known, given = inputs_of(info), node["inputs"]
+        assert set(info["input"].get("required", {})) <= set(given) <= set(known)
+        for name, value in given.items():
+            check_input(known[name], value, graph, nodes)
+
+
+def check_input(declared: tuple, value, graph: dict, nodes: dict) -> None:
+    kind, options = declared
+    if isinstance(value, list):
+        source, slot = value
+        assert nodes[graph[source]["class_type"]]["output"][slot] == kind
+    elif options.get("image_upload"):
+        assert (PACK / "demo" / value).is_file()
+    elif kind == "COMBO" or isinstance(kind, list):
+        assert value in (options["options"] if kind == "COMBO" else kind)
+    elif kind in ("INT", "FLOAT"):
+        assert options["min"] <= value <= options["max"]
+    else:
+        assert isinstance(value, {"BOOLEAN": bool, "STRING": str}[kind])
+
+
+def test_the_canvas_graph_fits_the_nodes(server):
+    graph, nodes = json.loads(CANVAS.read_text(encoding="utf-8")), object_info(server)
+    placed = {node["id"]: node for node in graph["nodes"] if node["type"] not in FRONTEND_ONLY}
+    linked = {node: set() for node in placed}
+    for _, source, slot, target, position, kind in graph["links"]:
+        name = placed[target]["inputs"][position]["name"]
+        linked[target].add(name)
+        assert nodes[placed[source]["type"]]["output"][slot] == kind
+        assert inputs_of(nodes[placed[target]["type"]])[name][0] == kind
+    for node, names in linked.items():
+        required = nodes[placed[node]["type"]]["input"].get("required", {})
+        sockets = {name for name, (kind, *_) in required.items() if is_socket(kind)}
+        assert sockets <= names
+
+
+def is_socket(kind: str | list) -> bool:
+    return not isinstance(kind, list) and kind not in ("COMBO", "INT", "FLOAT", "BOOLEAN", "STRING")
+
+
+def test_the_graph_is_offered_as_a_template(server):
+    templates = json.loads(fetch(server, "workflow_templates"))
+    assert templates[FOLDER_NAME] == ["tryon"]
+    picture = fetch(server, f"api/workflow_templates/{FOLDER_NAME}/tryon.jpg")
+    assert picture == CANVAS.with_suffix(".jpg").read_bytes()
+
+
+def test_every_node_has_a_help_page(server):
+    nodes = pack_nodes(server)
+    assert set(nodes) >= NODES
+    for node in nodes:
+        page = fetch(server, f"extensions/{FOLDER_NAME}/docs/{node}.md").decode("utf-8")
+        assert page.startswith(f"# {nodes[node]['display_name']}\n")
+        assert [name for name in inputs_of(nodes[node]) if f"`{name}`" not in page] == []
+
+
+def test_every_input_has_a_tooltip(server):
+    bare = [
+        f"{node}.{name}"
+        for node, info in pack_nodes(server).items()
+        for name, (_, options) in inputs_of(info).items()
+        if not options.get("tooltip")
+    ]
+    assert bare == []

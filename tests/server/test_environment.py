@@ -1,0 +1,208 @@
+"""What scripts/environment.py does beside running pip: its one call of it is observed."""
+
+import importlib.util
+import io
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "environment.py"
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    spec = importlib.util.spec_from_file_location("environment", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "environment", module)
+    spec.loader.exec_module(module)
+    monkeypatch.delenv("COMFYUI_PATH", raising=False)
+    monkeypatch.delenv("COMFYUI_VERSION", raising=False)
+    return module
+
+
+def make_sdist(path: Path, files: dict[str, str], link: str | None = None) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
+        if link:
+            member = tarfile.TarInfo(link)
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc"
+            tar.addfile(member)
+    return path
+
+
+HOST = {
+    "pack-1/README.md": "not wanted",
+    "pack-1/vendor/other/file.py": "not wanted",
+    "pack-1/vendor/ComfyUI/main.py": "print('ComfyUI')",
+    "pack-1/vendor/ComfyUI/requirements.txt": "aiohttp\n",
+    "pack-1/vendor/ComfyUI/comfy/model.py": "",
+}
+
+
+class Pip:
+    """Stands for the machine: notes what is run, and makes what the command would have made."""
+
+    def __init__(self, tmp_path: Path, error: type[Exception]) -> None:
+        self.sdist = make_sdist(tmp_path / "pack-1.tar.gz", HOST)
+        self.error = error
+        self.fails_at = "nothing"
+        self.asked = []
+
+    def __call__(self, command: list[str], log: Path) -> None:
+        self.asked.append(" ".join(command))
+        if self.fails_at in self.asked[-1]:
+            raise self.error(self.fails_at)
+        if "venv" in command:
+            scripts = Path(command[-1]) / "bin"
+            scripts.mkdir(parents=True, exist_ok=True)
+            (scripts / "python").touch()
+        if "download" in command:
+            shutil.copy(self.sdist, command[-1])
+
+
+@pytest.fixture
+def pip(environment, tmp_path, monkeypatch):
+    fake = Pip(tmp_path, environment.SetupError)
+    monkeypatch.setattr(environment, "run_logged", fake)
+    monkeypatch.setattr(environment, "runs_pip", lambda python: python.parent.is_dir())
+    return fake
+
+
+@pytest.fixture
+def root(tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "requirements.txt").write_text("einops\n")
+    (project / "requirements-dev.txt").write_text("pytest\n")
+    return project
+
+
+def test_the_first_run_makes_all_and_the_second_nothing(environment, pip, root):
+    made = environment.prepare(tests=True, root=root)
+    assert made.comfyui == root / ".cache" / "ComfyUI-0.30.0"
+    assert (made.comfyui / "main.py").read_text() == "print('ComfyUI')"
+    assert [command.split(" ", 1)[1] for command in pip.asked[2:]] == [
+        f"-m pip --disable-pip-version-check --no-input install {what}"
+        for what in (
+            "torch==2.14.1 torchvision==0.29.1",
+            "torchaudio==2.11.0",
+            f"-r {made.comfyui / 'requirements.txt'}",
+            f"-r {root / 'requirements.txt'}",
+            f"-r {root / 'requirements-dev.txt'}",
+        )
+    ]
+    pip.asked.clear()
+    assert environment.prepare(tests=True, root=root) == made
+    assert pip.asked == []
+
+
+@pytest.mark.parametrize(
+    "step, redone", [("-m venv", 7), ("download", 6), ("torch==", 5), ("ComfyUI-0.30.0/req", 3)]
+)
+def test_an_interrupted_step_is_redone_and_the_finished_ones_are_not(
+    environment, pip, root, step, redone
+):
+    pip.fails_at = step.replace("/", "\\" if sys.platform == "win32" else "/")
+    with pytest.raises(environment.SetupError):
+        environment.prepare(tests=True, root=root)
+    pip.fails_at = "nothing"
+    pip.asked.clear()
+    environment.prepare(tests=True, root=root)
+    assert len(pip.asked) == redone
+
+
+def test_a_half_unpacked_host_is_not_taken_for_a_whole_one(environment, pip, root, monkeypatch):
+    def stopped(source, copy):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environment.shutil, "copyfileobj", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            environment.prepare(root=root)
+    host = root / ".cache" / "ComfyUI-0.30.0"
+    assert not host.exists()
+    environment.prepare(root=root)
+    assert {path.name for path in host.iterdir()} == {"main.py", "requirements.txt", "comfy"}
+    assert [path.name for path in (root / ".cache").iterdir()] == [host.name]
+
+
+def test_changed_requirements_are_installed_again(environment, pip, root):
+    environment.prepare(root=root)
+    pip.asked.clear()
+    (root / "requirements.txt").write_text("einops>=0.8\n")
+    environment.prepare(root=root)
+    assert len(pip.asked) == 1
+    assert pip.asked[0].endswith(str(root / "requirements.txt"))
+
+
+def test_an_unknown_version_lists_the_known(environment, pip, root, monkeypatch):
+    monkeypatch.setenv("COMFYUI_VERSION", "0.1.0")
+    with pytest.raises(environment.SetupError, match="0.30.0, 0.26.0, 0.20.1, 0.16.3"):
+        environment.prepare(root=root)
+
+
+def test_a_failed_command_shows_the_end_of_its_output(environment, tmp_path):
+    command = [sys.executable, "-c", "import sys; print('a clear reason'); sys.exit(3)"]
+    with pytest.raises(environment.SetupError, match="a clear reason"):
+        environment.run_logged(command, tmp_path / "setup.log")
+
+
+def test_an_existing_comfyui_is_used_as_it_is(environment, pip, root, tmp_path, monkeypatch):
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "main.py").touch()
+    (host / "requirements.txt").write_text("aiohttp>=3\nPillow # pictures\n")
+    (root / "requirements.txt").write_text("opencv-python>=4.10\n")
+    monkeypatch.setitem(environment.MODULE_OF, "opencv-python", "json")  # another cv2 than its own
+    monkeypatch.setenv("COMFYUI_PATH", str(host))
+    made = environment.prepare(root=root)
+    assert made == environment.Environment(Path(sys.executable), host)
+    assert pip.asked == []
+    assert not (root / ".cache").exists()
+
+
+def test_what_an_existing_comfyui_lacks_is_listed(environment, root, tmp_path, monkeypatch):
+    (tmp_path / "main.py").touch()
+    (tmp_path / "requirements.txt").write_text(
+        "no-such-thing==1.2\naiohttp\n\n#non essential dependencies:\nno-such-extra\n"
+    )
+    (root / "requirements.txt").write_text("no-such-other>=3\n")
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    with pytest.raises(environment.SetupError) as caught:
+        environment.prepare(root=root)
+    assert 'pip install "no-such-thing==1.2" "no-such-other>=3"' in str(caught.value)
+    assert "no-such-extra" not in str(caught.value)
+
+
+def test_a_folder_without_comfyui_is_refused(environment, root, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
+    with pytest.raises(environment.SetupError, match=r"no main\.py"):
+        environment.prepare(root=root)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../escaped.py", "../../../../escaped.py", "C:/escaped.py", "..\\escaped.py"]
+)
+def test_a_path_out_of_the_archive_is_refused(environment, tmp_path, name):
+    archive = make_sdist(tmp_path / "x.tar.gz", HOST | {f"pack-1/vendor/ComfyUI/{name}": "escaped"})
+    with pytest.raises(environment.SetupError, match=r"escaped\.py"):
+        environment.unpack_comfyui(archive, tmp_path / "a" / "b" / "target")
+    assert not list(tmp_path.rglob("escaped.py"))
+
+
+def test_a_link_in_the_archive_is_refused(environment, tmp_path):
+    archive = make_sdist(tmp_path / "x.tar.gz", HOST, link="pack-1/vendor/ComfyUI/models")
+    with pytest.raises(environment.SetupError, match="no plain file"):
+        environment.unpack_comfyui(archive, tmp_path / "target")
+
+
+def test_an_archive_without_comfyui_is_refused(environment, tmp_path):
+    archive = make_sdist(tmp_path / "x.tar.gz", {"pack-1/README.md": ""})
+    with pytest.raises(environment.SetupError, match="not the expected sdist"):
+        environment.unpack_comfyui(archive, tmp_path / "target")

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from stableviton_core.serving.errors import GraphError
+from stableviton_core.serving.graph import (
+    find_class,
+    find_title,
+    load_graph,
+    set_image,
+    set_input,
+)
+from stableviton_core.serving.install import FOLDER_NAME, install_pack
+
+
+@pytest.fixture
+def graph() -> dict:
+    def node(class_type: str, title: str, **inputs) -> dict:
+        return {"class_type": class_type, "inputs": inputs, "_meta": {"title": title}}
+
+    return {
+        "1": node("LoadImage", "Person", image="a.png"),
+        "2": node("LoadImage", "Twin", image="b.png"),
+        "3": node("SaveImage", "Twin", images=["2", 0]),
+    }
+
+
+def test_nodes_are_found_by_title_and_class(graph):
+    assert find_title(graph, "Person") == "1"
+    assert find_class(graph, "SaveImage") == "3"
+    set_image(graph, "Person", "new.png")
+    assert graph["1"]["inputs"] == {"image": "new.png"}
+
+
+def test_a_title_that_is_not_one_lists_the_titles(graph):
+    with pytest.raises(GraphError, match="'Result' in the graph, found 0.*Person, Twin, Twin"):
+        find_title(graph, "Result")
+    with pytest.raises(GraphError, match="found 2"):
+        find_title(graph, "Twin")
+
+
+def test_an_input_the_node_has_not_is_an_error(graph):
+    with pytest.raises(GraphError, match="no input 'imgae'; it has image"):
+        set_input(graph, "1", "imgae", "c.png")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"nodes": [], "links": []}'])
+def test_a_file_in_another_format_is_refused(tmp_path, content):
+    (tmp_path / "graph.json").write_text(content)
+    with pytest.raises(GraphError):
+        load_graph(tmp_path / "graph.json")
+
+
+def test_a_file_in_the_api_format_is_read(tmp_path, graph):
+    (tmp_path / "graph.json").write_text(json.dumps(graph))
+    assert load_graph(tmp_path / "graph.json") == graph
+
+
+def test_the_installed_pack_follows_the_original(tmp_path):
+    pack, base = tmp_path / "pack", tmp_path / "base"
+    for name in ("__init__.py", "nodes/old.py", "nodes/same.py", "tests/test_it.py", ".git/HEAD"):
+        (pack / name).parent.mkdir(parents=True, exist_ok=True)
+        (pack / name).write_text("1")
+    installed = install_pack(base, pack)
+    assert installed == base / "custom_nodes" / FOLDER_NAME
+    same = (installed / "nodes" / "same.py").stat()
+
+    (pack / "nodes" / "old.py").unlink()
+    (pack / "nodes" / "new.py").write_text("2")
+    (pack / "__init__.py").write_text("22")
+    install_pack(base, pack)
+    files = {p.relative_to(installed).as_posix() for p in installed.rglob("*") if p.is_file()}
+    assert files == {"__init__.py", "nodes/new.py", "nodes/same.py"}
+    assert (installed / "__init__.py").read_text() == "22"
+    assert (installed / "nodes" / "same.py").stat() == same

@@ -1,0 +1,122 @@
+"""A try-on through the server: against our own loop, twice, and pasted back."""
+
+import asyncio
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load as load_latent
+
+from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
+from stableviton_core.checkpoint import split
+from stableviton_core.diffusion import start_code
+from stableviton_core.plms import plms, plms_timesteps
+from stableviton_core.serving import client
+from stableviton_core.serving.graph import load_graph, set_image
+from stableviton_core.serving.install import PACK
+from stableviton_core.training import dolls
+from stableviton_core.training.autoencoder import build_autoencoder, load_ldm
+from stableviton_core.training.latents import encode_dolls
+from stableviton_core.training.loop import garment_pixels, network_input
+from stableviton_core.training.model import TryOnModel
+
+STEPS = 10
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def doll() -> dolls.Doll:
+    rng = np.random.default_rng(2)
+    return dolls.draw(dolls.random_person(rng), dolls.random_garment(rng), 128)
+
+
+@pytest.fixture(scope="module")
+def graph(server, doll, tmp_path_factory) -> dict:
+    """The main graph on the small checkpoint and the doll's pictures, with its latent saved."""
+    models = server.base / "models" / "stableviton"
+    models.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(models / "small.safetensors")
+    graph = load_graph(PACK / "workflows" / "api" / "tryon.json")
+    nodes = {node["class_type"]: key for key, node in graph.items()}
+    graph[nodes["StableVITONLoader"]]["inputs"] |= {
+        "ckpt_name": "small.safetensors", "weight_dtype": "fp32"
+    }  # fmt: skip
+    graph[nodes["StableVITONSchedule"]]["inputs"]["steps"] = STEPS
+    graph[nodes["SamplerCustom"]]["inputs"]["noise_seed"] = SEED
+    graph["latent"] = {
+        "class_type": "SaveLatent",
+        "inputs": {"samples": [nodes["SamplerCustom"], 0], "filename_prefix": "tryon"},
+    }
+    folder = tmp_path_factory.mktemp("pictures")
+    pictures = {
+        "Person": doll.image, "Mask": doll.mask, "DensePose": doll.densepose,
+        "Garment": doll.garment,
+    }  # fmt: skip
+
+    async def upload() -> None:
+        async with client.connect(server.url) as session:
+            for title, picture in pictures.items():
+                path = folder / f"{title}.png"
+                Image.fromarray(picture).save(path)
+                set_image(graph, title, await client.upload_image(session, path))
+
+    asyncio.run(upload())
+    return graph
+
+
+def run(server, graph: dict, fresh: bool = False) -> tuple[torch.Tensor, np.ndarray]:
+    """The sampled latent and the result. fresh: nothing is taken from the server's caches."""
+
+    async def action() -> tuple[bytes, bytes]:
+        async with client.connect(server.url) as session:
+            if fresh:
+                await session.post("free", json={"unload_models": True, "free_memory": True})
+            outputs = await client.run(session, graph)
+            result = next(key for key, node in graph.items() if node["class_type"] == "SaveImage")
+            return (
+                await client.download(session, outputs["latent"]["latents"][0]),
+                await client.download(session, outputs[result]["images"][0]),
+            )
+
+    latent, picture = asyncio.run(action())
+    return load_latent(latent)["latent_tensor"], np.asarray(Image.open(io.BytesIO(picture)))
+
+
+@torch.no_grad()
+def own_plms(doll: dolls.Doll) -> torch.Tensor:
+    """The released loop on our own trunk, with diffusers' VAE and transformers' CLIP."""
+    parts = split(seeded_weights())
+    model, autoencoder = TryOnModel(SMALL).eval(), build_autoencoder(SMALL.autoencoder).eval()
+    model.load_parts(parts)
+    load_ldm(autoencoder, parts["autoencoder"])
+    batch = encode_dolls(autoencoder, [[doll]])
+    context = model.context(garment_pixels(batch))
+
+    def predict_noise(x: torch.Tensor, t: int) -> torch.Tensor:
+        return model.network(network_input(x, batch), torch.tensor([t]), context, batch.garment)
+
+    noise = torch.randn(batch.person.shape, generator=torch.manual_seed(SEED))
+    x = plms(predict_noise, start_code(batch.person, noise), plms_timesteps(STEPS))
+    return x / SMALL.autoencoder.latent_scale
+
+
+def test_the_graph_samples_the_authors_trajectory(server, graph, doll):
+    latent, _ = run(server, graph)
+    expected = own_plms(doll)
+    assert (latent - expected).abs().max() / expected.std() <= 1e-3
+
+
+def test_the_second_queue_equals_the_first(server, graph):
+    first, _ = run(server, graph, fresh=True)
+    second, _ = run(server, graph, fresh=True)
+    assert torch.equal(first, second)
+
+
+def test_outside_the_mask_the_saved_picture_is_the_photo(server, graph, doll):
+    _, result = run(server, graph)
+    outside = doll.mask == 0
+    difference = np.abs(result[outside].astype(int) - doll.image[outside])
+    assert difference.max() <= 1, "SaveImage rounds down"
+    assert (result[doll.mask == 255] != doll.image[doll.mask == 255]).any()
