@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from helpers.checkpoints import SMALL
 from helpers.golden import fill
-
 from stableviton_core.checkpoint import config_from_metadata, split
 from stableviton_core.config import NetworkConfig
 from stableviton_core.files import read_weights

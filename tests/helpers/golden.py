@@ -37,10 +37,10 @@ def weight(key: str, shape: tuple[int, ...]) -> Tensor:
         return fill(key, shape)
     if key.endswith(".bias"):
         return fill(key, shape, 0.02)
-    if key.endswith("class_embedding") or "position_embedding" in key:
-        return fill(key, shape, 0.02)
     if len(shape) == 1:
         return 1 + fill(key, shape, 0.1)
+    if "position_embedding" in key:
+        return fill(key, shape, 0.02)
     return fill(key, shape, 1 / math.sqrt(math.prod(shape[1:])))
 
 

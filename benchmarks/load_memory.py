@@ -1,0 +1,114 @@
+"""Memory that StableVITONLoader takes for a full-size fp16 file loaded as fp16.
+
+    COMFYUI_PATH=... python benchmarks/load_memory.py
+
+Writes such a file (3.7 GB, seeded values) into a temporary folder, loads it in ComfyUI on the CPU,
+and samples the process's anonymous memory (Linux; the mapped file is not in it). Two bytes a
+parameter means that no second full copy was made. CLIP and VAE are kept in the host's own types,
+so they are counted apart.
+"""
+
+import asyncio
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def anonymous_bytes() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status has no RssAnon; this benchmark needs Linux")
+
+
+class Peak:
+    """The largest anonymous memory while the block runs."""
+
+    def __enter__(self) -> "Peak":
+        self.start = self.bytes = anonymous_bytes()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.is_set():
+            self.bytes = max(self.bytes, anonymous_bytes())
+            time.sleep(0.005)
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.bytes = max(self.bytes, anonymous_bytes())
+
+
+def write_full_size(path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    manifest = json.loads((ROOT / "tests" / "golden" / "checkpoint_manifest.json").read_text())
+    unused = {"betas", "logvar", "lastzc.weight", "lastzc.bias"}
+    shapes = {
+        key: shape
+        for key, shape in manifest.items()
+        if key not in unused and not key.startswith(("alphas_", "sqrt_", "log_one_", "posterior_"))
+    }
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        key: (torch.randn(shape, generator=generator) * 0.02).half()
+        for key, shape in shapes.items()
+    }
+    save_file(weights, path)
+
+
+def main() -> None:
+    sys.path.insert(0, os.environ["COMFYUI_PATH"])
+    from comfy.cli_args import args
+
+    args.cpu = True
+    with tempfile.TemporaryDirectory() as base:
+        args.base_directory = base
+        models = Path(base, "models", "stableviton")
+        models.mkdir(parents=True)
+        writer = multiprocessing.Process(target=write_full_size, args=[models / "full.safetensors"])
+        writer.start()
+        writer.join()
+        import nodes
+
+        asyncio.run(nodes.load_custom_node(str(ROOT)))
+        loading = next(m for name, m in sys.modules.items() if name.endswith("nodes.host.loading"))
+        checkpoint = loading.read(models / "full.safetensors")
+        rows = {
+            "trunk": lambda: loading.build_trunk(checkpoint, "fp16"),
+            "garment network": lambda: loading.build_garment_network(checkpoint, "fp16"),
+            "condition head": lambda: loading.build_head(checkpoint),
+            "CLIP (host's type)": lambda: loading.build_clip_vision(checkpoint, "fp16"),
+            "VAE (host's type)": lambda: loading.build_vae(checkpoint),
+        }
+        names = {
+            "garment network": ("encoder", "warp"),
+            "condition head": ("condition",),
+            "CLIP (host's type)": ("clip",),
+            "VAE (host's type)": ("autoencoder",),
+        }
+        print("| part | parameters | peak bytes a parameter | bytes a parameter kept |")
+        print("|---|---|---|---|")
+        kept = []
+        for name, build in rows.items():
+            parts = [checkpoint.parts[part] for part in names.get(name, ("trunk",))]
+            count = sum(value.numel() for part in parts for value in part.values())
+            with Peak() as peak:
+                kept.append(build())
+            grown, left = peak.bytes - peak.start, anonymous_bytes() - peak.start
+            print(f"| {name} | {count / 1e6:.0f} M | {grown / count:.2f} | {left / count:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
