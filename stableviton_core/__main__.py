@@ -22,6 +22,9 @@ def main() -> int:
         "train-demo", help="train the demo checkpoint on paper dolls (hours on a CPU)"
     )
     train_demo.add_argument("output", type=Path, help="folder for the checkpoint and its sheets")
+    train_demo.add_argument(
+        "--resume", action="store_true", help="train the checkpoint in that folder on"
+    )
 
     arguments = parser.parse_args()
     try:
@@ -41,7 +44,7 @@ def _run(arguments: argparse.Namespace) -> None:
     else:
         from .training.demo import train_demo
 
-        train_demo(arguments.output)
+        train_demo(arguments.output, arguments.resume)
 
 
 if __name__ == "__main__":

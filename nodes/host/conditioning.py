@@ -1,6 +1,7 @@
 """Pictures into conditioning: VAE latents, the CLIP context, and the start latent."""
 
 import comfy.model_management
+import comfy.utils
 import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy.sd import VAE
@@ -49,16 +50,18 @@ def condition(
         agnostic = fitted("agnostic image", _signed(agnostic), height, width, "bilinear")
 
     scale = stableviton.config.autoencoder.latent_scale
-    start = _encoded(vae, person)
+    progress = comfy.utils.ProgressBar(5)
+    start = _encoded(vae, person, progress)
     keep = latent_mask(keep_mask(mask)[:, None], tuple(start.shape[2:]))
     latents = {
-        AGNOSTIC: _encoded(vae, agnostic) * scale,
+        AGNOSTIC: _encoded(vae, agnostic, progress) * scale,
         KEEP: keep,
-        DENSEPOSE: _encoded(vae, densepose) * scale,
-        GARMENT: _encoded(vae, garment) * scale,
+        DENSEPOSE: _encoded(vae, densepose, progress) * scale,
+        GARMENT: _encoded(vae, garment, progress) * scale,
     }
     latents = {key: repeated(value, batch).clone() for key, value in latents.items()}
     context, unconditional = _contexts(stableviton, clip_vision, garment)
+    progress.update(1)
     positive = [[repeated(context, batch).clone(), latents]]
     negative = [[repeated(unconditional, batch).clone(), dict(latents)]]
     return positive, negative, {"samples": repeated(start, batch).clone()}
@@ -68,9 +71,12 @@ def _signed(image: Tensor) -> Tensor:
     return image[..., :3].movedim(-1, 1) * 2 - 1  # B H W C in 0..1 -> B C H W in -1..1
 
 
-def _encoded(vae: VAE, image: Tensor) -> Tensor:
+def _encoded(vae: VAE, image: Tensor, progress: comfy.utils.ProgressBar) -> Tensor:
     """B x 3 x H x W in -1..1 -> the posterior's mode, unscaled."""
-    return vae.encode((image.movedim(1, -1) + 1) / 2)  # B C H W -> B H W C
+    comfy.model_management.throw_exception_if_processing_interrupted()
+    latent = vae.encode((image.movedim(1, -1) + 1) / 2)  # B C H W -> B H W C
+    progress.update(1)
+    return latent
 
 
 def _contexts(

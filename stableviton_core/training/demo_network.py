@@ -1,6 +1,6 @@
 """The demo checkpoint's second half: the network, on latents of paper dolls."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,16 +41,11 @@ GARMENTS_EACH = 3
 UNSEEN = 1_000_000  # seed of the persons that no training sees
 SHEET_EVERY = 500
 CHECKPOINT = "stableviton-demo.safetensors"
+_COMMON = Training(steps=0, unconditional=0.1, late_fraction=0.3, low_frequency=0.25)
 PHASES = (
-    Phase(
-        128, 1000,
-        Training(2000, learning_rate=6e-4, unconditional=0.1, late_fraction=0.3),
-    ),
-    Phase(
-        256, 200,
-        Training(1500, batch=8, learning_rate=4e-4, unconditional=0.1, late_fraction=0.3, seed=1),
-    ),
-)  # fmt: skip
+    Phase(128, 1000, replace(_COMMON, steps=2000, learning_rate=6e-4)),
+    Phase(256, 150, replace(_COMMON, steps=1450, batch=8, learning_rate=5e-4, seed=1)),
+)
 
 
 def load_autoencoder(file: Path) -> tuple[AutoencoderKL, AutoencoderConfig]:
@@ -85,9 +80,10 @@ def save_checkpoint(
     partial.replace(file)
 
 
-def train_network(output: Path, phases: Sequence[Phase] = PHASES, resume: bool = False) -> None:
+def train_network(output: Path, resume: bool = False) -> None:
     """Writes `stableviton-demo.safetensors` and sheets of unseen pairs, from
-    `autoencoder.safetensors` in the same folder."""
+    `autoencoder.safetensors` in the same folder. resume: run the last phase again on the
+    checkpoint that is there."""
     torch.manual_seed(0)
     autoencoder, autoencoder_config = load_autoencoder(output / "autoencoder.safetensors")
     config = ModelConfig(NETWORK, CLIP, autoencoder_config, mapper_layers=1)
@@ -96,7 +92,7 @@ def train_network(output: Path, phases: Sequence[Phase] = PHASES, resume: bool =
     zero_init(model.network)
     if resume:
         model.load_parts(split(load_file(output / CHECKPOINT)))
-    for phase in phases:
+    for phase in PHASES[-1:] if resume else PHASES:
         _run_phase(output, phase, model, autoencoder, config)
 
 

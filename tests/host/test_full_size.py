@@ -12,6 +12,7 @@ from helpers.golden import FOLDER, error, fill, golden_inputs, stored, weight
 from helpers.host import apply, predict_noise
 from stableviton_core.checkpoint import UNUSED
 from stableviton_core.condition import clip_pixels
+from stableviton_core.files import convert
 
 pytestmark = pytest.mark.slow
 
@@ -51,4 +52,21 @@ def test_condition_is_the_authors(full):
 def test_vae_is_the_authors(full):
     cloth = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1)
     mode = full[3].encode((cloth.movedim(1, -1) + 1) / 2)  # B C H W -> B H W C
+    assert error(mode, stored("full")["vae/cloth_mode"]) <= 1e-4
+
+
+@torch.inference_mode()
+def test_a_converted_vae_loads_with_the_hosts_loader(host, full, tmp_path):
+    weights = {
+        key: weight(f"first_stage_model.{key}", tuple(value.shape))
+        for key, value in full[3].first_stage_model.state_dict().items()
+    }
+    source = tmp_path / "VITONHD_VAE_finetuning.ckpt"
+    torch.save({"state_dict": weights | {"loss.logvar": torch.zeros(1)}}, source)
+    folder = Path(host.base) / "models" / "vae"
+    folder.mkdir(parents=True, exist_ok=True)
+    convert(source, folder / "vitonhd_vae.safetensors", "fp32")
+    (vae,) = host.node("VAELoader", vae_name="vitonhd_vae.safetensors")
+    cloth = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1)
+    mode = vae.encode((cloth.movedim(1, -1) + 1) / 2)  # B C H W -> B H W C
     assert error(mode, stored("full")["vae/cloth_mode"]) <= 1e-4
