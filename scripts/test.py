@@ -27,7 +27,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     arguments = sys.argv[1:]
-    chosen = any(argument.replace("\\", "/").startswith("tests/") for argument in arguments)
+    chosen = any(os.path.exists(argument.split("::")[0]) for argument in arguments)
     return hand_over(
         [
             str(environment.python), "-c", PYTEST, "-c", "tests/pytest.ini",

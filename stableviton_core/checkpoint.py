@@ -137,7 +137,7 @@ def check_kind(weights: Mapping[str, Tensor]) -> None:
             f"{FIRST_CONVOLUTION!r}. Take a StableVITON checkpoint "
             "(VITONHD.ckpt, or a file that `python -m stableviton_core convert` wrote)."
         )
-    channels = first.shape[1]
+    channels = first.shape[1] if first.ndim == 4 else 0
     kinds = {
         4: "an ordinary Stable Diffusion checkpoint",
         9: "a Paint-by-Example or inpainting checkpoint",

@@ -30,10 +30,13 @@ def start_code(z: Tensor, noise: Tensor) -> Tensor:
 
 
 def keep_mask(mask: Tensor) -> Tensor:
-    """ComfyUI's MASK (1 = change) -> keep-mask (1 = keep), binarised at 128 of 255."""
-    return (mask < 128 / 255).to(mask)
+    """ComfyUI's MASK (1 = change) -> keep-mask (1 = keep), binarised at 128 of 255.
+
+    Compared half a step below, so that 128 stored in half precision still counts as change.
+    """
+    return (mask < 127.5 / 255).to(mask)
 
 
-def latent_mask(keep: Tensor, size: tuple[int, int]) -> Tensor:
+def latent_mask(keep: Tensor, size: tuple[int, ...]) -> Tensor:
     """Keep-mask B x 1 x H x W -> the size of a latent, bilinear without antialiasing."""
     return F.interpolate(keep, size=size, mode="bilinear", align_corners=False)

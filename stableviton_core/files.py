@@ -1,10 +1,14 @@
 """Checkpoint files on the command line: reading them without running code, and `convert`."""
 
+import codecs
 import hashlib
 import os
 import pickle
+import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -32,11 +36,21 @@ class _ModelCheckpoint:
     """Stands in for Lightning's callback class, which is a mere dictionary key in its files."""
 
 
-# What Lightning files name besides tensors; nothing of it runs code.
-HARMLESS = [
+# What Lightning files name besides tensors: the callback, and numbers of numpy's.
+HARMLESS: list[Any] = [
     (_ModelCheckpoint, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
     (_ModelCheckpoint, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    np.dtype,
+    np.dtypes.Float64DType,
+    codecs.encode,
 ]
+
+UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError,
+    TypeError,
+)  # fmt: skip
 
 
 def read_weights(path: Path) -> tuple[Weights, dict[str, str]]:
@@ -50,12 +64,14 @@ def read_weights(path: Path) -> tuple[Weights, dict[str, str]]:
         if path.suffix in (".safetensors", ".sft"):
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+        zipped = zipfile.is_zipfile(path)  # only these can be mapped
         with torch.serialization.safe_globals(HARMLESS):
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or ["empty file"])[0]
         raise CheckpointError(
-            f"{path} cannot be read as weights ({str(error).splitlines()[0]}). It is truncated, "
-            "holds something else, or wants to run code, which is never done. Download it again."
+            f"{path} cannot be read as weights ({reason}). It is truncated, holds something else, "
+            "or wants to run code, which is never done. Download it again."
         ) from error
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     return {key: v for key, v in weights.items() if isinstance(v, torch.Tensor)}, {}
@@ -68,6 +84,8 @@ def convert(source: Path, target: Path, dtype: str) -> None:
     compares what was written with what was read, then renames. CheckpointError where the source
     is something else or the copy differs.
     """
+    if target.exists() and target.samefile(source):
+        raise CheckpointError(f"{target} is the file to convert. Name another file to write.")
     if target.suffix != ".safetensors":
         raise CheckpointError(f"The converted file must end in .safetensors, got {target.name}.")
     weights, metadata = read_weights(source)
@@ -101,7 +119,9 @@ def _content(weights: Weights, metadata: dict[str, str]) -> tuple[Weights, dict[
         return kept, {"modelspec.architecture": "stable-diffusion-v1/vae"}
     check_kind(weights)
     config = config_from_metadata(metadata)
-    raise_findings(network_findings(split(weights), config))
+    parts = split(weights)
+    problems = [f"no entry of the {p}" for p in ("clip", "autoencoder") if not parts[p]]
+    raise_findings(problems + network_findings(parts, config))
     kept = {key: value for key, value in weights.items() if key not in UNUSED}
     return kept, config_to_metadata(config) | {"modelspec.architecture": "stableviton"}
 

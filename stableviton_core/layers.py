@@ -170,5 +170,5 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = backend.operations.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

@@ -3,7 +3,7 @@
 Key names below are the checkpoint's own, so each part loads with `load_state_dict(strict=True)`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,9 @@ def _input_blocks(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
     blocks = [nn.ModuleList([conv])]
     for level in range(config.levels):
         for _ in range(config.blocks):
-            block = [ResBlock(width, config.width(level), config.time_width, backend)]
+            block: list[nn.Module] = [
+                ResBlock(width, config.width(level), config.time_width, backend)
+            ]
             width = config.width(level)
             if config.attends(level):
                 block.append(_transformer(config, width, backend))
@@ -66,11 +68,13 @@ def _middle_block(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
 
 def _output_blocks(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
     width = config.width(config.levels - 1)
-    blocks = []
+    blocks: list[nn.Module] = []
     for level in reversed(range(config.levels)):
         for position in range(config.blocks + 1):
             skip = config.input_widths[config.skip_index(len(blocks))]
-            block = [ResBlock(width + skip, config.width(level), config.time_width, backend)]
+            block: list[nn.Module] = [
+                ResBlock(width + skip, config.width(level), config.time_width, backend)
+            ]
             width = config.width(level)
             if config.attends(level):
                 block.append(_transformer(config, width, backend))
@@ -81,11 +85,11 @@ def _output_blocks(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
 
 
 def _run(
-    block: Iterable[nn.Module], h: Tensor, time: Tensor, context: Tensor,
-    size: tuple[int, int] | None = None,
+    block: nn.Module, h: Tensor, time: Tensor, context: Tensor,
+    size: tuple[int, ...] | None = None,
 ) -> Tensor:  # fmt: skip
     """One block of the UNet. size: what an upsampling at its end brings the map to."""
-    for layer in block:
+    for layer in block.children():
         match layer:
             case ResBlock():
                 h = layer(h, time)

@@ -57,7 +57,8 @@ def plms(
             eps = (eps + ahead) / 2
         else:
             weights = ADAMS_BASHFORTH[len(history) - 2]
-            eps = sum(w * e for w, e in zip(weights, history, strict=True))
+            terms = [w * e for w, e in zip(weights, history, strict=True)]
+            eps = torch.stack(terms).sum(dim=0)
         if callback is not None:
             callback(step, x, eps)
         x = ddim_step(x, eps, abar[t], previous)

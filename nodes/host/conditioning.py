@@ -39,6 +39,8 @@ def condition(
     height, width = person.shape[1:3]
     check_person_size(height, width)
 
+    device = person.device
+    densepose, garment, mask = densepose.to(device), garment.to(device), mask.to(device)
     person = _signed(person)
     mask = fitted("mask", mask[:, None].float(), height, width, "nearest")[:, 0]
     densepose = fitted("DensePose image", _signed(densepose), height, width, "nearest")
@@ -47,7 +49,7 @@ def condition(
         pairs = batch_size({"person": len(person), "mask": len(mask)})
         agnostic = agnostic_image(repeated(person, pairs), repeated(mask, pairs))
     else:
-        agnostic = fitted("agnostic image", _signed(agnostic), height, width, "bilinear")
+        agnostic = fitted("agnostic image", _signed(agnostic.to(device)), height, width, "bilinear")
 
     scale = stableviton.config.autoencoder.latent_scale
     progress = comfy.utils.ProgressBar(5)
@@ -68,7 +70,7 @@ def condition(
 
 
 def _signed(image: Tensor) -> Tensor:
-    return image[..., :3].movedim(-1, 1) * 2 - 1  # B H W C in 0..1 -> B C H W in -1..1
+    return image[..., :3].float().movedim(-1, 1) * 2 - 1  # B H W C in 0..1 -> B C H W in -1..1
 
 
 def _encoded(vae: VAE, image: Tensor, progress: comfy.utils.ProgressBar) -> Tensor:

@@ -10,8 +10,11 @@ DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 
 def register() -> None:
-    """Add the `stableviton` model folder and the pack's demo folder; configured paths stay."""
-    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    """Make and add the `stableviton` model folder, and add the pack's demo folder; configured
+    paths stay."""
+    models = Path(folder_paths.models_dir) / FOLDER
+    models.mkdir(parents=True, exist_ok=True)
+    folder_paths.add_model_folder_path(FOLDER, str(models))
     folder_paths.add_model_folder_path(FOLDER, str(DEMO))
     paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
     folder_paths.folder_names_and_paths[FOLDER] = (paths, set(extensions) | EXTENSIONS)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import struct
 import tempfile
 import zipfile
 from dataclasses import dataclass
@@ -43,8 +44,8 @@ WEIGHT_DTYPES = {
 }
 
 NOT_A_CHECKPOINT = (
-    pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError, EOFError, RuntimeError, ValueError,
-    KeyError, AttributeError,
+    pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError, struct.error, EOFError,
+    RuntimeError, ValueError, KeyError, AttributeError, TypeError,
 )  # fmt: skip
 
 
@@ -88,9 +89,7 @@ def _findings(checkpoint: Checkpoint) -> list[str]:
     """What does not fit the network that the file's configuration describes."""
     parts, config = checkpoint.parts, checkpoint.config
     with torch.device("meta"):
-        clip = CLIPVisionModelProjection(
-            clip_config(config.clip), torch.float32, None, comfy.ops.disable_weight_init
-        )
+        clip = CLIPVisionModelProjection(clip_config(config.clip), torch.float32, None, torch.nn)
         autoencoder = AutoencoderKL(**autoencoder_params(config.autoencoder))
     return [
         *network_findings(parts, config),
@@ -186,7 +185,13 @@ def build_clip_vision(
         clip_vision = comfy.clip_vision.ClipVisionModel(str(description))
     if weight_dtype == "fp32":
         clip_vision.dtype = torch.float32
-        clip_vision.model.to(clip_vision.dtype)
+        clip_vision.model = CLIPVisionModelProjection(
+            clip_vision.config, torch.float32, clip_vision.patcher.offload_device,
+            comfy.ops.manual_cast,
+        ).eval()  # fmt: skip
+        clip_vision.patcher = comfy.model_patcher.CoreModelPatcher(
+            clip_vision.model, clip_vision.load_device, clip_vision.patcher.offload_device
+        )
     clip_vision.load_sd(checkpoint.parts["clip"])
     return clip_vision
 

@@ -28,6 +28,7 @@ class StableVITONModelConfig(comfy.supported_models_base.BASE):
     def __init__(self, config: ModelConfig):
         super().__init__(unet_config(config.network))
         self.latent_format = comfy.latent_formats.SD15(config.autoencoder.latent_scale)
+        self.network = config.network
 
 
 def unet_config(config: NetworkConfig) -> dict:

@@ -61,6 +61,7 @@ def build_condition(
 
 
 def _patcher(module: nn.Module, disable_dynamic: bool) -> ModelPatcher:
+    comfy.model_management.archive_model_dtypes(module)
     patcher = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     return patcher(
         module.eval().requires_grad_(False),

@@ -19,7 +19,11 @@ KEY = "stableviton"
 def apply(
     model: ModelPatcher, stableviton: StableVITON, strength: float, start: float, end: float
 ) -> ModelPatcher:
-    """A clone of the model with zero cross-attention between start and end (0..1 of sampling)."""
+    """A clone of the model with zero cross-attention between start and end (0..1 of sampling).
+
+    ValueError for a model that is no trunk for this network.
+    """
+    _check(model, stableviton)
     sampling = model.get_model_object("model_sampling")
     patched = model.clone()
     patch = GarmentPatch(
@@ -33,6 +37,25 @@ def apply(
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, patch.key, patch.encode_garment)
     patched.set_model_output_block_patch(patch.attend_to_garment)
     return patched
+
+
+def _check(model: ModelPatcher, stableviton: StableVITON) -> None:
+    if not isinstance(model.model, StableVITONModel):
+        raise ValueError(
+            f"The model is a {type(model.model).__name__}, not a StableVITON trunk. Connect the "
+            "MODEL output of StableVITONLoader, with other packs' patches in between if you like."
+        )
+    trunk, own = model.model.model_config.network, stableviton.config.network
+    if trunk != own:
+        raise ValueError(
+            f"The model and the stableviton input come from checkpoints of different size ({trunk} "
+            f"and {own}). Connect both from the same StableVITONLoader."
+        )
+    if model.load_device != stableviton.network.load_device:
+        raise ValueError(
+            f"The model is on {model.load_device} and the garment network on "
+            f"{stableviton.network.load_device}. Choose the device after StableVITONApply."
+        )
 
 
 @dataclass(frozen=True)

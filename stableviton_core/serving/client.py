@@ -110,7 +110,7 @@ async def download(session: aiohttp.ClientSession, file: dict[str, str]) -> byte
 @asynccontextmanager
 async def open_events(
     session: aiohttp.ClientSession, client_id: str
-) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+) -> AsyncIterator["aiohttp.ClientWebSocketResponse[bool]"]:
     """The websocket on which the server tells of the prompts queued with `client_id`."""
     try:
         events = await session.ws_connect("ws", params={"clientId": client_id}, max_msg_size=0)
@@ -122,7 +122,7 @@ async def open_events(
 
 async def follow(
     session: aiohttp.ClientSession,
-    events: aiohttp.ClientWebSocketResponse,
+    events: "aiohttp.ClientWebSocketResponse[bool]",
     prompt_id: str,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -173,7 +173,7 @@ async def run(
 
 
 async def _next_event(
-    events: aiohttp.ClientWebSocketResponse, timeout: float
+    events: "aiohttp.ClientWebSocketResponse[bool]", timeout: float
 ) -> dict[str, Any] | None:
     """The next event, or None when none came in time or a preview picture did."""
     if events.closed:

@@ -7,7 +7,7 @@ PACK = Path(__file__).resolve().parents[2]
 FOLDER_NAME = "ComfyUI-StableVITON"
 _PARTS = (
     "__init__.py", "nodes", "stableviton_core", "web", "locales", "workflows",
-    "example_workflows", "demo", "requirements.txt", "pyproject.toml", "LICENSE", "NOTICE",
+    "demo", "requirements.txt", "pyproject.toml", "LICENSE", "NOTICE",
 )  # fmt: skip
 
 

@@ -75,12 +75,17 @@ def _carrier(width: int, colour: int) -> int:
     return width // GROUPS * 10 * colour
 
 
+def _bias(conv: torch.nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
+
+
 def _enter_colour(conv: torch.nn.Conv2d) -> None:
     for colour in range(3):
         channel = _carrier(conv.out_channels, colour)
         conv.weight[channel : channel + 3] = 0
         conv.weight[channel, colour, 1, 1] = 1
-        conv.bias[channel : channel + 3] = torch.tensor([0, ANCHOR, -ANCHOR])
+        _bias(conv)[channel : channel + 3] = torch.tensor([0, ANCHOR, -ANCHOR])
 
 
 def _carry_colour(conv: torch.nn.Conv2d, mean: bool = False) -> None:
@@ -90,7 +95,7 @@ def _carry_colour(conv: torch.nn.Conv2d, mean: bool = False) -> None:
         source, target = _carrier(conv.in_channels, colour), _carrier(conv.out_channels, colour)
         for offset in range(3):
             conv.weight[target + offset] = 0
-            conv.bias[target + offset] = 0
+            _bias(conv)[target + offset] = 0
             if mean:
                 conv.weight[target + offset, source + offset, :2, :2] = 0.25
             else:
@@ -109,7 +114,7 @@ def _leave_colour(norm: torch.nn.GroupNorm, conv: torch.nn.Conv2d) -> None:
         slope = (F.silu(torch.tensor(shift + scale)) - F.silu(torch.tensor(shift - scale))) / 2
         conv.weight[colour] = 0
         conv.weight[colour, channel, 1, 1] = 1 / slope
-        conv.bias[colour] = -at_zero / slope
+        _bias(conv)[colour] = -at_zero / slope
 
 
 def ldm_key(key: str, levels: int) -> str:

@@ -4,12 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
+from helpers.traps import write_trap
 from stableviton_core.checkpoint import (
     UNUSED,
     CheckpointError,
@@ -71,20 +73,33 @@ def test_convert_a_vae_on_its_own(tmp_path):
     assert weights.keys() == autoencoder.keys()
 
 
-class _Touch:
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
 def test_convert_runs_no_code_and_leaves_no_file(tmp_path):
     created, trap = tmp_path / "created", tmp_path / "trap.ckpt"
-    torch.save({"state_dict": {}, "trap": _Touch(created)}, trap)
+    write_trap(trap, created)
     with pytest.raises(CheckpointError, match="wants to run code"):
         convert(trap, tmp_path / "out.safetensors", "fp16")
     assert {p.name for p in tmp_path.iterdir()} == {"trap.ckpt"}
+
+
+def test_convert_a_lightning_checkpoint_with_all_that_it_carries(tmp_path):
+    autoencoder = split(seeded_weights())["autoencoder"]
+    carried = {"state_dict": autoencoder, "best": np.float64(0.5), "type": np.dtype("float64")}
+    torch.save(carried, tmp_path / "new.ckpt")
+    torch.save(carried, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    for name in ("new", "old"):
+        convert(tmp_path / f"{name}.ckpt", tmp_path / f"{name}.safetensors", "fp32")
+        assert read_weights(tmp_path / f"{name}.safetensors")[0].keys() == autoencoder.keys()
+
+
+def test_convert_refuses_incomplete_files_and_its_own_source(tmp_path):
+    source = tmp_path / "in.safetensors"
+    weights = {k: v for k, v in seeded_weights().items() if not k.startswith("first_stage_model")}
+    save_file(weights, source, config_to_metadata(SMALL))
+    with pytest.raises(CheckpointError, match="no entry of the autoencoder"):
+        convert(source, tmp_path / "out.safetensors", "fp16")
+    with pytest.raises(CheckpointError, match="is the file to convert"):
+        convert(source, source, "fp16")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.safetensors"]
 
 
 def test_convert_on_the_command_line_says_what_is_wrong(tmp_path):

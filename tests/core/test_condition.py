@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.golden import error, fill, stored, weight
-from stableviton_core.checkpoint import PREFIXES
+from stableviton_core.checkpoint import PREFIXES, full_key
 from stableviton_core.condition import ConditionHead, clip_pixels
 from stableviton_core.config import ModelConfig
 from stableviton_core.training.autoencoder import build_autoencoder, load_ldm, to_ldm
@@ -27,12 +27,8 @@ def test_embedding_and_context_are_the_authors():
     clip, head = build_clip(config.clip).eval(), ConditionHead(config)
     prefix = PREFIXES["clip"] + TOWER
     clip.load_state_dict({k: weight(prefix + k, v.shape) for k, v in clip.state_dict().items()})
-    bare = ("proj_out.", "learnable_vector")
     head.load_state_dict(
-        {
-            key: weight(key if key.startswith(bare) else PREFIXES["condition"] + key, value.shape)
-            for key, value in head.state_dict().items()
-        }
+        {k: weight(full_key("condition", k), v.shape) for k, v in head.state_dict().items()}
     )
     pooled = clip(pixel_values=clip_pixels(cloth())).pooler_output
     assert error(head.embed(pooled), golden["clip/embedding"]) <= 1e-4

@@ -70,6 +70,17 @@ def test_every_image_size_that_is_a_multiple_of_8(width, height):
     assert eps.isfinite().all()
 
 
+@pytest.mark.parametrize("size", [(32, 24), (128, 96)])
+@torch.no_grad()
+def test_four_levels_at_256_x_192_and_1024_x_768(network, size):
+    """The authors' code refuses the first."""
+    x, garment, context = golden_inputs("size", 1, *size, REDUCED.context_width)
+    eps = network(x, torch.tensor([500]), context, garment)
+    assert eps.shape == (1, 4, *size)
+    trunk = network.trunk(x, torch.tensor([500]), context)
+    assert not torch.allclose(eps, trunk), "the garment has no effect"
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_full_size_is_the_authors():

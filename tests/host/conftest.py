@@ -28,6 +28,7 @@ class Host:
 
     def __init__(self, base: Path, pack: str):
         self.base = base
+        self.made_folder = (base / "models" / "stableviton").is_dir()
         self._pack = pack
 
     def module(self, name: str) -> ModuleType:
@@ -63,9 +64,7 @@ def host(tmp_path_factory) -> Host:
 @pytest.fixture(scope="session")
 def small_checkpoint(host) -> str:
     """The name of the small test checkpoint in the `stableviton` folder."""
-    folder = host.base / "models" / "stableviton"
-    folder.mkdir(parents=True, exist_ok=True)
-    return write_checkpoint(folder / "small.safetensors").name
+    return write_checkpoint(host.base / "models" / "stableviton" / "small.safetensors").name
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """The contract with ComfyUI and the packs beside ours: every clause, on the real host."""
 
+from dataclasses import replace
+
 import comfy.model_management
 import comfy.samplers
 import comfy.sd
@@ -23,6 +25,9 @@ def patched(host, loaded):
 def test_strength_0_is_the_unpatched_model(host, loaded, tryon, patched):
     plain = sample(loaded[0], *tryon)
     assert torch.equal(sample(apply(host, loaded[0], loaded, strength=0), *tryon), plain)
+    patch = host.module("nodes.host.patch")
+    patched_with_0 = patch.apply(loaded[0], loaded[1], strength=0.0, start=0.0, end=1.0)
+    assert torch.equal(sample(patched_with_0, *tryon), plain)
     assert not torch.equal(sample(patched, *tryon), plain)
 
 
@@ -33,15 +38,16 @@ def test_outside_start_and_end_it_is_the_unpatched_model(host, loaded, tryon, pa
     assert not torch.equal(half, plain) and not torch.equal(half, full)
 
 
-def test_the_model_passed_to_apply_is_unchanged(host, loaded):
+def test_the_model_passed_to_apply_is_unchanged(host, loaded, tryon):
     model = loaded[0]
 
     def state() -> str:
         return repr((model.model_options, model.wrappers, model.additional_models, model.patches))
 
-    before = state()
-    apply(host, model, loaded)
+    before, plain = state(), sample(model, *tryon)
+    sample(apply(host, model, loaded), *tryon)
     assert state() == before
+    assert torch.equal(sample(model, *tryon), plain)
 
 
 def test_run_bypass_run_gives_the_first_result_again(loaded, tryon, patched):
@@ -166,6 +172,20 @@ def test_conditioning_with_an_area_is_an_error(host, patched, tryon):
     )
     with pytest.raises(ValueError, match="area"):
         sample(patched, positive, negative, latent)
+
+
+def test_a_model_that_is_no_trunk_is_an_error(host, loaded):
+    model = loaded[0]
+    smaller = type(loaded[1].config)(
+        replace(loaded[1].config.network, heads=4), loaded[1].config.clip
+    )
+    other = type(loaded[1])(loaded[1].network, loaded[1].condition, smaller)
+    with pytest.raises(ValueError, match="different size"):
+        apply(host, model, (model, other))
+    plain = model.clone()
+    plain.model = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="Linear, not a StableVITON trunk"):
+        host.module("nodes.host.patch").apply(plain, loaded[1], 1.0, 0.0, 1.0)
 
 
 def test_latents_of_another_size_are_sampled(patched, tryon):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import comfy.memory_management
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -10,14 +11,13 @@ from safetensors.torch import save_file
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
 from helpers.golden import CASES, FOLDER, REDUCED, golden_inputs
 from helpers.host import apply, predict_noise
+from helpers.traps import write_trap
 from stableviton_core.checkpoint import CONFIG_KEY, UNUSED, config_to_metadata
 
 
 @pytest.fixture(scope="module")
 def folder(host) -> Path:
-    folder = host.base / "models" / "stableviton"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return host.base / "models" / "stableviton"
 
 
 def load(host, name: str, weight_dtype: str = "default") -> tuple:
@@ -95,6 +95,16 @@ def test_the_released_keys_are_the_network(host):
     assert sum(len(part) for part in parts.values()) == 1957 - len(UNUSED & set(manifest))
 
 
+def test_a_host_that_makes_layers_without_weights_checks_the_same(host, monkeypatch):
+    """With dynamic VRAM the host's Linear has no weight until it is loaded."""
+    loading = host.module("nodes.host.loading")
+    checkpoint = loading.Checkpoint(
+        host.module("stableviton_core.checkpoint").split(seeded_weights()), SMALL
+    )
+    monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
+    assert loading._findings(checkpoint) == []
+
+
 def _trunk_only(channels: int) -> dict[str, torch.Tensor]:
     key = "model.diffusion_model.input_blocks.0.0.weight"
     return {key: torch.zeros(320, channels, 3, 3), "first_stage_model.x": torch.zeros(1)}
@@ -154,19 +164,9 @@ def test_a_file_that_is_no_checkpoint(host, folder, name):
         load(host, name)
 
 
-class _Touch:
-    """A pickle of this creates a file when it is unpickled carelessly."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
 def test_code_in_a_pickle_does_not_run(host, folder, tmp_path):
     created = tmp_path / "created"
-    torch.save({"state_dict": {"x": torch.zeros(1)}, "trap": _Touch(created)}, folder / "trap.ckpt")
+    write_trap(folder / "trap.ckpt", created)
     with pytest.raises(ValueError, match="trap.ckpt.*wants to run code"):
         load(host, "trap.ckpt")
     assert not created.exists()
@@ -184,7 +184,8 @@ def test_damaged_metadata(host, folder):
         load(host, "meta.safetensors")
 
 
-def test_folder_is_made_of_the_users_paths_the_models_folder_and_the_packs(host, small_checkpoint):
+def test_the_folder_is_made_and_listed_with_the_packs_own(host, small_checkpoint):
+    assert host.made_folder, "the pack did not make models/stableviton"
     import folder_paths
 
     paths, extensions = folder_paths.folder_names_and_paths["stableviton"]

@@ -35,9 +35,7 @@ def doll() -> dolls.Doll:
 @pytest.fixture(scope="module")
 def graph(server, doll, tmp_path_factory) -> dict:
     """The main graph on the small checkpoint and the doll's pictures, with its latent saved."""
-    models = server.base / "models" / "stableviton"
-    models.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(models / "small.safetensors")
+    write_checkpoint(server.base / "models" / "stableviton" / "small.safetensors")
     graph = load_graph(PACK / "workflows" / "api" / "tryon.json")
     nodes = {node["class_type"]: key for key, node in graph.items()}
     graph[nodes["StableVITONLoader"]]["inputs"] |= {
