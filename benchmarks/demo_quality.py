@@ -1,6 +1,6 @@
 """How well a demo checkpoint dresses paper dolls that it never saw.
 
-    python benchmarks/demo_quality.py [CHECKPOINT] [--pairs 64] [--height 256]
+    python benchmarks/demo_quality.py [CHECKPOINT] [--pairs 64] [--height 192]
 
 Each doll wears one garment and is asked to wear another; both true pictures are known. Sampling:
 our PLMS, 20 steps, from pure noise, guidance 1, before paste-back. SSIM: torchmetrics' defaults on
@@ -84,7 +84,7 @@ def main() -> None:
     default = ROOT / "demo" / "stableviton-demo.safetensors"
     parser.add_argument("checkpoint", type=Path, nargs="?", default=default)
     parser.add_argument("--pairs", type=int, default=64)
-    parser.add_argument("--height", type=int, default=256)
+    parser.add_argument("--height", type=int, default=192)
     parser.add_argument("--sheet", type=Path, default=ROOT / "output" / "demo_quality.png")
     arguments = parser.parse_args()
 

@@ -21,10 +21,10 @@ from .autoencoder import build_autoencoder, load_ldm, to_ldm
 from .demo_autoencoder import AUTOENCODER
 from .latents import decode, encode_dolls
 from .loop import Training, train
-from .model import TryOnModel, copy_encoder, zero_init
+from .model import TryOnModel, copy_encoder, start_from_identity, zero_init
 from .sample import sheet, try_on
 
-NETWORK = NetworkConfig(base_width=64, multipliers=(1, 2, 2), blocks=1, heads=4, context_width=128)
+NETWORK = NetworkConfig(base_width=96, multipliers=(1, 1, 1), blocks=1, heads=4, context_width=128)
 CLIP = ClipConfig(width=128, layers=3, heads=4, intermediate=512, patch=32)
 
 
@@ -39,12 +39,23 @@ class Phase:
 
 GARMENTS_EACH = 3
 UNSEEN = 1_000_000  # seed of the persons that no training sees
-SHEET_EVERY = 500
+SHEET_EVERY = 200
 CHECKPOINT = "stableviton-demo.safetensors"
-_COMMON = Training(steps=0, unconditional=0.1, late_fraction=0.3, low_frequency=0.25)
 PHASES = (
-    Phase(128, 1000, replace(_COMMON, steps=2000, learning_rate=6e-4)),
-    Phase(256, 150, replace(_COMMON, steps=1450, batch=8, learning_rate=5e-4, seed=1)),
+    Phase(
+        192,
+        100,
+        Training(
+            steps=700,
+            batch=8,
+            learning_rate=1e-3,
+            warmup=30,
+            unconditional=0.05,
+            late_fraction=0.3,
+            low_frequency=0.05,
+            ema_decay=0.99,
+        ),
+    ),
 )
 
 
@@ -88,6 +99,7 @@ def train_network(output: Path, resume: bool = False) -> None:
     autoencoder, autoencoder_config = load_autoencoder(output / "autoencoder.safetensors")
     config = ModelConfig(NETWORK, CLIP, autoencoder_config, mapper_layers=1)
     model = TryOnModel(config)
+    start_from_identity(model.network.trunk)
     copy_encoder(model.network)
     zero_init(model.network)
     if resume:

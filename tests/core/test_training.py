@@ -14,13 +14,13 @@ from stableviton_core.training.autoencoder import build_autoencoder
 from stableviton_core.training.demo_network import random_dolls, save_checkpoint
 from stableviton_core.training.latents import decode, encode_dolls
 from stableviton_core.training.loop import Training, draw_timesteps, noise_loss, train
-from stableviton_core.training.model import TryOnModel, copy_encoder, zero_init
+from stableviton_core.training.model import TryOnModel, copy_encoder, start_from_identity, zero_init
 from stableviton_core.training.sample import try_on
 
 TINY = replace(
     SMALL,
     network=NetworkConfig(
-        base_width=32, multipliers=(1, 2), blocks=1, attention=(1, 2), context_width=96
+        base_width=96, multipliers=(1, 1), blocks=1, attention=(1, 2), context_width=96
     ),
 )
 
@@ -114,3 +114,30 @@ def test_a_saved_checkpoint_is_the_model(tmp_path, model, autoencoder, data):
     expected, actual = (try_on(m.eval(), data[:1], steps=2) for m in (model, again))
     assert (actual - expected).abs().max() / expected.std() < 0.02
     assert [path.name for path in tmp_path.iterdir()] == ["demo.safetensors"]
+
+
+@torch.no_grad()
+def test_it_starts_with_the_noisy_latent_as_its_answer(model, data):
+    start_from_identity(model.network.trunk)
+    x = fill("identity/x", (2, 13, 16, 12))
+    rest = (torch.tensor([900, 10]), model.unconditional(2), data.garment[:2])
+    answer = model.network(x, *rest)
+    assert (answer - x[:, :4]).square().mean() < 1e-3
+    brighter = model.network(
+        x + 0.5, torch.tensor([900, 10]), model.unconditional(2), data.garment[:2]
+    )
+    assert (brighter - answer - 0.5).mean().abs() < 0.02, "the mean of the latent is lost"
+
+
+def test_low_frequencies_of_the_error_weigh_more(model, data):
+    noise = torch.zeros_like(data.person)
+    checker = torch.ones_like(noise)
+    checker[..., ::2] = -1
+    weights = {"flat": torch.ones_like(noise), "fine": checker}
+    losses = {}
+    for name, error in weights.items():
+        model.network.forward = lambda *_, error=error: error
+        timesteps, context = torch.full((4,), 300), model.unconditional(4)
+        losses[name] = noise_loss(model, data, timesteps, noise, context, 0.5).item()
+    assert losses["fine"] == pytest.approx(1)
+    assert losses["flat"] == pytest.approx(1 + 0.5 * 64)
