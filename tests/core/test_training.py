@@ -123,9 +123,7 @@ def test_it_starts_with_the_noisy_latent_as_its_answer(model, data):
     rest = (torch.tensor([900, 10]), model.unconditional(2), data.garment[:2])
     answer = model.network(x, *rest)
     assert (answer - x[:, :4]).square().mean() < 1e-3
-    brighter = model.network(
-        x + 0.5, torch.tensor([900, 10]), model.unconditional(2), data.garment[:2]
-    )
+    brighter = model.network(x + 0.5, *rest)
     assert (brighter - answer - 0.5).mean().abs() < 0.02, "the mean of the latent is lost"
 
 
