@@ -1,5 +1,7 @@
 """Everything that a checkpoint holds but the autoencoder, as one trainable module."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -85,8 +87,9 @@ def start_from_identity(trunk: Trunk) -> None:
             _zero(module.out_layers[3])
         elif isinstance(module, SpatialTransformer):
             _zero(module.proj_out)
-    entry, joint = trunk.input_blocks[0][0], trunk.output_blocks[-1][0].skip_connection
-    norm, leave = trunk.out[0], trunk.out[2]
+    layers: Any = trunk
+    entry, joint = layers.input_blocks[0][0], layers.output_blocks[-1][0].skip_connection
+    norm, leave = layers.out[0], layers.out[2]
     _zero(leave)
     deviation = ((1 + 2 * ANCHOR**2) / size) ** 0.5  # of a group with unit noise
     for index in range(trunk.config.latent_channels):
@@ -109,7 +112,7 @@ def start_from_identity(trunk: Trunk) -> None:
         leave.bias[index] = ANCHOR
 
 
-def _zero(layer: nn.Module) -> None:
+def _zero(layer: Any) -> None:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
 
