@@ -163,9 +163,9 @@ def load_ldm(autoencoder: AutoencoderKL, weights: dict[str, Tensor]) -> None:
     autoencoder.load_state_dict(renamed, strict=True)
 
 
-def to_signed(images: np.ndarray) -> Tensor:
+def to_signed(images: np.ndarray | Tensor) -> Tensor:
     """uint8 N x H x W x 3 -> float N x 3 x H x W in -1..1."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1  # N H W C -> N C H W
+    return torch.as_tensor(images).permute(0, 3, 1, 2).float() / 127.5 - 1  # N H W C -> N C H W
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from ..diffusion import TIMESTEPS, add_noise
+from .autoencoder import to_signed
 from .latents import Latents
 from .model import TryOnModel
 
@@ -67,11 +68,6 @@ def draw_timesteps(count: int, late_fraction: float, generator: torch.Generator)
     return torch.where(chosen, late, uniform)
 
 
-def garment_pixels(batch: Latents) -> Tensor:
-    """uint8 B x H x W x 3 -> B x 3 x H x W in -1..1."""
-    return batch.garment_image.permute(0, 3, 1, 2).float() / 127.5 - 1  # B H W C -> B C H W
-
-
 def train(
     model: TryOnModel,
     data: Latents,
@@ -94,7 +90,7 @@ def train(
         if torch.rand((), generator=generator) < training.unconditional:
             context = model.unconditional(training.batch)
         else:
-            context = model.context(garment_pixels(batch))
+            context = model.context(to_signed(batch.garment_image))
         loss = noise_loss(model, batch, timesteps, noise, context, training.low_frequency)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

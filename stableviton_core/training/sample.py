@@ -5,15 +5,16 @@ import torch
 from torch import Tensor
 
 from ..plms import plms, plms_timesteps
+from .autoencoder import to_signed
 from .latents import Latents
-from .loop import garment_pixels, network_input
+from .loop import network_input
 from .model import TryOnModel
 
 
 @torch.no_grad()
 def try_on(model: TryOnModel, batch: Latents, steps: int = 20, seed: int = 0) -> Tensor:
     """Sample from pure noise without guidance -> scaled latents B x 4 x h x w."""
-    context = model.context(garment_pixels(batch))
+    context = model.context(to_signed(batch.garment_image))
     noise = torch.randn(batch.person.shape, generator=torch.Generator().manual_seed(seed))
 
     def predict_noise(x: Tensor, t: int) -> Tensor:

@@ -17,9 +17,9 @@ from stableviton_core.serving import client
 from stableviton_core.serving.graph import load_graph, set_image
 from stableviton_core.serving.install import PACK
 from stableviton_core.training import dolls
-from stableviton_core.training.autoencoder import build_autoencoder, load_ldm
+from stableviton_core.training.autoencoder import build_autoencoder, load_ldm, to_signed
 from stableviton_core.training.latents import encode_dolls
-from stableviton_core.training.loop import garment_pixels, network_input
+from stableviton_core.training.loop import network_input
 from stableviton_core.training.model import TryOnModel
 
 STEPS = 10
@@ -90,7 +90,7 @@ def own_plms(doll: dolls.Doll) -> torch.Tensor:
     model.load_parts(parts)
     load_ldm(autoencoder, parts["autoencoder"])
     batch = encode_dolls(autoencoder, [[doll]])
-    context = model.context(garment_pixels(batch))
+    context = model.context(to_signed(batch.garment_image))
 
     def predict_noise(x: torch.Tensor, t: int) -> torch.Tensor:
         return model.network(network_input(x, batch), torch.tensor([t]), context, batch.garment)
