@@ -21,8 +21,10 @@ from .autoencoder import build_autoencoder, load_ldm, to_ldm
 from .demo_autoencoder import AUTOENCODER
 from .latents import decode, encode_dolls
 from .loop import Training, train
-from .model import TryOnModel, copy_encoder, start_from_identity, zero_init
+from .model import TryOnModel
 from .sample import sheet, try_on
+from .start import copy_encoder, zero
+from .start_denoiser import start_from_denoiser
 
 NETWORK = NetworkConfig(base_width=96, multipliers=(1, 1, 1), blocks=1, heads=4, context_width=128)
 CLIP = ClipConfig(width=128, layers=3, heads=4, intermediate=512, patch=32)
@@ -37,25 +39,16 @@ class Phase:
     training: Training
 
 
-GARMENTS_EACH = 3
+GARMENTS_EACH = 4
 UNSEEN = 1_000_000  # seed of the persons that no training sees
-SHEET_EVERY = 200
+SHEET_EVERY = 500
 CHECKPOINT = "stableviton-demo.safetensors"
+SMALL = Training(
+    steps=6000, batch=8, learning_rate=1e-3, warmup=50, unconditional=0.05, velocity=True
+)
 PHASES = (
-    Phase(
-        192,
-        100,
-        Training(
-            steps=700,
-            batch=8,
-            learning_rate=1e-3,
-            warmup=30,
-            unconditional=0.05,
-            late_fraction=0.3,
-            low_frequency=0.05,
-            ema_decay=0.99,
-        ),
-    ),
+    Phase(128, 500, SMALL),
+    Phase(192, 400, replace(SMALL, steps=4500, learning_rate=7e-4, seed=1)),
 )
 
 
@@ -99,9 +92,10 @@ def train_network(output: Path, resume: bool = False) -> None:
     autoencoder, autoencoder_config = load_autoencoder(output / "autoencoder.safetensors")
     config = ModelConfig(NETWORK, CLIP, autoencoder_config, mapper_layers=1)
     model = TryOnModel(config)
-    start_from_identity(model.network.trunk)
     copy_encoder(model.network)
-    zero_init(model.network)
+    start_from_denoiser(model.network.trunk)
+    for conv in model.network.warp.warp_zero_convs:
+        zero(conv)
     if resume:
         model.load_parts(split(load_file(output / CHECKPOINT)))
     for phase in PHASES[-1:] if resume else PHASES:

@@ -4,25 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
-from ..diffusion import TIMESTEPS, add_noise
+from ..diffusion import TIMESTEPS, add_noise, alphas_cumprod
 from .autoencoder import to_signed
 from .latents import Latents
 from .model import TryOnModel
 
-LOW_FREQUENCY = 8
-
 
 @dataclass(frozen=True)
 class Training:
-    """steps of `batch` pairs. late_fraction: the share of a batch whose timesteps are drawn from
-    the noisiest quarter instead of all. low_frequency: weight of the same error after averaging
-    over blocks of LOW_FREQUENCY x LOW_FREQUENCY; a small network else gets overall colours wrong,
-    which the plain error hardly sees. Both are 0 as released."""
+    """steps of `batch` pairs. unconditional: the probability of a batch without its garment's
+    context. velocity: weigh the error as `noise_loss` says; not so as released."""
 
     steps: int
     batch: int = 16
@@ -30,8 +25,7 @@ class Training:
     warmup: int = 200
     weight_decay: float = 0.01
     unconditional: float = 0.2
-    late_fraction: float = 0.0
-    low_frequency: float = 0.0
+    velocity: bool = False
     ema_decay: float = 0.999
     seed: int = 0
 
@@ -47,25 +41,20 @@ def noise_loss(
     timesteps: Tensor,
     noise: Tensor,
     context: Tensor,
-    low_frequency: float = 0.0,
+    velocity: bool = False,
 ) -> Tensor:
-    """MSE between predicted and true noise (Stable Diffusion's objective), plus low_frequency
-    times that of their block averages, scaled to the same noise level."""
+    """MSE between predicted and true noise (Stable Diffusion's objective).
+
+    velocity: each item over its abar, which makes it the MSE of the velocity (Salimans and Ho,
+    2022, section 4). At high noise, where a small error of the noise is a large one of the picture
+    and the garment's colour is decided, it counts for far more.
+    """
     noisy = add_noise(batch.person, noise, timesteps)
     eps = model.network(network_input(noisy, batch), timesteps, context, batch.garment)
-    error = eps - noise
-    loss = error.square().mean()
-    if low_frequency:
-        averages = F.avg_pool2d(error, LOW_FREQUENCY) * LOW_FREQUENCY
-        loss = loss + low_frequency * averages.square().mean()
-    return loss
-
-
-def draw_timesteps(count: int, late_fraction: float, generator: torch.Generator) -> Tensor:
-    uniform = torch.randint(TIMESTEPS, (count,), generator=generator)
-    late = TIMESTEPS - 1 - uniform // 4
-    chosen = torch.rand(count, generator=generator) < late_fraction
-    return torch.where(chosen, late, uniform)
+    errors = (eps - noise).square().mean(dim=(1, 2, 3))
+    if velocity:
+        errors = errors / alphas_cumprod()[timesteps].to(errors)
+    return errors.mean()
 
 
 def train(
@@ -85,13 +74,13 @@ def train(
     model.train()
     for step in range(training.steps):
         batch = data[torch.randint(len(data), (training.batch,), generator=generator)]
-        timesteps = draw_timesteps(training.batch, training.late_fraction, generator)
+        timesteps = torch.randint(TIMESTEPS, (training.batch,), generator=generator)
         noise = torch.randn(batch.person.shape, generator=generator)
         if torch.rand((), generator=generator) < training.unconditional:
             context = model.unconditional(training.batch)
         else:
             context = model.context(to_signed(batch.garment_image))
-        loss = noise_loss(model, batch, timesteps, noise, context, training.low_frequency)
+        loss = noise_loss(model, batch, timesteps, noise, context, training.velocity)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -9,13 +9,16 @@ from helpers.checkpoints import SMALL
 from helpers.golden import fill
 from stableviton_core.checkpoint import config_from_metadata, split
 from stableviton_core.config import NetworkConfig
+from stableviton_core.diffusion import add_noise, alphas_cumprod
 from stableviton_core.files import read_weights
 from stableviton_core.training.autoencoder import build_autoencoder
 from stableviton_core.training.demo_network import random_dolls, save_checkpoint
 from stableviton_core.training.latents import decode, encode_dolls
-from stableviton_core.training.loop import Training, draw_timesteps, noise_loss, train
-from stableviton_core.training.model import TryOnModel, copy_encoder, start_from_identity, zero_init
+from stableviton_core.training.loop import Training, noise_loss, train
+from stableviton_core.training.model import TryOnModel
 from stableviton_core.training.sample import try_on
+from stableviton_core.training.start import copy_encoder, zero_init
+from stableviton_core.training.start_denoiser import start_from_denoiser
 
 TINY = replace(
     SMALL,
@@ -82,15 +85,6 @@ def test_a_network_that_knows_the_noise_has_no_loss(model, data):
     assert loss.item() == pytest.approx(4, rel=1e-5)
 
 
-def test_timesteps_are_uniform_or_late():
-    generator = torch.Generator().manual_seed(0)
-    uniform = draw_timesteps(4000, 0.0, generator)
-    assert 0 <= uniform.min() < 10 and 990 < uniform.max() <= 999
-    assert abs(uniform.float().mean() - 499.5) < 20
-    late = draw_timesteps(4000, 1.0, generator)
-    assert late.min() >= 750 and late.max() == 999
-
-
 def test_training_lowers_the_loss_and_repeats_with_its_seed(data):
     def run() -> list[float]:
         torch.manual_seed(0)
@@ -117,25 +111,27 @@ def test_a_saved_checkpoint_is_the_model(tmp_path, model, autoencoder, data):
 
 
 @torch.no_grad()
-def test_it_starts_with_the_noisy_latent_as_its_answer(model, data):
-    start_from_identity(model.network.trunk)
-    x = fill("identity/x", (2, 13, 16, 12))
-    rest = (torch.tensor([900, 10]), model.unconditional(2), data.garment[:2])
-    answer = model.network(x, *rest)
-    assert (answer - x[:, :4]).square().mean() < 1e-3
-    brighter = model.network(x + 0.5, *rest)
-    assert (brighter - answer - 0.5).mean().abs() < 0.02, "the mean of the latent is lost"
+@pytest.mark.parametrize("timestep", [201, 601, 951])
+def test_it_starts_with_what_is_known(model, timestep):
+    start_from_denoiser(model.network.trunk)
+    zero_init(model.network)
+    latent, noise = fill("start/z", (2, 4, 16, 12)), fill("start/n", (2, 4, 16, 12))
+    timesteps = torch.full((2,), timestep)
+    keep = torch.ones(2, 1, 16, 12)
+    keep[:, :, 4:10, 3:9] = 0
+    x = torch.cat([add_noise(latent, noise, timesteps), keep * latent, keep, latent], dim=1)
+    eps = model.network(x, timesteps, model.unconditional(2), latent)
+    abar = alphas_cumprod()[timestep].item()
+    kept = (keep == 1).expand_as(eps)
+    error = (eps - noise) * ((1 - abar) / abar) ** 0.5  # of the latent that it stands for
+    assert error[kept].square().mean().sqrt() < 0.15
+    identity = (eps - x[:, :4])[~kept]
+    assert identity.square().mean().sqrt() < 0.2
 
 
-def test_low_frequencies_of_the_error_weigh_more(model, data):
+def test_the_velocity_loss_divides_by_abar(model, data):
     noise = torch.zeros_like(data.person)
-    checker = torch.ones_like(noise)
-    checker[..., ::2] = -1
-    weights = {"flat": torch.ones_like(noise), "fine": checker}
-    losses = {}
-    for name, error in weights.items():
-        model.network.forward = lambda *_, error=error: error
-        timesteps, context = torch.full((4,), 300), model.unconditional(4)
-        losses[name] = noise_loss(model, data, timesteps, noise, context, 0.5).item()
-    assert losses["fine"] == pytest.approx(1)
-    assert losses["flat"] == pytest.approx(1 + 0.5 * 64)
+    model.network.forward = lambda *_: torch.ones_like(noise)
+    timesteps = torch.tensor([0, 300, 600, 999])
+    loss = noise_loss(model, data, timesteps, noise, model.unconditional(4), velocity=True)
+    assert loss.item() == pytest.approx((1 / alphas_cumprod()[timesteps]).mean().item(), rel=1e-5)
