@@ -10,12 +10,12 @@ Prints a table and writes the first pairs as a sheet.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
@@ -23,26 +23,13 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stableviton_core.checkpoint import config_from_metadata, split  # noqa: E402
 from stableviton_core.inputs import pasted_back  # noqa: E402
-from stableviton_core.training.autoencoder import build_autoencoder, load_ldm  # noqa: E402
-from stableviton_core.training.demo_network import UNSEEN, random_dolls  # noqa: E402
-from stableviton_core.training.latents import Latents, decode, encode, encode_dolls  # noqa: E402
-from stableviton_core.training.model import TryOnModel  # noqa: E402
+from stableviton_core.training.doll_data import UNSEEN, random_dolls, sample_of  # noqa: E402
+from stableviton_core.training.latents import decode, encode, encode_samples  # noqa: E402
 from stableviton_core.training.sample import sheet, try_on  # noqa: E402
+from stableviton_core.training.saving import load_model  # noqa: E402
 
 BATCH = 8
-
-
-def load(path: Path):
-    with safe_open(path, framework="pt") as file:
-        weights = {key: file.get_tensor(key).float() for key in file.keys()}
-        config = config_from_metadata(file.metadata())
-    parts = split(weights)
-    model, autoencoder = TryOnModel(config).eval(), build_autoencoder(config.autoencoder).eval()
-    model.load_parts(parts)
-    load_ldm(autoencoder, parts["autoencoder"])
-    return model, autoencoder
 
 
 def unit(images: np.ndarray) -> Tensor:
@@ -88,15 +75,27 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path, default=ROOT / "output" / "demo_quality.png")
     arguments = parser.parse_args()
 
-    model, autoencoder = load(arguments.checkpoint)
-    people = random_dolls(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1)
+    model, autoencoder, _ = load_model(arguments.checkpoint)
+    model.eval()
+    people = list(random_dolls(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1))
     wearing, asked = [list(dolls) for dolls in zip(*people, strict=True)]
-    batch = encode_dolls(autoencoder, people)[1::2]
-    chunks: list[Latents] = [batch[i : i + BATCH] for i in range(0, len(batch), BATCH)]
+    # the person as photographed, with the other garment
+    samples = [
+        replace(sample_of(worn), garment=wanted.garment)
+        for worn, wanted in zip(wearing, asked, strict=True)
+    ]
     results = np.concatenate(
         [
-            decode(autoencoder, try_on(model, chunk, steps=20, seed=index))
-            for index, chunk in enumerate(tqdm(chunks, desc="sampling"))
+            decode(
+                autoencoder,
+                try_on(
+                    model,
+                    encode_samples(autoencoder, model, samples[first : first + BATCH]),
+                    steps=20,
+                    seed=first // BATCH,
+                ),
+            )
+            for first in tqdm(range(0, len(samples), BATCH), desc="sampling")
         ]
     )
 
@@ -131,7 +130,7 @@ def main() -> None:
     pasted = pasted_back(person, tryon, white, feather=4)
     print(f"outside the mask unchanged: {torch.equal(pasted[white == 0], person[white == 0])}")
 
-    garments = batch.garment_image.numpy()
+    garments = np.stack([sample.garment for sample in samples])
     picture = sheet(*(images[:8] for images in (garments, worn, results, truth)))
     arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(arguments.sheet), picture[..., ::-1])  # RGB -> BGR

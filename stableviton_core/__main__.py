@@ -1,13 +1,41 @@
-"""python -m stableviton_core {convert,train-demo}"""
+"""python -m stableviton_core COMMAND: the command line. `--help` lists the commands."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from .checkpoint import CheckpointError
+from .files import DTYPES
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["train"]:  # its flags come from its typed configuration
+        command = _train
+        chosen = argparse.Namespace(rest=arguments[1:])
+    else:
+        chosen = _parser().parse_args(arguments)
+        command = chosen.run
+    try:
+        return command(chosen) or 0
+    except _expected_errors() as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is for the user. Those of the training exist only once it is loaded."""
+    modules = ("data.DataError", "saving.TrainingError", "trainable.PatternError")
+    found = [CheckpointError, ValueError]
+    for name in modules:
+        module, error = name.split(".")
+        loaded = sys.modules.get(f"{__package__}.training.{module}")
+        if loaded:
+            found.append(getattr(loaded, error))
+    return tuple(found)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stableviton_core", description="StableVITON tools.")
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -16,36 +44,135 @@ def main() -> int:
     )
     convert.add_argument("input", type=Path, help="a .ckpt or .safetensors file")
     convert.add_argument("output", type=Path, help="the .safetensors file to write")
-    convert.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp16")
+    convert.add_argument("--dtype", choices=tuple(DTYPES), default="fp16")
+    convert.set_defaults(run=_convert)
+
+    init = commands.add_parser(
+        "init", help="make a checkpoint to train from, out of Paint-by-Example or SD 1.5"
+    )
+    init.add_argument("input", type=Path, help="a checkpoint with 9 or 4 input channels")
+    init.add_argument("output", type=Path, help="the .safetensors file to write")
+    init.add_argument("--clip", type=Path, help="a CLIP ViT-L/14, where the input has none")
+    init.add_argument("--dtype", choices=tuple(DTYPES), default="fp16")
+    init.set_defaults(run=_init)
+
+    commands.add_parser("train", help="train or fine-tune; train --help has all flags")
+
+    vae = commands.add_parser("finetune-vae", help="fine-tune the VAE on a data set's pictures")
+    vae.add_argument("--data", type=Path, required=True, help="folder of the VITON-HD layout")
+    vae.add_argument("--init", type=Path, required=True, help="checkpoint, or VAE of SD 1.5's size")
+    vae.add_argument("--output", type=Path, required=True, help="the .safetensors file to write")
+    vae.add_argument("--height", type=int, default=512)
+    vae.add_argument("--width", type=int, default=384)
+    vae.add_argument("--max_train_steps", type=int, default=1000)
+    vae.add_argument("--train_batch_size", type=int, default=1)
+    vae.add_argument("--learning_rate", type=float, default=1e-5)
+    vae.add_argument("--lpips_weight", type=float, default=0.0, help="of the perceptual term")
+    vae.add_argument("--backbone-dir", type=Path, help="folder with the perceptual network")
+    vae.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
+    vae.add_argument("--seed", type=int, default=0)
+    vae.set_defaults(run=_finetune_vae)
+
+    make_dolls = commands.add_parser("make-dolls", help="write paper dolls as a data set")
+    make_dolls.add_argument("output", type=Path, help="a new folder")
+    make_dolls.add_argument("--count", type=int, required=True, help="persons to train on")
+    make_dolls.add_argument("--test-count", type=int, default=16, help="unseen persons")
+    make_dolls.add_argument("--garments", type=int, default=1, help="that each person wears")
+    make_dolls.add_argument("--height", type=int, default=512, help="the width is 3/4 of it")
+    make_dolls.add_argument("--seed", type=int, default=0)
+    make_dolls.set_defaults(run=_make_dolls)
+
+    check_data = commands.add_parser("check-data", help="list everything wrong with a data set")
+    check_data.add_argument("data", type=Path, help="folder of the VITON-HD layout")
+    check_data.add_argument("--splits", nargs="+", default=["train", "test"])
+    check_data.set_defaults(run=_check_data)
+
+    evaluate = commands.add_parser("evaluate", help="SSIM, LPIPS, FID and KID of results")
+    evaluate.add_argument("--results", type=Path, required=True, help="folder of results")
+    evaluate.add_argument("--reference", type=Path, required=True, help="folder of real pictures")
+    evaluate.add_argument(
+        "--protocol", choices=("hr-viton", "catvton", "ladi-viton"), required=True
+    )
+    evaluate.add_argument(
+        "--unpaired", action="store_true", help="results have no true picture: FID and KID only"
+    )
+    evaluate.add_argument("--backbone-dir", type=Path, help="folder with the metrics' networks")
+    evaluate.add_argument("--json", type=Path, help="also write the figures to this file")
+    evaluate.set_defaults(run=_evaluate)
 
     train_demo = commands.add_parser(
         "train-demo", help="train the demo checkpoint on paper dolls (hours on a CPU)"
     )
     train_demo.add_argument("output", type=Path, help="folder for the checkpoint and its sheets")
-    train_demo.add_argument(
-        "--resume", action="store_true", help="train the checkpoint in that folder on"
+    train_demo.set_defaults(run=_train_demo)
+    return parser
+
+
+# A command's modules are imported only when it is asked for: training has extras.
+
+
+def _convert(chosen: argparse.Namespace) -> None:
+    from .files import convert
+
+    convert(chosen.input, chosen.output, chosen.dtype)
+
+
+def _init(chosen: argparse.Namespace) -> None:
+    from .training.widen import prepare_start
+
+    fresh = prepare_start(chosen.input, chosen.output, chosen.clip, chosen.dtype)
+    print(f"wrote {chosen.output}. New, to be trained: {'; '.join(fresh)}")
+
+
+def _train(chosen: argparse.Namespace) -> None:
+    from .training.config import parse_config
+
+    config = parse_config(chosen.rest)
+    from .training.loop import train
+
+    print(f"last checkpoint: {train(config)}")
+
+
+def _finetune_vae(chosen: argparse.Namespace) -> None:
+    from .training.finetune_vae import VaeConfig, finetune_vae
+
+    values = {k: v for k, v in vars(chosen).items() if k not in ("command", "run")}
+    finetune_vae(VaeConfig(**values))
+    print(f"wrote {chosen.output}")
+
+
+def _make_dolls(chosen: argparse.Namespace) -> None:
+    from .training.doll_data import make_dolls
+
+    make_dolls(
+        chosen.output, chosen.count, chosen.test_count, chosen.garments, chosen.height, chosen.seed
     )
 
-    arguments = parser.parse_args()
-    try:
-        _run(arguments)
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+def _check_data(chosen: argparse.Namespace) -> int:
+    from .training.check import check_data
+
+    problems, counts = check_data(chosen.data, chosen.splits)
+    print("\n".join([*problems, counts]))
+    return 1 if problems else 0
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    """The command's module is imported only when it is asked for: training has extras."""
-    if arguments.command == "convert":
-        from .files import convert
+def _evaluate(chosen: argparse.Namespace) -> None:
+    from .training.evaluate import evaluate, table
 
-        convert(arguments.input, arguments.output, arguments.dtype)
-    else:
-        from .training.demo import train_demo
+    figures = evaluate(
+        chosen.results, chosen.reference, chosen.protocol, not chosen.unpaired, chosen.backbone_dir
+    )
+    print(table(figures))
+    if chosen.json:
+        figures.save(chosen.json)
 
-        train_demo(arguments.output, arguments.resume)
+
+def _train_demo(chosen: argparse.Namespace) -> None:
+    from .training.demo import train_demo
+
+    train_demo(chosen.output)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TIMESTEPS = 1000
-GREY = 128 / 127.5 - 1  # the agnostic region, value 128 of 255 in -1..1
+GREY_LEVEL = 128  # of 255: the agnostic region
+GREY = GREY_LEVEL / 127.5 - 1  # the same in -1..1
 
 
 @cache

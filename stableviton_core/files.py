@@ -5,6 +5,7 @@ import hashlib
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from .checkpoint import (
     raise_findings,
     split,
 )
+from .config import ModelConfig
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -112,16 +114,25 @@ def convert(source: Path, target: Path, dtype: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _content(weights: Weights, metadata: dict[str, str]) -> tuple[Weights, dict[str, str]]:
-    """The entries worth keeping, and what they are."""
-    if is_autoencoder(weights):
-        kept = {key: value for key, value in weights.items() if not key.startswith("loss.")}
-        return kept, {"modelspec.architecture": "stable-diffusion-v1/vae"}
+def checked_parts(
+    weights: Weights, metadata: Mapping[str, str]
+) -> tuple[ModelConfig, dict[str, Weights]]:
+    """The configuration and the parts of a whole StableVITON checkpoint; CheckpointError where it
+    is another kind, or does not fit its configuration."""
     check_kind(weights)
     config = config_from_metadata(metadata)
     parts = split(weights)
     problems = [f"no entry of the {p}" for p in ("clip", "autoencoder") if not parts[p]]
     raise_findings(problems + network_findings(parts, config))
+    return config, parts
+
+
+def _content(weights: Weights, metadata: dict[str, str]) -> tuple[Weights, dict[str, str]]:
+    """The entries worth keeping, and what they are."""
+    if is_autoencoder(weights):
+        kept = {key: value for key, value in weights.items() if not key.startswith("loss.")}
+        return kept, {"modelspec.architecture": "stable-diffusion-v1/vae"}
+    config, _ = checked_parts(weights, metadata)
     kept = {key: value for key, value in weights.items() if key not in UNUSED}
     return kept, config_to_metadata(config) | {"modelspec.architecture": "stableviton"}
 

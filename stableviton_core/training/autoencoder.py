@@ -188,13 +188,13 @@ def train_autoencoder(
     autoencoder: AutoencoderKL,
     images: np.ndarray,
     training: AutoencoderTraining,
-    report: Callable[[int, float], None],
+    report: Callable[[float], None],
 ) -> None:
     """Reconstruct pictures (uint8 N x H x W x 3), in place; ends on the averaged weights.
 
     L1 of brightness and of colour differences, plus the same after a strong blur (hue), plus a
     penalty that keeps latents near unit scale. The decoder sees the posterior's mode plus a little
-    noise.
+    noise. report: called with every step's L1.
     """
     rng = np.random.default_rng(training.seed)
     noise = torch.Generator().manual_seed(training.seed)
@@ -203,7 +203,7 @@ def train_autoencoder(
     schedule = get_cosine_schedule_with_warmup(optimizer, training.warmup, total)
     average = EMAModel(autoencoder.parameters(), decay=0.995, use_ema_warmup=True, power=0.8)
     autoencoder.to(memory_format=torch.channels_last).train()
-    for step, batch in zip(range(total), _batches(images, training, rng), strict=False):
+    for batch in _batches(images, training, rng):
         target = to_signed(batch).contiguous(memory_format=torch.channels_last)
         latent = autoencoder.encode(target).latent_dist.mode()
         shaken = latent + training.latent_noise * torch.randn(latent.shape, generator=noise)
@@ -218,7 +218,7 @@ def train_autoencoder(
         schedule.step()
         optimizer.zero_grad()
         average.step(autoencoder.parameters())
-        report(step, F.l1_loss(output, target).item())
+        report(F.l1_loss(output, target).item())
     average.copy_to(autoencoder.parameters())
 
 

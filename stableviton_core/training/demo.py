@@ -1,16 +1,72 @@
 """The demo checkpoint from nothing: an autoencoder, then the network, on paper dolls."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from . import demo_autoencoder
-from .demo_network import train_network
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from ..config import ClipConfig, ModelConfig, NetworkConfig
+from . import demo_autoencoder, saving
+from .autoencoder import build_autoencoder, load_ldm
+from .config import TrainConfig, parse_config
+from .doll_data import make_dolls
+from .loop import train
+from .model import TryOnModel
+from .start import copy_encoder, zero
+from .start_denoiser import start_from_denoiser
+
+NETWORK = NetworkConfig(base_width=96, multipliers=(1, 1, 1), blocks=1, heads=4, context_width=128)
+CLIP = ClipConfig(width=128, layers=3, heads=4, intermediate=512, patch=32)
+CONFIGS = Path(__file__).parent / "configs"
+PEOPLE = {128: 500, 192: 400}  # by height; each in GARMENTS_EACH
+GARMENTS_EACH = 4
+CHECKPOINT = "stableviton-demo.safetensors"
 
 
-def train_demo(output: Path, resume: bool) -> None:
-    """Writes `stableviton-demo.safetensors` and sheets of unseen pairs into a folder. An
-    `autoencoder.safetensors` that lies there is used instead of a new one; resume: a checkpoint
-    that lies there is trained on with the last phase."""
+def train_demo(output: Path) -> None:
+    """Writes `stableviton-demo.safetensors` into a folder. Run again after an interruption, it
+    goes on: what an earlier run finished there is used."""
     output.mkdir(parents=True, exist_ok=True)
-    if not (output / "autoencoder.safetensors").exists():
+    if not (output / demo_autoencoder.FILE).exists():
         demo_autoencoder.train(output)
-    train_network(output, resume)
+    checkpoint = output / "start.safetensors"
+    if not checkpoint.exists():
+        write_start(checkpoint, output / demo_autoencoder.FILE)
+    for height, people in PEOPLE.items():
+        data = output / f"dolls-{height}"
+        if not (data / "test_pairs.txt").exists():
+            shutil.rmtree(data, ignore_errors=True)
+            make_dolls(data, people, 6, GARMENTS_EACH, height, seed=height)
+        folder = train(demo_config(height, data, checkpoint, output / f"run-{height}"))
+        checkpoint = folder / saving.WEIGHTS
+    shutil.copy(checkpoint, output / CHECKPOINT)
+
+
+def demo_config(height: int, data: Path, init: Path, output: Path) -> TrainConfig:
+    file = CONFIGS / f"demo-{height}.yaml"
+    paths = {"config": file, "data": data, "init": init, "output": output}
+    config = parse_config([f"--{name}={path}" for name, path in paths.items()])
+    resumed = "latest" if saving.complete(output) else None
+    return replace(config, resume_from_checkpoint=resumed)
+
+
+def write_start(file: Path, autoencoder_file: Path) -> None:
+    """The checkpoint that the first training begins with."""
+    torch.manual_seed(0)
+    with safe_open(autoencoder_file, framework="pt") as opened:
+        scale = float(opened.metadata()[demo_autoencoder.SCALE_KEY])
+    config = ModelConfig(
+        NETWORK, CLIP, replace(demo_autoencoder.AUTOENCODER, latent_scale=scale), mapper_layers=1
+    )
+    autoencoder = build_autoencoder(config.autoencoder)
+    load_ldm(autoencoder, load_file(autoencoder_file))
+    model = TryOnModel(config)
+    copy_encoder(model.network)
+    start_from_denoiser(model.network.trunk)
+    for convolution in model.network.warp.warp_zero_convs:
+        zero(convolution)
+    metadata = {saving.LICENCE_KEY: "Apache-2.0"}
+    saving.save_weights(file, model, autoencoder, config, "fp32", metadata)

@@ -18,6 +18,8 @@ from .autoencoder import (
 )
 
 HEIGHT = 256
+FILE = "autoencoder.safetensors"
+SCALE_KEY = "latent_scale"  # in its metadata
 AUTOENCODER = AutoencoderConfig(base_width=96, multipliers=(1, 1, 1, 2), blocks=1)
 TRAINING = AutoencoderTraining(steps=1900, whole_steps=150, batch=8, whole_batch=1)
 
@@ -40,26 +42,14 @@ def train(output: Path, training: AutoencoderTraining = TRAINING, count: int = 1
     with tqdm(
         total=training.steps + training.whole_steps, desc="autoencoder", mininterval=10
     ) as bar:
-        smooth = 1.0
 
-        def report(step: int, distance: float) -> None:
-            nonlocal smooth
-            smooth += (distance - smooth) * 0.02
-            bar.set_postfix(l1=f"{smooth:.4f}", refresh=False)
+        def report(distance: float) -> None:
+            bar.set_postfix(l1=f"{distance:.4f}", refresh=False)
             bar.update()
-            if step % 250 == 249:
-                save_file(
-                    {k: v.contiguous() for k, v in to_ldm(autoencoder).items()},
-                    output / "autoencoder.partial.safetensors",
-                )
 
         train_autoencoder(autoencoder, images, training, report)
     scale = latent_scale(autoencoder, images[:256])
     weights = {key: value.contiguous() for key, value in to_ldm(autoencoder).items()}
-    save_file(weights, output / "autoencoder.safetensors", {"latent_scale": repr(scale)})
-
-
-if __name__ == "__main__":
-    import sys
-
-    train(Path(sys.argv[1]))
+    partial = output / "autoencoder.partial"
+    save_file(weights, partial, {SCALE_KEY: repr(scale)})
+    partial.replace(output / FILE)

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..diffusion import GREY_LEVEL
 from ..person.densepose import colour_parts
 
 SUPERSAMPLING = 2
-GREY = 128
 SLEEVE_SHADE = 0.9  # so that an arm before the body shows
 ASPECT = 0.75
 
@@ -84,6 +84,7 @@ class Doll:
 
     image: np.ndarray
     garment: np.ndarray
+    garment_mask: np.ndarray
     agnostic: np.ndarray
     mask: np.ndarray
     densepose: np.ndarray
@@ -169,10 +170,11 @@ def draw(person: Person, garment: Garment, height: int) -> Doll:
     image = _reduced(canvas.image)
     mask = _reduced_mask(mask)
     agnostic = image.copy()
-    agnostic[mask > 0] = GREY
+    agnostic[mask > 0] = GREY_LEVEL
     return Doll(
         image=image,
         garment=_reduced(_flat_picture(texture, parts)),
+        garment_mask=_reduced_mask(np.maximum.reduce(parts)),
         agnostic=agnostic,
         mask=mask,
         densepose=_reduced_labels(canvas.parts),
@@ -485,7 +487,7 @@ def _reduced(image: np.ndarray) -> np.ndarray:
 
 
 def _reduced_mask(mask: np.ndarray) -> np.ndarray:
-    return np.where(_reduced(mask) >= GREY, 255, 0).astype(np.uint8)
+    return np.where(_reduced(mask) >= 128, 255, 0).astype(np.uint8)
 
 
 def _reduced_labels(parts: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
-"""Pictures encoded once, so that a training step needs no autoencoder."""
+"""Pairs as the network sees them, encoded by the frozen parts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import islice
 
 import numpy as np
 import torch
@@ -11,70 +10,92 @@ from torch import Tensor
 
 from ..diffusion import latent_mask
 from .autoencoder import to_signed
-from .dolls import Doll
+from .data import Sample
+from .model import TryOnModel
 
 
 @dataclass(frozen=True)
 class Latents:
-    """A batch of training pairs. Latents N x 4 x h x w, scaled; keep N x 1 x h x w, 1 = keep;
-    garment_image N x H x W x 3 uint8."""
+    """A batch of training pairs.
+
+    person, agnostic, densepose, garment: N x 4 x h x w, scaled. keep: N x 1 x h x w, 1 = keep.
+    embedding: N x 1 x CLIP's width, what the condition's projection takes, where CLIP and the
+    condition's transformer are frozen. garment_image: N x H x W x 3 uint8, where they are trained.
+    warped: N x H x W uint8, 1 = the worn garment, where the data has it.
+    """
 
     person: Tensor
     agnostic: Tensor
     densepose: Tensor
     garment: Tensor
     keep: Tensor
-    garment_image: Tensor
+    embedding: Tensor | None = None
+    garment_image: Tensor | None = None
+    warped: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.person)
 
+    def tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def __getitem__(self, chosen: Tensor | slice) -> "Latents":
-        return Latents(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+        return Latents(**{name: value[chosen] for name, value in self.tensors().items()})
+
+    def to(self, device: torch.device) -> "Latents":
+        return Latents(**{name: value.to(device) for name, value in self.tensors().items()})
 
 
 @torch.no_grad()
 def encode(autoencoder: AutoencoderKL, images: np.ndarray) -> Tensor:
     """uint8 N x H x W x 3 -> scaled posterior modes N x 4 x H/8 x W/8."""
-    mode = autoencoder.encode(to_signed(images)).latent_dist.mode()
+    pixels = to_signed(images).to(autoencoder.device, autoencoder.dtype)
+    mode = autoencoder.encode(pixels).latent_dist.mode()
     return mode * autoencoder.config["scaling_factor"]
 
 
 @torch.no_grad()
 def decode(autoencoder: AutoencoderKL, latents: Tensor) -> np.ndarray:
     """Scaled latents N x 4 x h x w -> uint8 N x H x W x 3."""
+    latents = latents.to(autoencoder.device, autoencoder.dtype)
     images = autoencoder.decode(latents / autoencoder.config["scaling_factor"]).sample
-    images = (images.permute(0, 2, 3, 1) + 1) * 127.5  # N C H W -> N H W C
-    return images.round().clamp(0, 255).to(torch.uint8).numpy()
+    images = (images.float().permute(0, 2, 3, 1) + 1) * 127.5  # N C H W -> N H W C
+    return images.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
-def encode_dolls(
-    autoencoder: AutoencoderKL, people: Sequence[Sequence[Doll]], few: int = 16
+def encode_samples(
+    autoencoder: AutoencoderKL, model: TryOnModel, samples: Sequence[Sample]
 ) -> Latents:
-    """A pair for each doll. people: the dolls of each person, who differ in the garment only, so
-    that one agnostic and one DensePose image serve them all. few: pictures encoded at a time."""
+    """The latents of pictures of one size, on the autoencoder's device."""
 
-    def encoded(images: Iterable[np.ndarray]) -> Tensor:
-        return torch.cat([encode(autoencoder, np.stack(chunk)) for chunk in batched(images, few)])
+    def encoded(name: str) -> Tensor:
+        return encode(autoencoder, np.stack([getattr(sample, name) for sample in samples]))
 
-    counts = torch.tensor([len(dolls) for dolls in people])
-    first = [dolls[0] for dolls in people]
-    everyone = [doll for dolls in people for doll in dolls]
-    person = encoded(doll.image for doll in everyone)
-    mask = torch.from_numpy(np.stack([doll.mask for doll in first]))[:, None]  # N H W -> N 1 H W
-    keep = latent_mask((mask == 0).float(), tuple(person.shape[2:]))
+    person = encoded("image")
+    mask = torch.from_numpy(np.stack([sample.mask for sample in samples]))[:, None]  # N 1 H W
+    keep = latent_mask((mask == 0).float(), tuple(person.shape[2:])).to(person)
+    garments = np.stack([sample.garment for sample in samples])
+    has_warped = all(sample.warped is not None for sample in samples)
     return Latents(
         person=person,
-        agnostic=encoded(doll.agnostic for doll in first).repeat_interleave(counts, dim=0),
-        densepose=encoded(doll.densepose for doll in first).repeat_interleave(counts, dim=0),
-        garment=encoded(doll.garment for doll in everyone),
-        keep=keep.repeat_interleave(counts, dim=0),
-        garment_image=torch.from_numpy(np.stack([doll.garment for doll in everyone])),
+        agnostic=encoded("agnostic"),
+        densepose=encoded("densepose"),
+        garment=encoded("garment"),
+        keep=keep,
+        **condition_input(model, garments, person.device),
+        warped=torch.from_numpy(np.stack([s.warped for s in samples]) // 255).to(person.device)
+        if has_warped
+        else None,
     )
 
 
-def batched(items: Iterable[np.ndarray], few: int) -> Iterator[list[np.ndarray]]:
-    """Lists of at most `few` items."""
-    iterator = iter(items)
-    while chunk := list(islice(iterator, few)):
-        yield chunk
+@torch.no_grad()
+def condition_input(
+    model: TryOnModel, garments: np.ndarray, device: torch.device
+) -> dict[str, Tensor]:
+    """What a batch carries of its garments for the context: pictures where the way to the
+    embedding is trained, else the embedding."""
+    if model.trains_embedding():
+        return {"garment_image": torch.from_numpy(garments).to(device)}
+    return {"embedding": model.embedding(to_signed(garments).to(device))}

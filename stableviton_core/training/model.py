@@ -1,11 +1,13 @@
 """Everything that a checkpoint holds but the autoencoder, as one trainable module."""
 
+import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from ..condition import ConditionHead, clip_pixels
 from ..config import ClipConfig, ModelConfig
 from ..network import TryOnNetwork
+from .autoencoder import to_signed
 
 TOWER = "vision_model."  # of CLIP's keys in a checkpoint; transformers 5 leaves it out
 
@@ -34,13 +36,28 @@ class TryOnModel(nn.Module):
         self.clip = build_clip(config.clip)
         self.condition = ConditionHead(config)
 
-    def context(self, garment: Tensor) -> Tensor:
-        """Garment pictures B x 3 x H x W in -1..1 -> context B x 1 x context_width."""
-        pixels = clip_pixels(garment, self.config.clip.image_size)
-        return self.condition(self.clip(pixel_values=pixels).pooler_output)
+    def forward(
+        self, x: Tensor, timesteps: Tensor, garment: Tensor, dropped: Tensor,
+        embedding: Tensor | None = None, garment_image: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Predicted noise. x, timesteps, garment: as the network's. dropped: B bool, the items
+        whose context is the learned vector. The others' comes from `embedding`, or from
+        garment_image, B x H x W x 3 uint8, where that is trained."""
+        if embedding is None:
+            embedding = self.embedding(to_signed(garment_image))
+        context = self.condition.proj_out(embedding)
+        context = torch.where(dropped[:, None, None], self.condition.learnable_vector, context)
+        return self.network(x, timesteps, context, garment)
 
-    def unconditional(self, batch: int) -> Tensor:
-        return self.condition.learnable_vector.expand(batch, -1, -1)
+    def embedding(self, garment: Tensor) -> Tensor:
+        """Garment pictures B x 3 x H x W in -1..1 -> B x 1 x CLIP's width, before the projection
+        to the context's width."""
+        pixels = clip_pixels(garment, self.config.clip.image_size).to(self.clip.dtype)
+        return self.condition.embed(self.clip(pixel_values=pixels).pooler_output)
+
+    def trains_embedding(self) -> bool:
+        parts = (self.clip, self.condition.mapper, self.condition.final_ln)
+        return any(parameter.requires_grad for part in parts for parameter in part.parameters())
 
     def parts(self) -> dict[str, dict[str, Tensor]]:
         """State dicts as a checkpoint holds them (see `checkpoint.join`)."""

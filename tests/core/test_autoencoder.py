@@ -43,6 +43,6 @@ def test_training_learns_to_reconstruct():
     autoencoder = build_autoencoder(AutoencoderConfig(32, (1, 1, 1, 1), 1))
     losses = []
     training = AutoencoderTraining(steps=40, whole_steps=2, batch=4, whole_batch=1, warmup=5)
-    train_autoencoder(autoencoder, images, training, lambda _, loss: losses.append(loss))
+    train_autoencoder(autoencoder, images, training, losses.append)
     assert len(losses) == 42
     assert np.mean(losses[30:40]) < 0.8 * np.mean(losses[:10])

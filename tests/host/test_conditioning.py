@@ -42,9 +42,9 @@ def test_latents_and_context_equal_the_trainers(host, loaded, own):
         assert torch.allclose(positive[1][key], value, atol=1e-5), key
         assert torch.equal(positive[1][key], negative[1][key])
     assert torch.allclose(latent["samples"], mode(inputs["person"]), atol=1e-4)
-    context = model.context(inputs["garment"].movedim(-1, 1) * 2 - 1)
+    context = model.condition.proj_out(model.embedding(inputs["garment"].movedim(-1, 1) * 2 - 1))
     assert torch.allclose(positive[0], context, atol=1e-5)
-    assert torch.equal(negative[0], model.unconditional(1))
+    assert torch.equal(negative[0], model.condition.learnable_vector)
 
 
 def test_keep_mask_is_binarised_before_it_is_scaled_down(host, loaded):

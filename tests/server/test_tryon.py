@@ -17,10 +17,11 @@ from stableviton_core.serving import client
 from stableviton_core.serving.graph import load_graph, set_image
 from stableviton_core.serving.install import PACK
 from stableviton_core.training import dolls
-from stableviton_core.training.autoencoder import build_autoencoder, load_ldm, to_signed
-from stableviton_core.training.latents import encode_dolls
-from stableviton_core.training.loop import network_input
+from stableviton_core.training.autoencoder import build_autoencoder, load_ldm
+from stableviton_core.training.doll_data import sample_of
+from stableviton_core.training.latents import encode_samples
 from stableviton_core.training.model import TryOnModel
+from stableviton_core.training.sample import noise_predictor
 
 STEPS = 10
 SEED = 3
@@ -89,14 +90,9 @@ def own_plms(doll: dolls.Doll) -> torch.Tensor:
     model, autoencoder = TryOnModel(SMALL).eval(), build_autoencoder(SMALL.autoencoder).eval()
     model.load_parts(parts)
     load_ldm(autoencoder, parts["autoencoder"])
-    batch = encode_dolls(autoencoder, [[doll]])
-    context = model.context(to_signed(batch.garment_image))
-
-    def predict_noise(x: torch.Tensor, t: int) -> torch.Tensor:
-        return model.network(network_input(x, batch), torch.tensor([t]), context, batch.garment)
-
+    batch = encode_samples(autoencoder, model, [sample_of(doll)])
     noise = torch.randn(batch.person.shape, generator=torch.manual_seed(SEED))
-    x = plms(predict_noise, start_code(batch.person, noise), plms_timesteps(STEPS))
+    x = plms(noise_predictor(model, batch), start_code(batch.person, noise), plms_timesteps(STEPS))
     return x / SMALL.autoencoder.latent_scale
 
 

@@ -1,0 +1,152 @@
+"""Which pairs a step takes, and their latents: a function of seed and step alone."""
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from .augment import augmented, random_augmentation
+from .cache import LatentCache, hashed, pair_hash, weights_hash
+from .config import TrainConfig
+from .data import Pair, Sample, load
+from .latents import Latents, encode_samples
+from .model import TryOnModel
+
+Choice = tuple[int, int]  # a pair's index, and the epoch it is drawn in
+SHARD = 64  # entries of the cache a file
+TOGETHER = 8  # pictures of a kind encoded at a time
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator)
+
+
+def chosen(seed: int, position: int, count: int) -> Choice:
+    """The pair at a position of the endless sequence of shuffled epochs."""
+    epoch, place = divmod(position, count)
+    return int(_order(seed, epoch, count)[place]), epoch
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process takes of a step's joint batch: `accumulation` batches of `size` pairs, with
+    those of the other processes between them."""
+
+    size: int
+    accumulation: int = 1
+    processes: int = 1
+    rank: int = 0
+
+    @property
+    def joint(self) -> int:
+        return self.size * self.accumulation * self.processes
+
+    def part(self, index: int) -> slice:
+        """Rows of the joint batch that are this process' batch number `index`."""
+        first = (index * self.processes + self.rank) * self.size
+        return slice(first, first + self.size)
+
+
+def choices(seed: int, start: int, stop: int, count: int, share: Share) -> Iterator[list[Choice]]:
+    """The pairs of every batch of this process, from step `start` on."""
+    for step in range(start, stop):
+        for index in range(share.accumulation):
+            rows = range(share.joint)[share.part(index)]
+            yield [chosen(seed, step * share.joint + row, count) for row in rows]
+
+
+def picture(pair: Pair, config: TrainConfig, variant: int) -> Sample:
+    """A pair's pictures, augmented by chance that follows from seed, pair and variant."""
+    sample = load(pair, config.height, config.width)
+    if not config.augmentation:
+        return sample
+    seeds = [config.seed, variant, zlib.crc32(pair.name.encode())]
+    return augmented(sample, random_augmentation(np.random.default_rng(seeds)))
+
+
+class Pictures(Dataset):
+    """Samples by (pair, epoch): a new variant in every epoch."""
+
+    def __init__(self, pairs: Sequence[Pair], config: TrainConfig):
+        self.pairs, self.config = pairs, config
+
+    def __getitem__(self, choice: Choice) -> Sample:
+        index, epoch = choice
+        return picture(self.pairs[index], self.config, epoch)
+
+
+class Cached(Dataset):
+    """Latents by (pair, epoch): the epochs go through the cached variants."""
+
+    def __init__(self, cache: LatentCache, keys: Sequence[Sequence[str]]):
+        self.cache, self.keys = cache, keys
+
+    def __getitem__(self, choice: Choice) -> dict[str, Tensor]:
+        index, epoch = choice
+        variants = self.keys[index]
+        return self.cache[variants[epoch % len(variants)]]
+
+
+def stacked(items: Sequence[dict[str, Tensor]]) -> Latents:
+    names = set.intersection(*(set(item) for item in items))
+    return Latents(**{name: torch.stack([item[name] for item in items]) for name in names})
+
+
+def cache_keys(
+    pairs: Sequence[Pair], config: TrainConfig, model: TryOnModel, autoencoder: AutoencoderKL
+) -> list[list[str]]:
+    """The keys of every pair's variants: a hash of all that the latents depend on."""
+    frozen = [weights_hash(autoencoder)]
+    if not model.trains_embedding():
+        frozen += [weights_hash(part) for part in (model.clip, model.condition.mapper)]
+        frozen += [weights_hash(model.condition.final_ln)]
+    how = (config.height, config.width, config.augmentation, config.mixed_precision)
+    recipe = hashed(*frozen, repr(how), repr(config.seed if config.augmentation else None))
+    variants = range(config.cache_variants if config.augmentation else 1)
+    return [
+        [hashed(recipe, pair_hash(pair), pair.name, str(variant)) for variant in variants]
+        for pair in tqdm(pairs, desc="hashing", mininterval=1)
+    ]
+
+
+def fill_cache(
+    cache: LatentCache, keys: Sequence[Sequence[str]], pairs: Sequence[Pair], config: TrainConfig,
+    model: TryOnModel, autoencoder: AutoencoderKL, accelerator: Accelerator,
+) -> None:  # fmt: skip
+    """Encode what the cache does not hold; each process a share of it."""
+    missing = [
+        (key, pair, variant)
+        for pair, variants in zip(pairs, keys, strict=True)
+        for variant, key in enumerate(variants)
+        if key not in cache
+    ]
+    own = missing[accelerator.process_index :: accelerator.num_processes]
+    with tqdm(total=len(own), desc="encoding", mininterval=1, disable=not own) as bar:
+        for first in range(0, len(own), SHARD):
+            entries: dict[str, Latents] = {}
+            shard = own[first : first + SHARD]
+            for some in range(0, len(shard), TOGETHER):
+                group = shard[some : some + TOGETHER]
+                samples = [picture(pair, config, variant) for _, pair, variant in group]
+                latents = encode_samples(autoencoder, model, samples)
+                entries |= {key: latents[i : i + 1] for i, (key, _, _) in enumerate(group)}
+                bar.update(len(group))
+            cache.add(entries)
+    accelerator.wait_for_everyone()
+    cache.refresh()
+
+
+def loader(dataset: Dataset, batches: Iterable[list[Choice]], workers: int) -> DataLoader:
+    """Batches of Latents from a cache, else lists of samples."""
+    collate = stacked if isinstance(dataset, Cached) else list
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers)

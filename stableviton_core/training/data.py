@@ -1,0 +1,158 @@
+"""Pairs of person and garment in the VITON-HD folder layout, and their pictures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..inputs import MULTIPLE
+
+IMAGE_TYPES = (".jpg", ".png", ".jpeg", ".webp")
+CHANGE = 128  # from this value on a mask says: generate
+
+
+class DataError(ValueError):
+    """A data set that cannot be used: what is wrong with which file, and what to do."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A line of a pair file: names, and the files that belong to them. A file that is missing is
+    the path where it was looked for first. warped: the worn garment's mask, of training data."""
+
+    person: str
+    garment: str
+    image: Path
+    agnostic: Path
+    mask: Path
+    densepose: Path
+    cloth: Path
+    warped: Path | None
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.person).stem}+{Path(self.garment).stem}"
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Path):
+                yield field.name, value
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The pictures of a pair: H x W x 3 uint8 RGB, masks H x W uint8, 0 or 255.
+
+    mask: 255 = generate. warped: 255 = the worn garment, None where the data set has none.
+    """
+
+    image: np.ndarray
+    agnostic: np.ndarray
+    mask: np.ndarray
+    densepose: np.ndarray
+    garment: np.ndarray
+    warped: np.ndarray | None = None
+
+
+def read_pairs(data: Path, split: str, paired: bool, pair_file: str | None = None) -> list[Pair]:
+    """The pairs of `train` or `test`. paired: every person with the own garment, whatever the
+    file's second column says. DataError where the file is missing or not a pair file."""
+    file = data / (pair_file or f"{split}_pairs.txt")
+    folder = data / split
+    if not file.is_file():
+        raise DataError(f"{file} is not there. It names the pairs: person.jpg cloth.jpg a line.")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder. Expected the VITON-HD layout in {data}.")
+    pairs = []
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        names = line.split()
+        if len(names) != 2:
+            raise DataError(f"{file}, line {number}: expected 'person.jpg cloth.jpg', got {line!r}")
+        pairs.append(_pair(folder, names[0], names[0] if paired else names[1]))
+    if not pairs:
+        raise DataError(f"{file} names no pairs.")
+    return pairs
+
+
+def _pair(folder: Path, person: str, garment: str) -> Pair:
+    stem = Path(person).stem
+    warped = find(folder, ("gt_cloth_warped_mask",), stem, Path(person).suffix)
+    return Pair(
+        person=person,
+        garment=garment,
+        image=find(folder, ("image",), stem, Path(person).suffix),
+        agnostic=find(folder, ("agnostic-v3.2", "agnostic"), stem, Path(person).suffix),
+        mask=find(folder, ("agnostic-mask", "agnostic_mask"), stem + "_mask", ".png"),
+        densepose=find(folder, ("image-densepose",), stem, Path(person).suffix),
+        cloth=find(folder, ("cloth",), Path(garment).stem, Path(garment).suffix),
+        warped=warped if warped.is_file() else None,
+    )
+
+
+def find(folder: Path, spellings: tuple[str, ...], stem: str, suffix: str) -> Path:
+    """The file of a name in the first folder that has it, whatever type of image it is."""
+    for spelling in spellings:
+        for ending in (suffix, *IMAGE_TYPES):
+            path = folder / spelling / (stem + ending)
+            if path.is_file():
+                return path
+    return folder / spellings[0] / (stem + suffix)
+
+
+def load(pair: Pair, height: int, width: int) -> Sample:
+    """The pictures of a pair at one size. DataError where one cannot be read."""
+    if height % MULTIPLE or width % MULTIPLE:
+        raise ValueError(f"sizes are multiples of {MULTIPLE}, got {width} x {height}")
+    return Sample(
+        image=_sized(read_image(pair.image), height, width),
+        agnostic=_sized(read_image(pair.agnostic), height, width),
+        mask=_sized_mask(read_mask(pair.mask), height, width),
+        densepose=_sized(read_image(pair.densepose), height, width, cv2.INTER_NEAREST),
+        garment=_sized(read_image(pair.cloth), height, width),
+        warped=None if pair.warped is None else _sized_mask(read_mask(pair.warped), height, width),
+    )
+
+
+def target_image(pair: Pair, height: int, width: int) -> np.ndarray:
+    """The picture of the person to whom a pair's garment belongs: garments are named like them."""
+    folder = pair.image.parent.parent
+    name = Path(pair.garment)
+    return _sized(read_image(find(folder, ("image",), name.stem, name.suffix)), height, width)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """H x W x 3 uint8 RGB."""
+    return _read(path, "RGB")
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """H x W uint8, 0 or 255."""
+    return np.where(_read(path, "L") >= CHANGE, 255, 0).astype(np.uint8)
+
+
+def _read(path: Path, mode: str) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert(mode))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing.") from error
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image ({error}).") from error
+
+
+def _sized(
+    image: np.ndarray, height: int, width: int, interpolation: int = cv2.INTER_AREA
+) -> np.ndarray:
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=interpolation)
+
+
+def _sized_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    return _sized(mask, height, width, cv2.INTER_NEAREST)

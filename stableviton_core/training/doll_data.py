@@ -1,0 +1,83 @@
+"""Paper dolls as a data set in the VITON-HD folder layout."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from . import dolls
+from .data import Sample
+
+UNSEEN = 1_000_000  # added to the seed of test persons, whom no training sees
+
+
+def random_dolls(people: int, garments: int, height: int, seed: int) -> Iterator[list[dolls.Doll]]:
+    """Person by person, the same in `garments` different garments."""
+    rng = np.random.default_rng(seed)
+    for _ in range(people):
+        person = dolls.random_person(rng)
+        yield [dolls.draw(person, dolls.random_garment(rng), height) for _ in range(garments)]
+
+
+def make_dolls(
+    output: Path, count: int, test_count: int, garments: int, height: int, seed: int
+) -> None:
+    """Write `train` with `count` persons in `garments` garments each, and `test` with `test_count`
+    unseen persons in two.
+
+    `train_pairs.txt` has every doll with its own garment. `test_pairs.txt` asks every test person
+    for the other garment; the true answer is the image of that garment's name. ValueError where
+    the folder is not empty or the height no multiple of 32, for which width and height are
+    multiples of 8.
+    """
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output} is not empty. Name a new folder.")
+    if height % 32:
+        raise ValueError(f"the height must be a multiple of 32 (the width is 3/4), got {height}")
+    names = _write(output / "train", count, garments, height, seed)
+    _write_pairs(output / "train_pairs.txt", [(name, name) for own in names for name in own])
+    names = _write(output / "test", test_count, 2, height, seed + UNSEEN)
+    _write_pairs(output / "test_pairs.txt", [(worn, asked) for worn, asked in names])
+
+
+def _write(folder: Path, people: int, garments: int, height: int, seed: int) -> list[list[str]]:
+    drawn = random_dolls(people, garments, height, seed)
+    names = []
+    for index, own in enumerate(tqdm(drawn, f"drawing {folder.name}", people, mininterval=1)):
+        names.append([f"{index:05d}_{garment:02d}.png" for garment in range(garments)])
+        for name, doll in zip(names[-1], own, strict=True):
+            _write_doll(folder, name, doll)
+    return names
+
+
+def _write_doll(folder: Path, name: str, doll: dolls.Doll) -> None:
+    pictures = {
+        f"image/{name}": doll.image,
+        f"image-densepose/{name}": doll.densepose,
+        f"agnostic-v3.2/{name}": doll.agnostic,
+        f"agnostic-mask/{Path(name).stem}_mask.png": doll.mask,
+        f"cloth/{name}": doll.garment,
+        f"cloth-mask/{name}": doll.garment_mask,
+        f"gt_cloth_warped_mask/{name}": doll.worn,
+    }
+    for path, picture in pictures.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(file)
+
+
+def _write_pairs(file: Path, pairs: list[tuple[str, str]]) -> None:
+    file.write_text("".join(f"{person} {garment}\n" for person, garment in pairs))
+
+
+def sample_of(doll: dolls.Doll) -> Sample:
+    return Sample(
+        image=doll.image,
+        agnostic=doll.agnostic,
+        mask=doll.mask,
+        densepose=doll.densepose,
+        garment=doll.garment,
+        warped=doll.worn,
+    )

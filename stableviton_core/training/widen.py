@@ -1,0 +1,102 @@
+"""A start for training from Paint-by-Example or Stable Diffusion 1.5 (paper, section 4.1)."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import CheckpointError, Weights, split
+from ..config import ModelConfig, NetworkConfig
+from ..files import RELEASED_LICENCE, read_weights
+from .autoencoder import build_autoencoder, load_ldm
+from .model import TOWER, TryOnModel
+from .saving import LICENCE_KEY, save_weights
+from .start import copy_encoder, zero, zero_init
+
+ENTRY = "input_blocks.0.0.weight"
+KINDS = {4: "a Stable Diffusion 1.5", 9: "a Paint-by-Example or inpainting"}
+
+
+def widened(entry: Tensor, channels: int) -> Tensor:
+    """The first convolution for more input channels, which come last and start at zero."""
+    missing = channels - entry.shape[1]
+    return torch.cat([entry, entry.new_zeros(entry.shape[0], missing, *entry.shape[2:])], dim=1)
+
+
+def prepare_start(
+    source: Path, output: Path, clip: Path | None = None, dtype: str = "fp16",
+    config: ModelConfig | None = None, seed: int = 0,
+) -> list[str]:  # fmt: skip
+    """Write a StableVITON checkpoint whose try-on parts have no influence yet: trunk from the
+    source with zero weights for the new input channels, spatial encoder copied from it, zero
+    convolutions zero. Returns what is new and has to be trained.
+
+    clip: a CLIP vision tower's .safetensors, needed where the source has none (Stable Diffusion's
+    is a text tower). config: sizes, if not the released ones. CheckpointError where a file is
+    something else.
+    """
+    torch.manual_seed(seed)
+    weights, metadata = read_weights(source)
+    parts = split(weights)
+    model = TryOnModel(config or ModelConfig())
+    autoencoder = build_autoencoder(model.config.autoencoder)
+    _load_trunk(model, source, parts["trunk"], model.config.network)
+    try:
+        load_ldm(autoencoder, {k: v.float() for k, v in parts["autoencoder"].items()})
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{source} holds no VAE of this size ({error}).") from error
+    fresh = ["zero cross-attention (model.diffusion_model.warp_*)"]
+    _load_clip(model, source, parts["clip"], clip)
+    fresh += _load_condition(model, parts)
+    copy_encoder(model.network)
+    zero_init(model.network)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    licence = metadata.get(LICENCE_KEY, RELEASED_LICENCE)
+    save_weights(output, model, autoencoder, model.config, dtype, {LICENCE_KEY: licence})
+    return fresh
+
+
+def _load_trunk(model: TryOnModel, source: Path, trunk: Weights, config: NetworkConfig) -> None:
+    entry = trunk.get(ENTRY)
+    if entry is None or entry.ndim != 4 or entry.shape[1] not in KINDS:
+        found = "no UNet" if entry is None else f"a UNet of {entry.shape[1]} input channels"
+        raise CheckpointError(
+            f"{source} has {found}. Expected {' or '.join(KINDS.values())} checkpoint "
+            f"({' or '.join(map(str, KINDS))} channels)."
+        )
+    wide = {key: value.float() for key, value in trunk.items()}
+    wide[ENTRY] = widened(wide[ENTRY], config.in_channels)
+    try:
+        model.network.trunk.load_state_dict(wide)
+    except RuntimeError as error:
+        raise CheckpointError(f"{source}'s UNet has another size: {error}") from error
+
+
+def _load_clip(model: TryOnModel, source: Path, own: Weights, file: Path | None) -> None:
+    tower = {k: v for k, v in own.items() if k.startswith(TOWER)}
+    if file is not None:
+        tower = {k: v for k, v in read_weights(file)[0].items() if k.startswith(TOWER)}
+    if not tower:
+        raise CheckpointError(
+            f"{file or source} has no CLIP vision tower ({TOWER}*). Name one with --clip: "
+            "CLIP ViT-L/14's model.safetensors."
+        )
+    expected = model.clip.state_dict()
+    short = {key.removeprefix(TOWER): value.float() for key, value in tower.items()}
+    try:
+        model.clip.load_state_dict({k: v for k, v in short.items() if k in expected})
+    except RuntimeError as error:
+        raise CheckpointError(f"{file or source}'s CLIP has another size: {error}") from error
+
+
+def _load_condition(model: TryOnModel, parts: dict[str, Weights]) -> list[str]:
+    """Paint-by-Example's condition head; else one whose transformer passes everything on."""
+    head = {key: value.float() for key, value in parts["condition"].items()}
+    expected = model.condition.state_dict()
+    if head.keys() >= expected.keys():
+        model.condition.load_state_dict({key: head[key] for key in expected})
+        return []
+    for block in model.condition.mapper.resblocks:
+        zero(block.attn.c_proj)
+        zero(block.mlp.c_proj)
+    return ["condition head (proj_out.*, learnable_vector, cond_stage_model.mapper.*)"]

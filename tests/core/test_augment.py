@@ -1,0 +1,117 @@
+"""Augmentation: what moves together, what does not, and what comes out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from stableviton_core.person.densepose import part_palette
+from stableviton_core.training import dolls
+from stableviton_core.training.augment import (
+    Augmentation,
+    Colours,
+    Move,
+    augmented,
+    random_augmentation,
+    refilled,
+)
+from stableviton_core.training.data import Sample
+from stableviton_core.training.doll_data import sample_of
+
+MOVE = Move(0.11, -0.07, 0.9)
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    rng = np.random.default_rng(4)
+    return sample_of(dolls.draw(dolls.random_person(rng), dolls.random_garment(rng), 128))
+
+
+def equal(one: Sample, two: Sample) -> bool:
+    return all(
+        np.array_equal(a, b) for a, b in zip(vars(one).values(), vars(two).values(), strict=True)
+    )
+
+
+def test_nothing_drawn_changes_nothing(sample):
+    assert equal(augmented(sample, Augmentation()), sample)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_moving_then_splitting_is_splitting_then_moving(sample, seed):
+    """The split of a person into agnostic image and mask does not depend on when it is made."""
+    drawn = random_augmentation(np.random.default_rng(seed))
+    late = augmented(replace(sample, agnostic=sample.image), drawn)
+    early = augmented(replace(sample, agnostic=refilled(sample.image, sample.mask)), drawn)
+    assert np.array_equal(refilled(late.image, late.mask), early.agnostic)
+    assert np.array_equal(late.mask, early.mask)
+
+
+def test_mask_and_densepose_move_with_the_person(sample):
+    """A bright spot in all pictures of the person's side stays one spot."""
+    marked = {}
+    for name in ("image", "mask", "densepose", "warped"):
+        picture = np.zeros_like(getattr(sample, name))
+        picture[50:70, 40:60] = 255
+        marked[name] = picture
+    moved = augmented(replace(sample, **marked), Augmentation(flip=True, person=MOVE))
+    spots = [
+        np.argwhere(getattr(moved, name).reshape(128, 96, -1)[..., 0] > 127) for name in marked
+    ]
+    centres = np.array([spot.mean(axis=0) for spot in spots])
+    assert np.abs(centres - centres[0]).max() < 0.6
+    assert np.array_equal(moved.garment, sample.garment[:, ::-1]), "the garment only turns"
+
+
+def test_the_garment_moves_alone(sample):
+    moved = augmented(sample, Augmentation(garment=MOVE))
+    assert not np.array_equal(moved.garment, sample.garment)
+    assert equal(replace(moved, garment=sample.garment), sample)
+
+
+def test_a_shift_by_hand(sample):
+    moved = augmented(sample, Augmentation(person=Move(0.25, 0.125, 1.0)))  # 24 and 16 pixels
+    assert np.array_equal(moved.image[16:, 24:], sample.image[:-16, :-24])
+    assert not moved.image[:16].any() and not moved.image[:, :24].any()
+    assert np.array_equal(moved.mask[16:, 24:], sample.mask[:-16, :-24])
+
+
+def test_scaling_is_about_the_middle(sample):
+    picture = np.zeros_like(sample.image)
+    picture[32:96, 24:72] = 255
+    moved = augmented(replace(sample, image=picture), Augmentation(person=Move(0, 0, 0.5)))
+    rows, columns = np.nonzero(moved.image[..., 0] > 127)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (48, 79, 36, 59)
+
+
+def test_colours_by_hand(sample):
+    image = np.full_like(sample.image, 100)
+    changed = augmented(
+        replace(sample, image=image), Augmentation(colours=Colours(brightness=-0.1, contrast=0.3))
+    )
+    assert (changed.image == 104).all()  # 1.3 * 100 - 25.5, rounded to even
+    assert (changed.agnostic[sample.mask > 0] == 128).all(), "grey is no colour of the picture"
+    assert not np.array_equal(changed.garment, sample.garment)
+    assert np.array_equal(changed.densepose, sample.densepose)
+
+
+def test_masks_stay_masks_and_parts_stay_parts(sample):
+    palette = {tuple(colour) for colour in part_palette()}
+    for seed in range(8):
+        moved = augmented(sample, random_augmentation(np.random.default_rng(seed)))
+        assert set(np.unique(moved.mask)) <= {0, 255}
+        assert {tuple(c) for c in moved.densepose.reshape(-1, 3)} <= palette
+
+
+def test_draws_are_within_the_papers_ranges():
+    rng = np.random.default_rng(0)
+    drawn = [random_augmentation(rng) for _ in range(600)]
+    moves = [d.person for d in drawn if d.person]
+    assert abs(len(moves) / 600 - 0.5) < 0.08
+    assert abs(np.mean([d.flip for d in drawn]) - 0.5) < 0.08
+    assert max(abs(m.x) for m in moves) <= 0.2 and min(m.scale for m in moves) >= 0.8
+    assert max(m.scale for m in moves) > 1.15
+    both = np.mean([bool(d.person) and bool(d.garment) for d in drawn])
+    assert abs(both - 0.25) < 0.07, "the sides are drawn independently"
+    brightness = [d.colours.brightness for d in drawn if d.colours.brightness]
+    assert -0.1 <= min(brightness) < -0.08 and 0.01 < max(brightness) <= 0.02

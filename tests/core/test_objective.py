@@ -1,0 +1,132 @@
+"""What is minimised, against the authors' value and hand-computed cases."""
+
+import pytest
+import torch
+
+from helpers.golden import REDUCED, error, fill, golden_network, stored
+from helpers.training import TINY
+from stableviton_core.diffusion import alphas_cumprod
+from stableviton_core.training.model import TryOnModel
+from stableviton_core.training.objective import (
+    Draw,
+    attention_total_variation,
+    draw,
+    noise_loss,
+    record_attention,
+    token_grid,
+)
+
+SHAPE = (4, 4, 8, 6)
+
+
+@torch.no_grad()
+def test_the_attention_total_variation_is_the_authors():
+    network = golden_network(REDUCED)
+    x, hint = fill("input/atv/x", (2, 13, 64, 48)), fill("input/atv/hint", (2, 4, 64, 48))
+    worn = torch.zeros(2, 512, 384)
+    worn[0, 128:400, 96:288] = 1
+    worn[1, 64:300, 40:200] = 1
+    maps = record_attention(network.warp, [4])
+    eps = network(x, torch.tensor([500, 20]), fill("input/atv/context", (2, 1, 96)), hint)
+    grid = token_grid(REDUCED, 4, 64, 48)
+    assert grid == (32, 24) and maps[4].shape == (2, 768, 768)
+    golden = stored("reduced")
+    assert error(eps, golden["atv/eps"]) <= 1e-4
+    loss = 0.001 * attention_total_variation(maps[4], grid, worn)
+    assert loss.item() == pytest.approx(golden["atv/loss"].item(), rel=1e-4)
+
+
+def permutation(targets: list[int], tokens: int) -> torch.Tensor:
+    """A map in which person token i looks at garment token targets[i]."""
+    return torch.nn.functional.one_hot(torch.tensor(targets), tokens)[None].float()
+
+
+def test_total_variation_by_hand():
+    grid = (2, 3)
+    worn = torch.ones(1, 2, 3)
+    same = permutation(list(range(6)), 6)
+    # each person token looks at its own place: every step is 1 in one coordinate
+    assert attention_total_variation(same, grid, worn).item() == pytest.approx(2)
+    constant = permutation([4] * 6, 6)
+    assert attention_total_variation(constant, grid, worn).item() == 0
+    # the last token looks at the first place: two rows up is 1 down, 2 to the right is 2 back
+    jump = permutation([0, 1, 2, 3, 4, 0], 6)
+    down = (1 + 1 + 2) / 3  # |dy| + |dx| of the three columns; the last goes (0,2) -> (0,0)
+    across = (1 + 1 + 1 + (1 + 1)) / 4
+    expected = pytest.approx(down + across)
+    assert attention_total_variation(jump, grid, worn).item() == expected
+    # without the last token nothing of that remains
+    worn[0, 1, 2] = 0
+    assert attention_total_variation(jump, grid, worn).item() == pytest.approx(2)
+
+
+def test_an_empty_mask_has_no_variation_and_no_gradient():
+    attention = torch.rand(2, 6, 6, requires_grad=True)
+    loss = attention_total_variation(attention.softmax(-1), (2, 3), torch.zeros(2, 16, 24))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(attention.grad, torch.zeros_like(attention))
+
+
+@pytest.mark.parametrize("size", [(8, 6), (6, 8), (9, 7), (5, 5)])
+def test_every_block_and_aspect_has_its_grid(size):
+    model = TryOnModel(TINY).eval()
+    blocks = range(len(model.network.warp.warp_flow_blks))
+    maps = record_attention(model.network.warp, blocks)
+    x, garment = torch.randn(1, 13, *size), torch.randn(1, 4, *size)
+    context = model.condition.learnable_vector
+    model.network(x, torch.tensor([3]), context, garment)
+    assert set(maps) == set(blocks)
+    for block, attention in maps.items():
+        rows, columns = token_grid(TINY.network, block, *size)
+        assert attention.shape == (1, rows * columns, rows * columns)
+        assert torch.allclose(attention.sum(-1), torch.ones(1, rows * columns))
+
+
+def test_recording_changes_nothing_else():
+    model = TryOnModel(TINY).eval()
+    x, garment = torch.randn(1, 13, 8, 6), torch.randn(1, 4, 8, 6)
+    arguments = (x, torch.tensor([3]), model.condition.learnable_vector, garment)
+    before = model.network(*arguments)
+    record_attention(model.network.warp, [0, 1])
+    assert torch.allclose(model.network(*arguments), before, atol=1e-5)
+    with pytest.raises(ValueError, match=r"0\.\.1 in this network, got \[4\]"):
+        record_attention(model.network.warp, [4])
+
+
+def test_the_noise_loss_is_the_mean_squared_error():
+    drawn = Draw(torch.tensor([0, 300, 600, 999]), torch.zeros(SHAPE), torch.zeros(4).bool())
+    assert noise_loss(torch.zeros(SHAPE), drawn).item() == 0
+    assert noise_loss(torch.full(SHAPE, 2.0), drawn).item() == pytest.approx(4)
+    expected = (1 / alphas_cumprod()[drawn.timesteps]).mean().item()
+    loss = noise_loss(torch.ones(SHAPE), drawn, velocity=True)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_draw_follows_from_seed_and_step():
+    shape = (4000, 1, 1, 1)
+    one, again, other = draw(0, 7, shape, 0.2), draw(0, 7, shape, 0.2), draw(0, 8, shape, 0.2)
+    assert all(torch.equal(getattr(one, n), getattr(again, n)) for n in vars(one))
+    assert not torch.equal(one.noise, other.noise)
+    assert abs(one.timesteps.float().mean() - 499.5) < 20
+    assert one.timesteps.min() < 10 and one.timesteps.max() > 990
+    assert abs(one.dropped.float().mean() - 0.2) < 0.03
+    batches = [draw(0, step, (8, 1, 1, 1), 0.2, once_a_batch=True).dropped for step in range(500)]
+    assert all(b.all() or not b.any() for b in batches)
+    assert abs(torch.stack(batches).float().mean() - 0.2) < 0.06
+
+
+def test_a_dropped_item_has_the_learned_vector():
+    model = TryOnModel(TINY).eval()
+    x, garment = torch.randn(1, 13, 8, 6).expand(2, -1, -1, -1), torch.randn(2, 4, 8, 6)
+    pictures = torch.randint(0, 256, (2, 64, 48, 3), dtype=torch.uint8)
+    timesteps, dropped = torch.tensor([3, 3]), torch.tensor([True, False])
+    eps = model(x, timesteps, garment, dropped, garment_image=pictures)
+    vector = model.condition.learnable_vector
+    assert torch.allclose(
+        eps[:1], model.network(x[:1], timesteps[:1], vector, garment[:1]), atol=1e-5
+    )
+    embedding = model.embedding(pictures.movedim(-1, 1) / 127.5 - 1)
+    same = model(x, timesteps, garment, dropped, embedding=embedding)
+    assert torch.allclose(same, eps, atol=1e-5)
+    assert not torch.allclose(eps[1:], model.network(x[1:], timesteps[1:], vector, garment[1:]))

@@ -1,0 +1,309 @@
+"""Training runs: what they change, keep and write, and how they go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from helpers.training import HEIGHT, WIDTH, tiny_config, write_inputs
+from stableviton_core.checkpoint import config_from_metadata
+from stableviton_core.training import loop, saving
+from stableviton_core.training.cache import LatentCache
+from stableviton_core.training.loop import train
+from stableviton_core.training.saving import TrainingError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def straight(inputs, tmp_path_factory):
+    """Ten steps in one go: the checkpoint's folder."""
+    output = tmp_path_factory.mktemp("straight") / "run"
+    return train(tiny_config(inputs, output, **TEN_STEPS))
+
+
+TEN_STEPS = {
+    "max_train_steps": 10,
+    "checkpointing_steps": 5,
+    "use_ema": True,
+    "lr_scheduler": "cosine",
+}
+
+
+def command(config) -> list[str]:
+    """The command line of a configuration."""
+    file = config.output.with_suffix(".yaml")
+    entries = {key: value for key, value in asdict(config).items() if value is not None}
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(entries, default=str))))
+    return [sys.executable, "-m", "stableviton_core", "train", "--config", str(file)]
+
+
+def equal_weights(first: Path, second: Path) -> bool:
+    one, two = load_file(first), load_file(second)
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+# one step of Adam that is in proportion to the gradient
+PROPORTIONAL = {
+    "max_train_steps": 1,
+    "adam_epsilon": 1.0,
+    "learning_rate": 100.0,
+    "max_grad_norm": 1e9,
+}
+
+
+def same_step(inputs: Path, *folders: Path) -> bool:
+    """Whether two runs moved the weights alike, up to rounding."""
+    key = "model.diffusion_model.warp_zero_convs.0.weight"
+    before = load_file(inputs / "tiny.safetensors")[key]
+    one, two = (load_file(folder / saving.WEIGHTS)[key] - before for folder in folders)
+    assert one.abs().max() > 1e-4
+    return bool((one - two).abs().max() <= 1e-3 * one.abs().max())
+
+
+def test_only_the_chosen_parameters_move(inputs, straight):
+    before = load_file(inputs / "tiny.safetensors")
+    after = load_file(straight / saving.WEIGHTS)
+    assert before.keys() == after.keys()
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    trained = ("control_model.", "model.diffusion_model.warp_", "proj_out.", "learnable_vector")
+    assert moved and all(key.startswith(trained) for key in moved)
+    for prefix in trained:
+        assert any(key.startswith(prefix) for key in moved), prefix
+
+
+def test_the_input_convolution_is_trained_on_request(inputs, tmp_path):
+    folder = train(tiny_config(inputs, tmp_path / "run", max_train_steps=1, train_input_conv=True))
+    key = "model.diffusion_model.input_blocks.0.0.weight"
+    before = load_file(inputs / "tiny.safetensors")[key]
+    assert not torch.equal(before, load_file(folder / saving.WEIGHTS)[key])
+
+
+def test_a_checkpoint_says_what_it_is(inputs, straight):
+    with safe_open(straight / saving.WEIGHTS, framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata[saving.STEP_KEY] == "10"
+    assert json.loads(metadata["stableviton.training"])["learning_rate"] == 1e-3
+    assert len(metadata["stableviton.data"]) == 32
+    assert metadata[saving.LICENCE_KEY] == "CC BY-NC-SA 4.0"
+    assert config_from_metadata(metadata).network.base_width == 32
+
+
+def test_a_killed_run_goes_on_bit_for_bit(inputs, straight, tmp_path):
+    config = tiny_config(inputs, tmp_path / "run", **TEN_STEPS)
+    process = subprocess.Popen(command(config), cwd=ROOT)
+    five = saving.folder_of(config.output, 5)
+    deadline = time.monotonic() + 120
+    while not five.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert saving.complete(config.output)[0] == five
+    for later in saving.complete(config.output)[1:]:  # it was faster than the kill
+        saving._remove(later)
+    folder = train(tiny_config(inputs, config.output, **TEN_STEPS, resume_from_checkpoint="latest"))
+    assert saving.step_of(folder) == 10
+    assert equal_weights(folder / saving.WEIGHTS, straight / saving.WEIGHTS)
+    assert equal_weights(folder / saving.AVERAGE, straight / saving.AVERAGE)
+    state = Path(saving.STATE) / "model.safetensors"
+    assert equal_weights(folder / state, straight / state)
+
+
+def test_latents_on_the_fly_give_the_same_run(inputs, tmp_path):
+    folders = [
+        train(tiny_config(inputs, tmp_path / str(cached), cache_latents=cached, **PROPORTIONAL))
+        for cached in (True, False)
+    ]
+    assert same_step(inputs, *folders)
+
+
+def test_recomputed_activations_give_the_same_run(inputs, tmp_path):
+    folders = [
+        train(
+            tiny_config(
+                inputs,
+                tmp_path / str(recompute),
+                max_train_steps=2,
+                phase="atv",
+                gradient_checkpointing=recompute,
+            )
+        )
+        for recompute in (False, True)
+    ]
+    assert equal_weights(*(folder / saving.WEIGHTS for folder in folders))
+
+
+def test_accumulated_batches_are_one_batch(inputs, tmp_path):
+    folders = [
+        train(
+            tiny_config(
+                inputs,
+                tmp_path / str(size),
+                train_batch_size=size,
+                gradient_accumulation_steps=4 // size,
+                **PROPORTIONAL,
+            )
+        )
+        for size in (4, 2)
+    ]
+    assert same_step(inputs, *folders)
+
+
+def test_a_sheet_and_scalars_are_written(inputs, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    output = tmp_path / "run"
+    train(
+        tiny_config(
+            inputs, output, validation_steps=2, num_validation_images=2, num_inference_steps=2
+        )
+    )
+    picture = np.asarray(Image.open(output / loop.SHEET))
+    assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3)
+    first = np.asarray(Image.open(inputs / "dolls/test/cloth/00000_01.png"))
+    assert np.array_equal(picture[:HEIGHT, :WIDTH], first)
+    events = EventAccumulator(str(output / "logs"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
+    assert {"loss", "learning_rate"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Images("validation")] == [2, 4]
+
+
+def test_old_checkpoints_go(inputs, tmp_path):
+    changes = {"checkpointing_steps": 1, "checkpoints_total_limit": 2}
+    train(tiny_config(inputs, tmp_path / "run", **changes))
+    assert [saving.step_of(folder) for folder in saving.complete(tmp_path / "run")] == [3, 4]
+
+
+def test_another_runs_output_is_not_overwritten(inputs, tmp_path):
+    config = tiny_config(inputs, tmp_path / "run", max_train_steps=1)
+    train(config)
+    with pytest.raises(TrainingError, match="--resume_from_checkpoint latest"):
+        train(config)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(inputs, tmp_path, monkeypatch):
+    real, calls = loop.batch_loss, []
+
+    def broken(*arguments):
+        calls.append(arguments)
+        return real(*arguments) * (float("nan") if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(loop, "batch_loss", broken)
+    with pytest.raises(TrainingError) as caught:
+        train(tiny_config(inputs, tmp_path / "run"))
+    message = str(caught.value)
+    assert "step 4 is nan" in message and "checkpoint-00000002" in message
+    assert message.count("+0000") == 2, "the two pairs of the batch by name"
+    (kept,) = saving.complete(tmp_path / "run")
+    assert load_file(kept / saving.WEIGHTS)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small tmpfs")
+def test_a_full_disk_keeps_the_last_checkpoint(inputs, tmp_path):
+    output = tmp_path / "small"
+    output.mkdir()
+    size = (inputs / "tiny.safetensors").stat().st_size
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={6 * size}", "tmpfs", str(output)],
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        config = tiny_config(inputs, output, checkpointing_steps=1, checkpoints_total_limit=9)
+        with pytest.raises(TrainingError, match="could not be written") as caught:
+            train(config)
+        kept = saving.complete(output)
+        assert kept and str(kept[-1]) in str(caught.value)
+        for folder in kept:
+            assert load_file(folder / saving.WEIGHTS)
+        assert not list(output.glob(f"*{saving.PARTIAL}"))
+    finally:
+        subprocess.run(["umount", str(output)], check=True)
+
+
+SAVE_FOREVER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1]); sys.path.insert(0, sys.argv[1] + "/tests")
+import os, random, signal, time
+import torch
+from accelerate import Accelerator
+from helpers.training import tiny_config
+from stableviton_core.training import loop, saving
+torch.set_num_threads(1)
+inputs, output = Path(sys.argv[2]), Path(sys.argv[3])
+config = tiny_config(inputs, output, use_ema=True, checkpoints_total_limit=2)
+run = loop._prepared(config, Accelerator(step_scheduler_with_optimizer=False))
+random.seed(0)
+step = 0
+for kill in range(20):
+    child = os.fork()
+    if not child:
+        while True:
+            step += 1
+            loop._save(run, step)
+            os.write(1, f"{kill} {step}\\n".encode())
+    time.sleep(random.uniform(0.05, 0.6))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    latest = saving.resumed_from(output, "latest") if saving.complete(output) else None
+    step = saving.step_of(latest) if latest else 0
+    os.write(1, f"killed {kill} {step}\\n".encode())
+    if latest:
+        saving.load_model(latest / saving.WEIGHTS)
+        run.accelerator.load_state(latest / saving.STATE)
+        saving.load_average(latest / saving.AVERAGE, run.average, run.names)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
+def test_twenty_kills_while_saving_leave_a_loadable_checkpoint(inputs, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SAVE_FOREVER, str(ROOT), str(inputs), str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    reported, kills = 0, 0
+    for words in map(str.split, done.stdout.splitlines()):
+        if words[0] == "killed":
+            kills += 1
+            assert int(words[2]) in (reported, reported + 1), "a finished checkpoint was lost"
+            reported = int(words[2])
+        elif len(words) == 2 and words[0].isdigit():
+            reported = int(words[1])
+    assert kills == 20 and reported > 5
+
+
+def test_the_cache_is_used_again(inputs, tmp_path, monkeypatch):
+    train(tiny_config(inputs, tmp_path / "first", max_train_steps=1))
+    entries = len(LatentCache(inputs / "latents").shards)
+    monkeypatch.setattr(
+        "stableviton_core.training.batches.encode_samples",
+        lambda *_: pytest.fail("it encodes what the cache holds"),
+    )
+    train(tiny_config(inputs, tmp_path / "second", max_train_steps=1))
+    assert len(LatentCache(inputs / "latents").shards) == entries >= 12
