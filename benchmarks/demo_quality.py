@@ -1,11 +1,14 @@
-"""How well a demo checkpoint dresses paper dolls that it never saw.
+"""How well demo checkpoints dress paper dolls that they never saw.
 
-    python benchmarks/demo_quality.py [CHECKPOINT] [--pairs 64] [--height 192]
+    python benchmarks/demo_quality.py [CHECKPOINT ...] [--pairs 64] [--height 192]
 
 Each doll wears one garment and is asked to wear another; both true pictures are known. Sampling:
 our PLMS, 20 steps, from pure noise, guidance 1, before paste-back. SSIM: torchmetrics' defaults on
 RGB in 0..1. Ceiling: the VAE's own reconstruction of the truth. Floor: the agnostic image.
-Prints a table and writes the first pairs as a sheet.
+Attention: the total variation of where the person tokens look on the garment (objective.py), of
+the zero cross-attention blocks at the finest level, for persons at timestep 500. Several
+checkpoints are measured side by side, such as one before and after `--phase atv`. Prints tables
+and writes the first pairs of each as a sheet.
 """
 
 import argparse
@@ -13,7 +16,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,12 +26,23 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from stableviton_core.inputs import pasted_back  # noqa: E402
+from stableviton_core.training.data import Sample  # noqa: E402
 from stableviton_core.training.doll_data import UNSEEN, random_dolls, sample_of  # noqa: E402
+from stableviton_core.training.dolls import Doll  # noqa: E402
 from stableviton_core.training.latents import decode, encode, encode_samples  # noqa: E402
-from stableviton_core.training.sample import sheet, try_on  # noqa: E402
+from stableviton_core.training.model import TryOnModel  # noqa: E402
+from stableviton_core.training.objective import (  # noqa: E402
+    Draw,
+    attention_total_variation,
+    model_inputs,
+    record_attention,
+    token_grid,
+)
+from stableviton_core.training.sample import save_picture, sheet, try_on  # noqa: E402
 from stableviton_core.training.saving import load_model  # noqa: E402
 
 BATCH = 8
+ATTENTION_TIMESTEP = 500
 
 
 def unit(images: np.ndarray) -> Tensor:
@@ -66,19 +79,36 @@ def right_garment(results: np.ndarray, worn: np.ndarray, asked: np.ndarray, regi
     return distance(asked) < distance(worn)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = ROOT / "demo" / "stableviton-demo.safetensors"
-    parser.add_argument("checkpoint", type=Path, nargs="?", default=default)
-    parser.add_argument("--pairs", type=int, default=64)
-    parser.add_argument("--height", type=int, default=192)
-    parser.add_argument("--sheet", type=Path, default=ROOT / "output" / "demo_quality.png")
-    arguments = parser.parse_args()
+def chunks(items: list) -> list[list]:
+    return [items[first : first + BATCH] for first in range(0, len(items), BATCH)]
 
-    model, autoencoder, _ = load_model(arguments.checkpoint)
+
+def attention_variation(model: TryOnModel, autoencoder, worn: list[Sample]) -> float:
+    """Mean over batches and the finest blocks."""
+    config = model.config.network
+    finest = range(len(config.warp_widths))[-(config.blocks + 1) :]
+    maps = record_attention(model.network.warp, finest)
+    found = []
+    for index, chunk in enumerate(chunks(worn)):
+        batch = encode_samples(autoencoder, model, chunk)
+        noise = torch.randn(batch.person.shape, generator=torch.Generator().manual_seed(index))
+        timesteps = torch.full((len(chunk),), ATTENTION_TIMESTEP)
+        model(**model_inputs(batch, Draw(timesteps, noise, torch.zeros(len(chunk)).bool())))
+        for block in finest:
+            grid = token_grid(config, block, *batch.person.shape[2:])
+            found.append(attention_total_variation(maps[block], grid, batch.warped).item())
+    return float(np.mean(found))
+
+
+def reconstructed(autoencoder, images: np.ndarray) -> np.ndarray:
+    return np.concatenate(
+        [decode(autoencoder, encode(autoencoder, np.stack(c))) for c in chunks(list(images))]
+    )
+
+
+def report(checkpoint: Path, wearing: list[Doll], asked: list[Doll], picture: Path) -> None:
+    model, autoencoder, _ = load_model(checkpoint)
     model.eval()
-    people = list(random_dolls(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1))
-    wearing, asked = [list(dolls) for dolls in zip(*people, strict=True)]
     # the person as photographed, with the other garment
     samples = [
         replace(sample_of(worn), garment=wanted.garment)
@@ -86,37 +116,23 @@ def main() -> None:
     ]
     results = np.concatenate(
         [
-            decode(
-                autoencoder,
-                try_on(
-                    model,
-                    encode_samples(autoencoder, model, samples[first : first + BATCH]),
-                    steps=20,
-                    seed=first // BATCH,
-                ),
-            )
-            for first in tqdm(range(0, len(samples), BATCH), desc="sampling")
+            decode(autoencoder, try_on(model, encode_samples(autoencoder, model, c), 20, seed=i))
+            for i, c in enumerate(tqdm(chunks(samples), desc="sampling"))
         ]
     )
-
     truth = np.stack([doll.image for doll in asked])
     worn = np.stack([doll.image for doll in wearing])
     mask = np.stack([doll.mask for doll in asked])
-    ceiling = np.concatenate(
-        [
-            decode(autoencoder, encode(autoencoder, truth[i : i + BATCH]))
-            for i in range(0, len(truth), BATCH)
-        ]
-    )
-    floor = np.stack([doll.agnostic for doll in wearing])
-
-    rows = {"VAE of the truth (ceiling)": ceiling, "result": results, "agnostic (floor)": floor}
-    scores = {}
-    print(f"{arguments.pairs} unseen pairs at {arguments.height} x {arguments.height * 3 // 4}")
+    rows = {
+        "VAE of the truth (ceiling)": reconstructed(autoencoder, truth),
+        "result": results,
+        "agnostic (floor)": np.stack([doll.agnostic for doll in wearing]),
+    }
+    print(f"\n{checkpoint.name}: {len(asked)} unseen pairs, {truth.shape[1]} x {truth.shape[2]}")
     print("| picture | SSIM, image | SSIM, inside the mask |\n|---|---|---|")
+    scores = {}
     for name, pictures in rows.items():
-        maps = ssim_maps(pictures, truth)
-        scores[name] = inside(maps, mask)
+        scores[name] = inside(ssim_maps(pictures, truth), mask)
         print(f"| {name} | {ssim(pictures, truth):.3f} | {scores[name]:.3f} |")
     top, score, bottom = scores.values()
     print(
@@ -129,12 +145,27 @@ def main() -> None:
     person, tryon = (torch.from_numpy(images).float() / 255 for images in (worn, results))
     pasted = pasted_back(person, tryon, white, feather=4)
     print(f"outside the mask unchanged: {torch.equal(pasted[white == 0], person[white == 0])}")
+    variation = attention_variation(model, autoencoder, [sample_of(doll) for doll in wearing])
+    print(f"attention's total variation: {variation:.3f} tokens")
 
     garments = np.stack([sample.garment for sample in samples])
-    picture = sheet(*(images[:8] for images in (garments, worn, results, truth)))
-    arguments.sheet.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(arguments.sheet), picture[..., ::-1])  # RGB -> BGR
-    print(f"garment, worn, result, truth: {arguments.sheet}")
+    save_picture(picture, sheet(*(images[:8] for images in (garments, worn, results, truth))))
+    print(f"garment, worn, result, truth: {picture}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    default = ROOT / "demo" / "stableviton-demo.safetensors"
+    parser.add_argument("checkpoints", type=Path, nargs="*", default=[default])
+    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--height", type=int, default=192)
+    parser.add_argument("--sheets", type=Path, default=ROOT / "output", help="folder")
+    arguments = parser.parse_args()
+    people = list(random_dolls(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1))
+    wearing, asked = [list(dolls) for dolls in zip(*people, strict=True)]
+    arguments.sheets.mkdir(parents=True, exist_ok=True)
+    for index, checkpoint in enumerate(arguments.checkpoints):
+        report(checkpoint, wearing, asked, arguments.sheets / f"demo_quality-{index}.png")
 
 
 if __name__ == "__main__":

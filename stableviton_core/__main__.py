@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .checkpoint import CheckpointError
+from .errors import UserError
 from .files import DTYPES
 
 
@@ -18,21 +18,9 @@ def main(arguments: Sequence[str]) -> int:
         command = chosen.run
     try:
         return command(chosen) or 0
-    except _expected_errors() as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-
-
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """Errors whose message is for the user. Those of the training exist only once it is loaded."""
-    modules = ("data.DataError", "saving.TrainingError", "trainable.PatternError")
-    found = [CheckpointError, ValueError]
-    for name in modules:
-        module, error = name.split(".")
-        loaded = sys.modules.get(f"{__package__}.training.{module}")
-        if loaded:
-            found.append(getattr(loaded, error))
-    return tuple(found)
 
 
 def _parser() -> argparse.ArgumentParser:

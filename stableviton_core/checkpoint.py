@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .condition import ConditionHead
 from .config import AutoencoderConfig, ClipConfig, ModelConfig, NetworkConfig
+from .errors import UserError
 from .network import SpatialEncoder, Trunk, ZeroCrossAttention
 
 CONFIG_KEY = "stableviton.config"
@@ -46,7 +47,7 @@ UNUSED = frozenset({
 Weights = dict[str, Tensor]
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A file that is not the checkpoint it should be: what was found, and what to do."""
 
 

@@ -1,6 +1,7 @@
 """Augmentation as in the paper (section 4.1 and its supplement): what is drawn, and its effect."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,12 +53,13 @@ def random_augmentation(rng: np.random.Generator) -> Augmentation:
         flip=bool(rng.uniform() < PROBABILITY),
         person=_random_move(rng),
         garment=_random_move(rng),
-        colours=Colours(*hsv, brightness, contrast),
+        colours=Colours(hsv[0], hsv[1], hsv[2], brightness, contrast),
     )
 
 
 def _random_move(rng: np.random.Generator) -> Move | None:
-    move = Move(*rng.uniform(-SHIFT, SHIFT, 2), rng.uniform(1 - SCALE, 1 + SCALE))
+    x, y = rng.uniform(-SHIFT, SHIFT, 2)
+    move = Move(x, y, rng.uniform(1 - SCALE, 1 + SCALE))
     return move if rng.uniform() < PROBABILITY else None
 
 
@@ -86,12 +88,11 @@ def refilled(agnostic: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _flipped(sample: Sample) -> Sample:
-    return Sample(
-        **{
-            name: None if picture is None else np.ascontiguousarray(picture[:, ::-1])
-            for name, picture in vars(sample).items()
-        }
-    )
+    turned: dict[str, Any] = {
+        name: None if picture is None else np.ascontiguousarray(picture[:, ::-1])
+        for name, picture in vars(sample).items()
+    }
+    return Sample(**turned)
 
 
 def _moved(

@@ -133,7 +133,9 @@ class TrainConfig:
 def parse_config(arguments: Sequence[str]) -> TrainConfig:
     """From `--config FILE.yaml` and flags; later ones win. Ends the process with a message where a
     name or a value is wrong, as command lines do."""
-    parser = ArgumentParser(prog="stableviton_core train", description="Train StableVITON.")
+    parser = ArgumentParser(
+        prog="stableviton_core train", description="Train StableVITON.", allow_abbrev=False
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of the flags below")
     parser.add_class_arguments(TrainConfig)
     namespace = parser.parse_args([_with_underscores(argument) for argument in arguments])

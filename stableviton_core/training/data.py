@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..errors import UserError
 from ..inputs import MULTIPLE
 
 IMAGE_TYPES = (".jpg", ".png", ".jpeg", ".webp")
 CHANGE = 128  # from this value on a mask says: generate
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A data set that cannot be used: what is wrong with which file, and what to do."""
 
 
@@ -139,7 +140,7 @@ def read_mask(path: Path) -> np.ndarray:
 def _read(path: Path, mode: str) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert(mode))
+            return np.array(image.convert(mode))  # a copy, which torch may write to
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing.") from error
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:

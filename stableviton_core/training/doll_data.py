@@ -8,7 +8,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from . import dolls
-from .data import Sample
+from .data import DataError, Sample
 
 UNSEEN = 1_000_000  # added to the seed of test persons, whom no training sees
 
@@ -28,14 +28,14 @@ def make_dolls(
     unseen persons in two.
 
     `train_pairs.txt` has every doll with its own garment. `test_pairs.txt` asks every test person
-    for the other garment; the true answer is the image of that garment's name. ValueError where
+    for the other garment; the true answer is the image of that garment's name. DataError where
     the folder is not empty or the height no multiple of 32, for which width and height are
     multiples of 8.
     """
     if output.exists() and any(output.iterdir()):
-        raise ValueError(f"{output} is not empty. Name a new folder.")
+        raise DataError(f"{output} is not empty. Name a new folder.")
     if height % 32:
-        raise ValueError(f"the height must be a multiple of 32 (the width is 3/4), got {height}")
+        raise DataError(f"the height must be a multiple of 32 (the width is 3/4), got {height}")
     names = _write(output / "train", count, garments, height, seed)
     _write_pairs(output / "train_pairs.txt", [(name, name) for own in names for name in own])
     names = _write(output / "test", test_count, 2, height, seed + UNSEEN)

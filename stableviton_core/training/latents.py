@@ -76,7 +76,7 @@ def encode_samples(
     mask = torch.from_numpy(np.stack([sample.mask for sample in samples]))[:, None]  # N 1 H W
     keep = latent_mask((mask == 0).float(), tuple(person.shape[2:])).to(person)
     garments = np.stack([sample.garment for sample in samples])
-    has_warped = all(sample.warped is not None for sample in samples)
+    worn = [sample.warped for sample in samples if sample.warped is not None]
     return Latents(
         person=person,
         agnostic=encoded("agnostic"),
@@ -84,8 +84,8 @@ def encode_samples(
         garment=encoded("garment"),
         keep=keep,
         **condition_input(model, garments, person.device),
-        warped=torch.from_numpy(np.stack([s.warped for s in samples]) // 255).to(person.device)
-        if has_warped
+        warped=torch.from_numpy(np.stack(worn) // 255).to(person.device)
+        if len(worn) == len(samples)
         else None,
     )
 

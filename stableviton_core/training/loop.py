@@ -1,12 +1,12 @@
 """A training run, from its configuration to its last checkpoint."""
 
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,8 +40,6 @@ from .objective import (
 from .sample import Validation, save_picture
 from .saving import TrainingError
 from .trainable import INPUT_CONVOLUTION, choose_trainable, described
-
-log = logging.getLogger(__name__)
 
 FROZEN_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SHEET = "validation.png"
@@ -207,8 +205,9 @@ def _validation(config: TrainConfig, model: TryOnModel, autoencoder: Autoencoder
 def recompute_activations(model: nn.Module) -> None:
     """Gradient checkpointing of every block: keep its input, run it again in the backward pass."""
     for module in model.modules():
-        if isinstance(module, (ResBlock, SpatialTransformer)):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+        if isinstance(module, ResBlock | SpatialTransformer):
+            block: Any = module
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def _resume(run: Run) -> int:

@@ -44,6 +44,7 @@ class TryOnModel(nn.Module):
         whose context is the learned vector. The others' comes from `embedding`, or from
         garment_image, B x H x W x 3 uint8, where that is trained."""
         if embedding is None:
+            assert garment_image is not None
             embedding = self.embedding(to_signed(garment_image))
         context = self.condition.proj_out(embedding)
         context = torch.where(dropped[:, None, None], self.condition.learnable_vector, context)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..config import NetworkConfig
 from ..diffusion import TIMESTEPS, add_noise, alphas_cumprod
+from ..errors import UserError
 from ..network import ZeroCrossAttention
 from .latents import Latents
 
@@ -80,10 +81,10 @@ def noise_loss(eps: Tensor, drawn: Draw, velocity: bool = False) -> Tensor:
 def record_attention(warp: ZeroCrossAttention, blocks: Sequence[int]) -> dict[int, Tensor]:
     """From now on, the softmax maps of these zero cross-attention blocks, B x person tokens x
     garment tokens, averaged over the heads, come into the returned dictionary at every forward
-    pass. The other blocks go on without maps. ValueError where there is no such block."""
+    pass. The other blocks go on without maps. UserError where there is no such block."""
     count = len(warp.warp_flow_blks)
     if any(block not in range(count) for block in blocks):
-        raise ValueError(f"atv_blocks are of 0..{count - 1} in this network, got {list(blocks)}")
+        raise UserError(f"atv_blocks are of 0..{count - 1} in this network, got {list(blocks)}")
     maps: dict[int, Tensor] = {}
     for block in blocks:
         layer: Any = warp.warp_flow_blks[block]

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
+from ..errors import UserError
+
 Net = Literal["alex", "squeeze", "vgg"]
 FILES: dict[Net, str] = {
     "alex": "alexnet-owt-7be5be79.pth",
@@ -15,7 +17,7 @@ FILES: dict[Net, str] = {
 }
 
 
-class BackboneError(ValueError):
+class BackboneError(UserError):
     """A network that a metric needs is not there, or no network."""
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..checkpoint import CheckpointError, config_to_metadata, join, split
 from ..config import ModelConfig
+from ..errors import UserError
 from ..files import DTYPES, RELEASED_LICENCE, checked_parts, read_weights
 from .autoencoder import build_autoencoder, load_ldm, to_ldm
 from .model import TryOnModel
@@ -30,7 +31,7 @@ LICENCE_KEY = "modelspec.license"
 STEP_KEY = "stableviton.step"
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """A run that cannot go on: at which step, why, and what is kept."""
 
 

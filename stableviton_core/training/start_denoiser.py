@@ -77,7 +77,7 @@ def _gain_pairs(index: int) -> range:
 
 def _open_by_mask(last: ResBlock, index: int) -> None:
     """Undo the first normalisation, and make the pairs k x, k z and k (x - z / 2)."""
-    norm, _, conv = last.in_layers
+    norm, _, conv = cast(Any, last.in_layers)
     first = conv.in_channels // 2 + 6 * index  # the skip connection is the second half
     variance = (2 * ANCHOR**2 + 12 * CLOSED**2 * MASKED + 4) / 6  # of the six channels
     norm.weight[first : first + 6] = variance**0.5
@@ -92,7 +92,7 @@ def _open_by_mask(last: ResBlock, index: int) -> None:
 
 def _apply_gains(last: ResBlock, index: int) -> None:
     """Channel 3 index of the block's answer: gain_1 k x - gain_2 k z - k (x - z / 2)."""
-    norm, _, _, conv = last.out_layers
+    norm, _, _, conv = cast(Any, last.out_layers)
     scale = _gain_scale() ** 0.5
     for group, sign in zip(_gain_pairs(index), (1, -1, -1), strict=True):
         norm.weight[group : group + 2] = scale

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from ..checkpoint import full_key
+from ..errors import UserError
 from .model import TOWER, TryOnModel
 
 MODULES = {
@@ -16,7 +17,7 @@ MODULES = {
 INPUT_CONVOLUTION = "model.diffusion_model.input_blocks.0.*"
 
 
-class PatternError(ValueError):
+class PatternError(UserError):
     """A pattern that chooses nothing."""
 
 

@@ -1,6 +1,7 @@
 """A start for training from Paint-by-Example or Stable Diffusion 1.5 (paper, section 4.1)."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +97,8 @@ def _load_condition(model: TryOnModel, parts: dict[str, Weights]) -> list[str]:
     if head.keys() >= expected.keys():
         model.condition.load_state_dict({key: head[key] for key in expected})
         return []
-    for block in model.condition.mapper.resblocks:
+    blocks: Any = model.condition.mapper.resblocks
+    for block in blocks:
         zero(block.attn.c_proj)
         zero(block.mlp.c_proj)
     return ["condition head (proj_out.*, learnable_vector, cond_stage_model.mapper.*)"]

@@ -6,6 +6,7 @@ import torch
 from helpers.golden import REDUCED, error, fill, golden_network, stored
 from helpers.training import TINY
 from stableviton_core.diffusion import alphas_cumprod
+from stableviton_core.errors import UserError
 from stableviton_core.training.model import TryOnModel
 from stableviton_core.training.objective import (
     Draw,
@@ -90,7 +91,7 @@ def test_recording_changes_nothing_else():
     before = model.network(*arguments)
     record_attention(model.network.warp, [0, 1])
     assert torch.allclose(model.network(*arguments), before, atol=1e-5)
-    with pytest.raises(ValueError, match=r"0\.\.1 in this network, got \[4\]"):
+    with pytest.raises(UserError, match=r"0\.\.1 in this network, got \[4\]"):
         record_attention(model.network.warp, [4])
 
 

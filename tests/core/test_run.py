@@ -168,6 +168,27 @@ def test_accumulated_batches_are_one_batch(inputs, tmp_path):
     assert same_step(inputs, *folders)
 
 
+def test_two_processes_have_the_gradients_of_one(inputs, tmp_path):
+    script = ROOT / "tests" / "helpers" / "gradients.py"
+    gradients = []
+    for processes in (1, 2):
+        output = tmp_path / str(processes)
+        many = ["--multi_gpu", "--main_process_port=0"] if processes > 1 else ["--cpu"]
+        launch = [
+            sys.executable, "-m", "accelerate.commands.launch", *many,
+            f"--num_processes={processes}", "--num_machines=1", "--mixed_precision=no",
+            "--dynamo_backend=no", "--num_cpu_threads_per_process=1",
+            str(script), str(inputs), str(output), str(4 // processes),
+        ]  # fmt: skip
+        environment = os.environ | {"ACCELERATE_USE_CPU": "true"}  # several processes of gloo
+        subprocess.run(launch, check=True, cwd=tmp_path, timeout=200, env=environment)
+        gradients.append(load_file(output / "gradients.safetensors"))
+    one, two = gradients
+    assert one.keys() == two.keys() and len(one) > 20
+    largest = max(value.abs().max() for value in one.values())
+    assert all((one[key] - two[key]).abs().max() <= 1e-5 * largest for key in one)
+
+
 def test_a_sheet_and_scalars_are_written(inputs, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

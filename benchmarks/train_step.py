@@ -1,0 +1,158 @@
+"""A training step: cached latents and fused attention against the released loop's way.
+
+    python benchmarks/train_step.py [--full] [--steps 8] [--batch 2] [--rounds 2]
+
+Both ways train the released set of parameters of the same network, with the same batch, in fp32 on
+a CPU, in fp16 autocast on a CUDA GPU. The released way encodes person, agnostic image, DensePose
+and garment with the VAE and runs CLIP in every step, and computes attention as a softmax in fp32;
+ours takes both from the cache and uses scaled_dot_product_attention. Each measurement is a process
+of its own, the ways taking turns; prints the median samples/s, the peak memory and the ratio.
+Sizes: a network of width 64 with a VAE of width 32 and a CLIP of width 64, batch 2 (default), or
+the released ones, batch 1 (--full; 20 GB of memory); 512 x 384.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from stableviton_core.config import (  # noqa: E402
+    AutoencoderConfig,
+    ClipConfig,
+    ModelConfig,
+    NetworkConfig,
+)
+from stableviton_core.layers import CrossAttention  # noqa: E402
+from stableviton_core.training.autoencoder import build_autoencoder  # noqa: E402
+from stableviton_core.training.config import TrainConfig  # noqa: E402
+from stableviton_core.training.data import Sample  # noqa: E402
+from stableviton_core.training.latents import encode_samples  # noqa: E402
+from stableviton_core.training.model import TryOnModel  # noqa: E402
+from stableviton_core.training.objective import draw, model_inputs, noise_loss  # noqa: E402
+from stableviton_core.training.trainable import choose_trainable  # noqa: E402
+
+REDUCED = ModelConfig(
+    network=NetworkConfig(base_width=64, context_width=96),
+    clip=ClipConfig(width=64, layers=2, heads=2, intermediate=128, patch=32),
+    autoencoder=AutoencoderConfig(base_width=32),
+    mapper_layers=1,
+)
+HEIGHT, WIDTH = 512, 384
+WAYS = ("released", "cached")
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Attention with its map in fp32, as the released code computes it."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # B N C -> B H N D
+    with torch.autocast(q.device.type, enabled=False):
+        weights = (q.float() @ k.float().mT * q.shape[-1] ** -0.5).softmax(dim=-1)
+    return (weights.to(v) @ v).transpose(1, 2).flatten(2)  # B H N D -> B N C
+
+
+def samples(batch: int) -> list[Sample]:
+    rng = np.random.default_rng(0)
+
+    def image() -> np.ndarray:
+        return rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[128:400, 96:288] = 255
+    return [Sample(image(), image(), mask, image(), image()) for _ in range(batch)]
+
+
+def measure(way: str, config: ModelConfig, batch: int, steps: int) -> dict[str, float]:
+    """Seconds of a step (median, after one to warm up) and peak bytes."""
+    torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    half = torch.float16 if device.type == "cuda" else torch.float32
+    model = TryOnModel(config)
+    autoencoder = build_autoencoder(config.autoencoder).eval().requires_grad_(False)
+    choose_trainable(model, TrainConfig.train_patterns)
+    for parameter in (*model.parameters(), *autoencoder.parameters()):
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(half)
+    model.to(device)
+    autoencoder.to(device)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-4)
+    pictures = samples(batch)
+    latents = encode_samples(autoencoder, model, pictures)
+    if way == "released":
+        for module in model.modules():
+            if isinstance(module, CrossAttention):
+                module.attention = softmax_attention
+    else:
+        autoencoder.to("cpu")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    seconds = []
+    for step in range(steps + 1):
+        start = time.perf_counter()
+        if way == "released":
+            latents = encode_samples(autoencoder, model, pictures)
+        drawn = draw(0, step, latents.person.shape, 0.2).to(device)
+        with torch.autocast(device.type, half, enabled=half != torch.float32):
+            loss = noise_loss(model(**model_inputs(latents, drawn)), drawn)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    return {"seconds": statistics.median(seconds[1:]), "bytes": peak}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--way", choices=WAYS, help="measure only this, and print JSON")
+    arguments = parser.parse_args()
+    batch = arguments.batch or (1 if arguments.full else 2)
+    if arguments.way:
+        config = ModelConfig() if arguments.full else REDUCED
+        print(json.dumps(measure(arguments.way, config, batch, arguments.steps)))
+        return
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(arguments.rounds):
+        for way in WAYS:
+            own = [sys.executable, __file__, f"--steps={arguments.steps}", f"--batch={batch}"]
+            full = ["--full"] if arguments.full else []
+            done = subprocess.run(
+                [*own, *full, f"--way={way}"], check=True, capture_output=True, text=True
+            )
+            found[way].append(json.loads(done.stdout.splitlines()[-1]))
+    size = "released size" if arguments.full else "width 64"
+    print(
+        f"{size}, batch {batch}, {WIDTH} x {HEIGHT}, {arguments.rounds} x {arguments.steps} steps"
+    )
+    print("| way | s / step | samples/s | peak GB |\n|---|---|---|---|")
+    speed = {}
+    for way, runs in found.items():
+        seconds = statistics.median(run["seconds"] for run in runs)
+        peak = statistics.median(run["bytes"] for run in runs) / 1e9
+        speed[way] = batch / seconds
+        print(f"| {way} | {seconds:.2f} | {speed[way]:.3f} | {peak:.2f} |")
+    print(f"cached over released: {speed['cached'] / speed['released']:.2f} x samples/s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Fine-tuning the VAE."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from helpers.training import HEIGHT, WIDTH, write_inputs
+from stableviton_core.checkpoint import split
+from stableviton_core.training import finetune_vae as module
+from stableviton_core.training.finetune_vae import VaeConfig, finetune_vae
+from stableviton_core.training.perceptual import BackboneError
+from stableviton_core.training.saving import TrainingError, load_model
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder, count=2)
+    return folder
+
+
+def config(inputs, output, **changes) -> VaeConfig:
+    values = {
+        "data": inputs / "dolls", "init": inputs / "tiny.safetensors", "output": output,
+        "height": HEIGHT, "width": WIDTH, "max_train_steps": 2, "learning_rate": 1e-3,
+    }  # fmt: skip
+    return VaeConfig(**(values | changes))
+
+
+def test_the_decoder_learns_and_the_encoder_stays(inputs, tmp_path):
+    output = tmp_path / "vae.safetensors"
+    finetune_vae(config(inputs, output))
+    before = split(load_file(inputs / "tiny.safetensors"))["autoencoder"]
+    after = load_file(output)
+    assert before.keys() == after.keys()
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert "decoder.conv_out.weight" in moved
+    assert all(key.startswith(("decoder.", "post_quant_conv.")) for key in moved)
+    model, autoencoder, _ = load_model(inputs / "tiny.safetensors", vae=output)
+    assert torch.equal(autoencoder.decoder.conv_out.weight, after["decoder.conv_out.weight"])
+
+
+def test_it_stops_at_no_number_and_writes_nothing(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.F, "l1_loss", lambda a, b: (a - b).mean() * float("nan"))
+    with pytest.raises(TrainingError, match="step 1 is nan. Nothing was written"):
+        finetune_vae(config(inputs, tmp_path / "vae.safetensors"))
+    assert not list(tmp_path.glob("vae*"))
+
+
+def test_the_perceptual_term_needs_its_network(inputs, tmp_path):
+    with pytest.raises(BackboneError, match="--backbone-dir"):
+        finetune_vae(config(inputs, tmp_path / "vae.safetensors", lpips_weight=0.1))

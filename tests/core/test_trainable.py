@@ -1,0 +1,87 @@
+"""What is trained, by checkpoint names; and the configuration that says so."""
+
+import pytest
+
+from helpers.training import TINY
+from stableviton_core.config import ModelConfig
+from stableviton_core.training.config import TrainConfig, parse_config
+from stableviton_core.training.model import TryOnModel
+from stableviton_core.training.trainable import (
+    INPUT_CONVOLUTION,
+    PatternError,
+    checkpoint_name,
+    choose_trainable,
+    described,
+)
+
+RELEASED = TrainConfig.train_patterns
+
+
+def test_every_parameter_has_its_checkpoint_name():
+    model = TryOnModel(TINY)
+    from stableviton_core.checkpoint import join
+
+    expected = set(join(model.parts()))
+    assert {checkpoint_name(name)[1] for name, _ in model.named_parameters()} == expected
+
+
+def test_the_released_trainable_set():
+    import torch
+
+    with torch.device("meta"):
+        model = TryOnModel(ModelConfig())
+    counts = choose_trainable(model, RELEASED)
+    assert counts["trunk"][0] == 0 and counts["clip"][0] == 0
+    assert counts["encoder"][0] == counts["encoder"][1]
+    assert counts["warp"][0] == counts["warp"][1]
+    assert counts["condition"][0] == 1024 * 768 + 768 + 768
+    assert not model.trains_embedding()
+    choose_trainable(model, (*RELEASED, INPUT_CONVOLUTION))
+    entry = model.network.trunk.input_blocks[0][0]
+    assert entry.weight.requires_grad and not model.network.trunk.out[2].weight.requires_grad
+    text = described(counts)
+    assert f"{counts['encoder'][1]:,}" in text and text.startswith("trained parameters")
+
+
+def test_exceptions_win_and_unknown_patterns_are_errors():
+    model = TryOnModel(TINY)
+    choose_trainable(model, ["*"], ["model.diffusion_model.out.*"])
+    assert not any(p.requires_grad for p in model.network.trunk.out.parameters())
+    assert model.trains_embedding()
+    with pytest.raises(PatternError, match="'warp.\\*'"):
+        choose_trainable(model, ["control_model.*", "warp.*"])
+
+
+def test_yaml_and_flags_set_the_same_configuration(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("data: a\ninit: b\noutput: c\nlearning_rate: 3.0e-5\natv_blocks: [1, 2]\n")
+    config = parse_config(["--config", str(file), "--train-input-conv=true", "--output", "d"])
+    assert str(config.output) == "d" and str(config.data) == "a"
+    assert config.learning_rate == 3e-5 and config.atv_blocks == (1, 2)
+    assert config.train_input_conv and config.train_patterns == RELEASED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--learning_rat", "1"], "learning_rat"),
+        (["--phase", "second"], "second"),
+        (["--height", "100"], "height must be a positive multiple of 8, got 100"),
+        (["--unconditional_probability", "2"], "share of 0..1, got 2"),
+        (["--train_batch_size", "0"], "train_batch_size must be at least 1"),
+    ],
+)
+def test_wrong_flags_end_with_a_message(capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        parse_config(["--data", "a", "--init", "b", "--output", "c", *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_help_explains_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        parse_config(["--help"])
+    text = capsys.readouterr().out
+    for name in vars(TrainConfig("a", "b", "c")):
+        assert f"--{name}" in text
+    assert "Flags have the names of" in text or "cosine" in text
+    assert "Pairs a process" in " ".join(text.split())
