@@ -21,7 +21,7 @@ from .start_denoiser import start_from_denoiser
 NETWORK = NetworkConfig(base_width=96, multipliers=(1, 1, 1), blocks=1, heads=4, context_width=128)
 CLIP = ClipConfig(width=128, layers=3, heads=4, intermediate=512, patch=32)
 CONFIGS = Path(__file__).parent / "configs"
-PEOPLE = {128: 500, 192: 400}  # by height; each in GARMENTS_EACH
+PEOPLE = {128: 500, 192: 250}  # by height; each in GARMENTS_EACH
 GARMENTS_EACH = 4
 CHECKPOINT = "stableviton-demo.safetensors"
 

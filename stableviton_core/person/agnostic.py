@@ -1,0 +1,113 @@
+"""Agnostic masks: which pixels of a person are generated anew."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from .labels import ids
+from .pose import ARMS, Pose, PoseError
+
+HEAD = ("sunglasses", "face")
+LOWER = ("pants", "skirt", "left_leg", "right_leg", "left_shoe", "right_shoe")
+ARM_LABELS = ("left_arm", "right_arm")  # in the order of ARMS
+
+
+class Strokes:
+    """Shapes drawn into a mask, as PIL draws them: lines with square ends."""
+
+    def __init__(self, height: int, width: int):
+        self.mask = np.zeros((height, width), np.uint8)
+
+    def ellipse(self, centre: np.ndarray, x: float, y: float) -> None:
+        """x, y: half axes."""
+        axes = (max(1, round(x)), max(1, round(y)))
+        cv2.ellipse(self.mask, _pixel(centre), axes, 0, 0, 360, 255, -1)
+
+    def line(self, start: np.ndarray, end: np.ndarray, width: float) -> None:
+        along = end - start
+        length = float(np.linalg.norm(along))
+        if length == 0:
+            return
+        across = np.array([-along[1], along[0]]) / length * width / 2
+        self.polygon([start + across, end + across, end - across, start - across])
+
+    def polygon(self, corners: Sequence[np.ndarray]) -> None:
+        cv2.fillPoly(self.mask, [np.round(np.stack(corners)).astype(np.int32)], 255)
+
+    def rectangle(self, left: float, top: float, right: float, bottom: float) -> None:
+        self.polygon(
+            [np.array(p) for p in ((left, top), (right, top), (right, bottom), (left, bottom))]
+        )
+
+
+def _pixel(point: np.ndarray) -> tuple[int, int]:
+    return int(round(point[0])), int(round(point[1]))
+
+
+def viton_hd_mask(parse: np.ndarray, pose: Pose) -> np.ndarray:
+    """The agnostic mask of VITON-HD's agnostic-v3.2 (HR-VITON, get_agnostic), H x W bool.
+
+    parse: H x W label map in CIHP ids. The torso, neck and arms are drawn from the pose, then the
+    hands, face and lower body are taken out again. Without hips they are put below the shoulders.
+    PoseError where a shoulder is missing.
+    """
+    right, left, hips, unit = _torso(pose)
+    strokes = Strokes(*parse.shape)
+    for hip in hips:
+        strokes.ellipse(hip, 3 * unit, 6 * unit)
+    strokes.line(right, hips[0], 6 * unit)
+    strokes.line(left, hips[1], 6 * unit)
+    strokes.line(hips[0], hips[1], 12 * unit)
+    strokes.polygon([right, left, hips[1], hips[0]])
+    x, y = pose["neck"] if pose.has("neck") else (right + left) / 2
+    strokes.rectangle(x - 5 * unit, y - 9 * unit, x + 5 * unit, y)
+    strokes.line(right, left, 12 * unit)
+    for shoulder in (right, left):
+        strokes.ellipse(shoulder, 5 * unit, 6 * unit)
+    for arm in ARMS:
+        for start, end in zip(arm, arm[1:], strict=False):
+            if pose.has(start, end):
+                strokes.line(pose[start], pose[end], 10 * unit)
+                strokes.ellipse(pose[end], 5 * unit, 5 * unit)
+    mask = strokes.mask > 0
+    for arm, label in zip(ARMS, ARM_LABELS, strict=True):
+        mask &= ~(np.isin(parse, ids(label)) & ~_sleeve(parse.shape, pose, arm, unit))
+    return mask & ~np.isin(parse, ids(*HEAD, *LOWER))
+
+
+def _torso(pose: Pose) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], float]:
+    """Right and left shoulder, the hips (right, left) at the shoulders' distance, and the unit of
+    the strokes' widths."""
+    if not pose.has("right_shoulder", "left_shoulder"):
+        raise PoseError(
+            "this rule draws from shoulder to shoulder, and the pose lacks one. Take a photo that "
+            "shows both, or the rule 'densepose'."
+        )
+    right, left = pose["right_shoulder"], pose["left_shoulder"]
+    width = float(np.linalg.norm(left - right))
+    if pose.has("right_hip", "left_hip"):
+        hips = (pose["right_hip"], pose["left_hip"])
+        middle, span = (hips[0] + hips[1]) / 2, float(np.linalg.norm(hips[1] - hips[0]))
+        if span > 0:
+            hips = tuple(middle + (hip - middle) / span * width for hip in hips)
+    else:
+        hips = (right + (0, 1.5 * width), left + (0, 1.5 * width))
+    return right, left, (hips[0], hips[1]), int(width / 16) + 1
+
+
+def _sleeve(shape: tuple[int, ...], pose: Pose, arm: Sequence[str], unit: float) -> np.ndarray:
+    """Where an arm is generated anew: all of it but the hand."""
+    shoulder, *joints = arm
+    strokes = Strokes(*shape[:2])
+    strokes.ellipse(pose[shoulder], 5 * unit, 6 * unit)
+    last = pose[shoulder]
+    for start, end in zip(arm, joints, strict=False):
+        if not pose.has(start, end):
+            continue
+        last = pose[end]
+        strokes.line(pose[start], last, 10 * unit)
+        if end != joints[-1]:
+            strokes.ellipse(last, 5 * unit, 5 * unit)
+    strokes.ellipse(last, 4 * unit, 4 * unit)
+    return strokes.mask > 0

@@ -1,0 +1,12 @@
+"""Label maps of clothes and body parts, under one set of names."""
+
+# VITON-HD image-parse-v3 (CIHP-20), the ids that label maps have inside this pack.
+CIHP = (
+    "background", "hat", "hair", "glove", "sunglasses", "upper", "dress", "coat", "socks", "pants",
+    "torso_skin", "scarf", "skirt", "face", "left_arm", "right_arm", "left_leg", "right_leg",
+    "left_shoe", "right_shoe",
+)  # fmt: skip
+
+
+def ids(*names: str) -> list[int]:
+    return [CIHP.index(name) for name in names]

@@ -1,0 +1,36 @@
+"""The small networks that ship with the pack, run by OpenCV."""
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..errors import UserError
+
+MODELS = Path(__file__).parent / "models"
+
+
+class NetworkError(UserError):
+    """A shipped network's file that is missing or damaged."""
+
+
+@cache
+def network(name: str) -> cv2.dnn.Net:
+    """A network of MODELS by its file's name, loaded once."""
+    path = MODELS / f"{name}.onnx"
+    if not path.is_file():
+        raise NetworkError(f"{path} is missing: the pack is incomplete. Install it again.")
+    try:
+        return cv2.dnn.readNetFromONNX(str(path))
+    except cv2.error as error:
+        raise NetworkError(f"{path} is damaged ({error.err}). Install the pack again.") from error
+
+
+def run(name: str, pixels: np.ndarray) -> list[np.ndarray]:
+    """The outputs of a network for one float32 picture H x W x 3, in the network's own order."""
+    net = network(name)
+    net.setInput(
+        np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
+    )  # H W C -> 1 C H W
+    return list(net.forward(net.getUnconnectedOutLayersNames()))

@@ -1,0 +1,126 @@
+"""Body keypoints: OpenPose's COCO-18, and the JSON in which ComfyUI packs pass them on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+
+COCO_18 = (
+    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
+    "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+    "right_eye", "left_eye", "right_ear", "left_ear",
+)  # fmt: skip
+BODY_25_OF = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # by COCO-18 index
+ARMS = (
+    ("left_shoulder", "left_elbow", "left_wrist"),
+    ("right_shoulder", "right_elbow", "right_wrist"),
+)
+BONES = (
+    ("neck", "right_shoulder"), ("right_shoulder", "right_elbow"), ("right_elbow", "right_wrist"),
+    ("neck", "left_shoulder"), ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
+    ("neck", "right_hip"), ("right_hip", "right_knee"), ("right_knee", "right_ankle"),
+    ("neck", "left_hip"), ("left_hip", "left_knee"), ("left_knee", "left_ankle"),
+    ("neck", "nose"), ("nose", "right_eye"), ("right_eye", "right_ear"),
+    ("nose", "left_eye"), ("left_eye", "left_ear"),
+)  # fmt: skip
+
+
+class PoseError(UserError):
+    """Keypoints that cannot be read, or that lack what a rule needs."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """One person. points: 18 x 2 float64, x and y in pixels; missing ones are not a number.
+    "Left" and "right" are the person's."""
+
+    points: np.ndarray
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.points[COCO_18.index(name)]
+
+    def has(self, *names: str) -> bool:
+        return all(bool(np.isfinite(self[name]).all()) for name in names)
+
+    def size(self) -> float:
+        """Diagonal of the box around the points that are there; 0 without any."""
+        present = self.points[np.isfinite(self.points).all(axis=1)]
+        return float(np.linalg.norm(np.ptp(present, axis=0))) if len(present) else 0.0
+
+    def scaled(self, x: float, y: float) -> "Pose":
+        return replace(self, points=self.points * (x, y))
+
+    def within(self, height: int, width: int) -> "Pose":
+        """Without the points outside a picture."""
+        inside = (self.points >= 0).all(axis=1) & (self.points <= (width, height)).all(axis=1)
+        return replace(self, points=np.where(inside[:, None], self.points, np.nan))
+
+
+def pose_from_points(points: Sequence[Sequence[float]]) -> Pose:
+    """From 18 (COCO) or 25 (BODY_25) points; x = y = 0 is missing. PoseError for other counts."""
+    array = np.array(points, np.float64)
+    if array.ndim != 2 or len(array) not in (18, 25) or array.shape[1] != 2:
+        raise PoseError(
+            f"a person has 18 (COCO) or 25 (BODY_25) keypoints of x and y, got an array of "
+            f"{' x '.join(map(str, array.shape))}"
+        )
+    if len(array) == 25:
+        array = array[list(BODY_25_OF)]
+    missing = np.all(array == 0, axis=1, keepdims=True)
+    return Pose(np.where(missing, np.nan, array))
+
+
+def poses_from_json(frame: Mapping[str, Any], height: int, width: int) -> list[Pose]:
+    """The people of one picture's OpenPose JSON (POSE_KEYPOINT), largest first, in pixels of a
+    picture of height x width.
+
+    Takes pixels of the JSON's own canvas and shares of it (0..1), a confidence as third number or
+    none, and people without a body. PoseError where it is another schema.
+    """
+    if not isinstance(frame, Mapping) or not isinstance(frame.get("people"), list):
+        raise PoseError(
+            "keypoints are OpenPose JSON with a list 'people' for each picture, as the pose nodes "
+            f"of comfyui_controlnet_aux give it; got {_kind(frame)}"
+        )
+    canvas = (frame.get("canvas_width") or width, frame.get("canvas_height") or height)
+    poses = [_person(person, canvas) for person in frame["people"]]
+    found = [pose.scaled(width / canvas[0], height / canvas[1]) for pose in poses if pose]
+    return sorted(found, key=Pose.size, reverse=True)
+
+
+def _kind(value: object) -> str:
+    keys = f" with {', '.join(map(str, list(value)[:5]))}" if isinstance(value, Mapping) else ""
+    return type(value).__name__ + keys
+
+
+def _person(person: Any, canvas: tuple[float, float]) -> Pose | None:
+    numbers = person.get("pose_keypoints_2d") if isinstance(person, Mapping) else None
+    if not numbers:
+        return None
+    if len(numbers) not in (36, 50, 54, 75):
+        raise PoseError(
+            "pose_keypoints_2d holds x, y and confidence of 18 or 25 keypoints (54 or 75 numbers), "
+            f"got {len(numbers)}"
+        )
+    triples = len(numbers) in (54, 75)
+    array = np.array(numbers, np.float64).reshape(-1, 3 if triples else 2)
+    missing = array[:, 2] <= 0 if triples else np.zeros(len(array), bool)
+    points = np.where(missing[:, None], 0, array[:, :2])
+    if np.abs(points).max() <= 2:  # shares of the canvas, a little outside of it included
+        points = points * canvas
+    pose = pose_from_points(points.tolist())
+    return pose if np.isfinite(pose.points).any() else None
+
+
+def poses_to_json(poses: Sequence[Pose], height: int, width: int) -> dict[str, Any]:
+    """OpenPose JSON in pixels, confidence 1 for what is there."""
+    people = []
+    for pose in poses:
+        there = np.isfinite(pose.points).all(axis=1)
+        numbers = np.concatenate([pose.points, there[:, None]], axis=1)
+        numbers[~there] = 0
+        people.append({"pose_keypoints_2d": numbers.reshape(-1).tolist()})
+    return {"people": people, "canvas_height": height, "canvas_width": width}
