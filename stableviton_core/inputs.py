@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .diffusion import GREY, keep_mask
+from .errors import UserError
 
 MULTIPLE = 8
 
 
-class InputError(ValueError):
+class InputError(UserError):
     """Pictures that do not fit together: what was expected, what came, what to do."""
 
 

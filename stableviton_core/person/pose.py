@@ -55,8 +55,9 @@ class Pose:
 
     def within(self, height: int, width: int) -> "Pose":
         """Without the points outside a picture."""
-        inside = (self.points >= 0).all(axis=1) & (self.points <= (width, height)).all(axis=1)
-        return replace(self, points=np.where(inside[:, None], self.points, np.nan))
+        there = (self.points >= 0) & (self.points <= (width, height))
+        inside = np.all(there, axis=1, keepdims=True)
+        return replace(self, points=np.where(inside, self.points, np.nan))
 
 
 def pose_from_points(points: Sequence[Sequence[float]]) -> Pose:

@@ -1,0 +1,136 @@
+"""From a photo of any size to the working size, and back into the untouched photo.
+
+Images are B x H x W x 3 in 0..1, masks B x H x W.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..inputs import MULTIPLE, InputError
+
+MARGIN = 0.08  # around the person, of the longer side
+LARGEST = 16384  # a side of a photo or of its frame
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a working picture lies in its photo: rows top..top + height and columns left..left +
+    width of the photo, of which those outside it are padding. photo: untouched."""
+
+    photo: Tensor
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def inside(self) -> tuple[slice, slice]:
+        """Rows and columns of the photo that the frame shows."""
+        rows, columns = self.photo.shape[1:3]
+        return (
+            slice(max(0, self.top), min(rows, self.top + self.height)),
+            slice(max(0, self.left), min(columns, self.left + self.width)),
+        )
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def fit(photo: Tensor, height: int, width: int, person: Box | None = None) -> Frame:
+    """The frame of a working size's aspect: around a person where a box is given, else around the
+    whole photo. It stays within the photo as far as it can. InputError for sizes that cannot be
+    used."""
+    rows, columns = photo.shape[1:3]
+    if height % MULTIPLE or width % MULTIPLE:
+        raise InputError(
+            f"The working size is {width} x {height}; both must be multiples of {MULTIPLE}, such "
+            "as 384 x 512."
+        )
+    left, top, right, bottom = person or (0, 0, columns, rows)
+    margin = MARGIN * max(right - left, bottom - top) if person else 0.0
+    left, top = max(0, left - margin), max(0, top - margin)
+    right, bottom = min(columns, right + margin), min(rows, bottom + margin)
+    tall = max(bottom - top, (right - left) * height / width, 1)
+    frame_height, frame_width = round(tall), max(1, round(tall * width / height))
+    if max(frame_height, frame_width) > LARGEST:
+        raise InputError(
+            f"The photo is {columns} x {rows}. A frame of {width} x {height} around it would be "
+            f"{frame_width} x {frame_height}; crop the photo to the person first."
+        )
+    return Frame(
+        photo=photo,
+        top=_placed((top + bottom) / 2, frame_height, rows),
+        left=_placed((left + right) / 2, frame_width, columns),
+        height=frame_height,
+        width=frame_width,
+    )
+
+
+def _placed(middle: float, length: int, available: int) -> int:
+    """The start of a stretch about a middle, moved to lie within 0..available, or centred where it
+    is longer."""
+    if length >= available:
+        return (available - length) // 2
+    return int(min(max(0, round(middle - length / 2)), available - length))
+
+
+def framed(frame: Frame, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """The working picture B x height x width x 3, and a mask B x height x width, 1 = padding.
+    Padding repeats the photo's border."""
+    rows, columns = frame.inside()
+    shown = frame.photo[:, rows, columns].movedim(-1, 1)  # B H W C -> B C H W
+    before = (columns.start - frame.left, rows.start - frame.top)
+    after = (frame.left + frame.width - columns.stop, frame.top + frame.height - rows.stop)
+    sides = (before[0], after[0], before[1], after[1])
+    picture = _resized(F.pad(shown, sides, mode="replicate"), height, width)
+    empty = F.pad(torch.zeros_like(shown[:, :1]), sides, value=1.0)
+    padding = F.interpolate(empty, size=(height, width), mode="nearest")[:, 0]
+    return picture.clamp(0, 1).movedim(1, -1), padding
+
+
+def unframed(frame: Frame, image: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The photo with the working picture put back at the photo's resolution.
+
+    mask: the region that changed, of the working size; where it is 0 at the photo's resolution the
+    photo stays exactly. Without it all that the frame shows is replaced. InputError where the
+    batch or the mask's size differs.
+    """
+    batch = frame.photo.shape[0]
+    if len(image) != batch or (mask is not None and len(mask) not in (1, batch)):
+        raise InputError(
+            f"The frame holds {batch} photos, the image {len(image)} pictures"
+            + ("." if mask is None else f" and the mask {len(mask)}.")
+            + " They must be the same batch."
+        )
+    if mask is not None and mask.shape[1:] != image.shape[1:3]:
+        raise InputError(
+            f"The mask is {mask.shape[2]} x {mask.shape[1]} and the image {image.shape[2]} x "
+            f"{image.shape[1]}. Give the mask of the working picture."
+        )
+    rows, columns = frame.inside()
+    cut = (
+        slice(rows.start - frame.top, rows.stop - frame.top),
+        slice(columns.start - frame.left, columns.stop - frame.left),
+    )
+    size = (frame.height, frame.width)
+    large = _resized(image.movedim(-1, 1), *size)[:, :, cut[0], cut[1]]
+    large = large.clamp(0, 1).movedim(1, -1)  # B C H W -> B H W C
+    region = frame.photo[:, rows, columns]
+    if mask is not None:
+        alpha = F.interpolate(mask[:, None], size=size, mode="bilinear", align_corners=False)
+        alpha = alpha[:, 0, cut[0], cut[1], None]  # B 1 H W -> B H W 1
+        large = torch.where(alpha > 0, region + alpha * (large - region), region)
+    restored = frame.photo.clone()
+    restored[:, rows, columns] = large
+    return restored
+
+
+def _resized(image: Tensor, height: int, width: int) -> Tensor:
+    """B C H W; antialiased where it gets smaller."""
+    if image.shape[2:] == (height, width):
+        return image
+    return F.interpolate(
+        image, size=(height, width), mode="bicubic", align_corners=False, antialias=True
+    )
