@@ -10,9 +10,8 @@ from .files import DTYPES
 
 
 def main(arguments: Sequence[str]) -> int:
-    if arguments[:1] == ["train"]:  # its flags come from its typed configuration
-        command = _train
-        chosen = argparse.Namespace(rest=arguments[1:])
+    if arguments and arguments[0] in TYPED:  # its flags come from its typed configuration
+        command, chosen = TYPED[arguments[0]], argparse.Namespace(rest=arguments[1:])
     else:
         chosen = _parser().parse_args(arguments)
         command = chosen.run
@@ -20,6 +19,9 @@ def main(arguments: Sequence[str]) -> int:
         return command(chosen) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"error: {error}. This command needs: pip install -e .[train]", file=sys.stderr)
         return 1
 
 
@@ -42,24 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("output", type=Path, help="the .safetensors file to write")
     init.add_argument("--clip", type=Path, help="a CLIP ViT-L/14, where the input has none")
     init.add_argument("--dtype", choices=tuple(DTYPES), default="fp16")
+    init.add_argument("--licence", help="the input's, if not CreativeML OpenRAIL-M")
     init.set_defaults(run=_init)
 
     commands.add_parser("train", help="train or fine-tune; train --help has all flags")
 
-    vae = commands.add_parser("finetune-vae", help="fine-tune the VAE on a data set's pictures")
-    vae.add_argument("--data", type=Path, required=True, help="folder of the VITON-HD layout")
-    vae.add_argument("--init", type=Path, required=True, help="checkpoint, or VAE of SD 1.5's size")
-    vae.add_argument("--output", type=Path, required=True, help="the .safetensors file to write")
-    vae.add_argument("--height", type=int, default=512)
-    vae.add_argument("--width", type=int, default=384)
-    vae.add_argument("--max_train_steps", type=int, default=1000)
-    vae.add_argument("--train_batch_size", type=int, default=1)
-    vae.add_argument("--learning_rate", type=float, default=1e-5)
-    vae.add_argument("--lpips_weight", type=float, default=0.0, help="of the perceptual term")
-    vae.add_argument("--backbone-dir", type=Path, help="folder with the perceptual network")
-    vae.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
-    vae.add_argument("--seed", type=int, default=0)
-    vae.set_defaults(run=_finetune_vae)
+    commands.add_parser("finetune-vae", help="fine-tune the VAE; finetune-vae --help has all flags")
 
     make_dolls = commands.add_parser("make-dolls", help="write paper dolls as a data set")
     make_dolls.add_argument("output", type=Path, help="a new folder")
@@ -106,27 +96,30 @@ def _convert(chosen: argparse.Namespace) -> None:
 
 
 def _init(chosen: argparse.Namespace) -> None:
-    from .training.widen import prepare_start
+    from .training.widen import SOURCE_LICENCE, prepare_start
 
-    fresh = prepare_start(chosen.input, chosen.output, chosen.clip, chosen.dtype)
+    licence = chosen.licence or SOURCE_LICENCE
+    fresh = prepare_start(chosen.input, chosen.output, chosen.clip, chosen.dtype, licence=licence)
     print(f"wrote {chosen.output}. New, to be trained: {'; '.join(fresh)}")
 
 
 def _train(chosen: argparse.Namespace) -> None:
-    from .training.config import parse_config
+    from .training.config import TrainConfig, parse_config
 
-    config = parse_config(chosen.rest)
+    config = parse_config(chosen.rest, TrainConfig, "train")
     from .training.loop import train
 
-    print(f"last checkpoint: {train(config)}")
+    train(config)
 
 
 def _finetune_vae(chosen: argparse.Namespace) -> None:
+    from .training.config import parse_config
     from .training.finetune_vae import VaeConfig, finetune_vae
 
-    values = {k: v for k, v in vars(chosen).items() if k not in ("command", "run")}
-    finetune_vae(VaeConfig(**values))
-    print(f"wrote {chosen.output}")
+    finetune_vae(parse_config(chosen.rest, VaeConfig, "finetune-vae"))
+
+
+TYPED = {"train": _train, "finetune-vae": _finetune_vae}
 
 
 def _make_dolls(chosen: argparse.Namespace) -> None:

@@ -104,9 +104,9 @@ def config_from_metadata(metadata: Mapping[str, str] | None) -> ModelConfig:
     try:
         entries = json.loads(text)
         return ModelConfig(
-            network=NetworkConfig(**_tuples(entries["network"])),
+            network=NetworkConfig(**tuples(entries["network"])),
             clip=ClipConfig(**entries["clip"]),
-            autoencoder=AutoencoderConfig(**_tuples(entries["autoencoder"])),
+            autoencoder=AutoencoderConfig(**tuples(entries["autoencoder"])),
             mapper_layers=entries["mapper_layers"],
             mapper_heads=entries["mapper_heads"],
         )
@@ -117,7 +117,7 @@ def config_from_metadata(metadata: Mapping[str, str] | None) -> ModelConfig:
         ) from error
 
 
-def _tuples(entries: dict) -> dict:
+def tuples(entries: dict) -> dict:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in entries.items()}
 
 

@@ -20,8 +20,8 @@ def alphas_cumprod() -> Tensor:
 
 def add_noise(z: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """sqrt(abar_t) z + sqrt(1 - abar_t) noise; timesteps B of 0..999."""
-    abar = alphas_cumprod()[timesteps.cpu()].to(z)[:, None, None, None]
-    return abar.sqrt() * z + (1 - abar).sqrt() * noise
+    abar = alphas_cumprod()[timesteps.cpu()][:, None, None, None]
+    return abar.sqrt().to(z) * z + (1 - abar).sqrt().to(z) * noise
 
 
 def start_code(z: Tensor, noise: Tensor) -> Tensor:

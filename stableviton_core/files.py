@@ -2,7 +2,6 @@
 
 import codecs
 import hashlib
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -28,9 +27,11 @@ from .checkpoint import (
     split,
 )
 from .config import ModelConfig
+from .writing import replacing
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
+LICENCE_KEY = "modelspec.license"  # in a file's metadata
 RELEASED_LICENCE = "CC BY-NC-SA 4.0"
 
 
@@ -100,18 +101,14 @@ def convert(source: Path, target: Path, dtype: str) -> None:
         for key, value in kept.items()
     }
     described |= {
-        "modelspec.license": metadata.get("modelspec.license", RELEASED_LICENCE),
+        LICENCE_KEY: metadata.get(LICENCE_KEY, RELEASED_LICENCE),
         "stableviton.source": source.name,
         "stableviton.source_sha256": _sha256(source),
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(".partial")
-    try:
+    with replacing(target) as partial:
         save_file(converted, partial, described)
         _verify(partial, converted)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def checked_parts(

@@ -19,7 +19,7 @@ CONTRAST = 0.3
 
 @dataclass(frozen=True)
 class Move:
-    """Shift as a share of width and height, then scale about the middle."""
+    """Scale about the middle, then shift by a share of width and height."""
 
     x: float
     y: float
@@ -102,7 +102,7 @@ def _moved(
         return picture
     height, width = picture.shape[:2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    shift = centre * (1 - move.scale) + move.scale * np.array([move.x * width, move.y * height])
+    shift = centre * (1 - move.scale) + (move.x * width, move.y * height)
     matrix = np.array([[move.scale, 0, shift[0]], [0, move.scale, shift[1]]])
     return cv2.warpAffine(picture, matrix, (width, height), flags=interpolation)
 

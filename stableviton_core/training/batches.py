@@ -16,11 +16,12 @@ from tqdm import tqdm
 from .augment import augmented, random_augmentation
 from .cache import LatentCache, hashed, pair_hash, weights_hash
 from .config import TrainConfig
-from .data import Pair, Sample, load
+from .data import DataError, Pair, Sample, load
 from .latents import Latents, encode_samples
 from .model import TryOnModel
 
 Choice = tuple[int, int]  # a pair's index, and the epoch it is drawn in
+FORMAT = "1"  # to be raised when augmentation or encoding changes
 SHARD = 64  # entries of the cache a file
 TOGETHER = 8  # pictures of a kind encoded at a time
 
@@ -110,8 +111,12 @@ def cache_keys(
     if not model.trains_embedding():
         frozen += [weights_hash(part) for part in (model.clip, model.condition.mapper)]
         frozen += [weights_hash(model.condition.final_ln)]
-    how = (config.height, config.width, config.augmentation, config.mixed_precision)
-    recipe = hashed(*frozen, repr(how), repr(config.seed if config.augmentation else None))
+    how = (
+        model.config.clip, model.config.mapper_heads, autoencoder.config["scaling_factor"],
+        config.height, config.width, config.augmentation, config.mixed_precision,
+        config.seed if config.augmentation else None,
+    )  # fmt: skip
+    recipe = hashed(FORMAT, *frozen, repr(how))
     variants = range(config.cache_variants if config.augmentation else 1)
     return [
         [hashed(recipe, pair_hash(pair), pair.name, str(variant)) for variant in variants]
@@ -123,7 +128,10 @@ def fill_cache(
     cache: LatentCache, keys: Sequence[Sequence[str]], pairs: Sequence[Pair], config: TrainConfig,
     model: TryOnModel, autoencoder: AutoencoderKL, accelerator: Accelerator,
 ) -> None:  # fmt: skip
-    """Encode what the cache does not hold; each process a share of it."""
+    """Encode what the cache does not hold; each process a share of it. DataError where another
+    process' share does not arrive."""
+    accelerator.wait_for_everyone()  # before the first writes, so that all see the same
+    cache.refresh()
     missing = [
         (key, pair, variant)
         for pair, variants in zip(pairs, keys, strict=True)
@@ -144,6 +152,11 @@ def fill_cache(
             cache.add(entries)
     accelerator.wait_for_everyone()
     cache.refresh()
+    if any(key not in cache for key, _, _ in missing):
+        raise DataError(
+            f"{cache.folder} lacks latents that another process encoded. cache_dir, or output, "
+            "must lie on a disk that all processes share."
+        )
 
 
 def loader(dataset: Dataset, batches: Iterable[list[Choice]], workers: int) -> DataLoader:

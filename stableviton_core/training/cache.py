@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..writing import replacing
 from .data import DataError, Pair
 from .latents import Latents
 
@@ -43,17 +44,13 @@ class LatentCache:
     def add(self, entries: Mapping[str, Latents]) -> None:
         """Write entries, each a batch of one, as one shard under another name, then rename."""
         tensors = {
-            f"{key}/{name}": value[0].cpu().contiguous()
+            f"{key}/{name}": value[0].cpu().clone(memory_format=torch.contiguous_format)
             for key, latents in entries.items()
             for name, value in latents.tensors().items()
         }
         path = self.folder / f"{hashed(*sorted(entries))}.safetensors"
-        partial = path.with_suffix(".partial")
-        try:
+        with replacing(path) as partial:
             save_file(tensors, partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
         self.shards |= dict.fromkeys(entries, path)
 
 
@@ -68,8 +65,9 @@ def hashed(*parts: str | bytes) -> str:
 def weights_hash(module: torch.nn.Module) -> str:
     return hashed(
         *(
-            hashlib.sha256(value.detach().float().cpu().numpy().tobytes()).digest()
-            for value in module.state_dict().values()
+            item
+            for name, value in module.state_dict().items()
+            for item in (name, value.detach().float().cpu().numpy().tobytes())
         )
     )
 

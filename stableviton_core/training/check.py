@@ -49,7 +49,11 @@ def check_data(data: Path, splits: Sequence[str] = ("train", "test")) -> tuple[l
     """
     problems, counts = [], []
     for split in splits:
-        pairs = read_pairs(data, split, paired=split == "train")
+        try:
+            pairs = read_pairs(data, split, paired=split == "train")
+        except DataError as error:
+            problems.append(str(error))
+            continue
         for pair in tqdm(pairs, desc=f"checking {split}", mininterval=1):
             problems += problems_of(pair)
         masks = sum(_has_garment_mask(data / split, pair) for pair in pairs)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from jsonargparse import ArgumentParser
 
@@ -122,6 +122,7 @@ class TrainConfig:
         for name in (
             "train_batch_size", "gradient_accumulation_steps", "max_train_steps",
             "checkpointing_steps", "checkpoints_total_limit", "cache_variants",
+            "num_validation_images", "num_inference_steps",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -130,18 +131,19 @@ class TrainConfig:
             raise ValueError(f"unconditional_probability is a share of 0..1, got {share}")
 
 
-def parse_config(arguments: Sequence[str]) -> TrainConfig:
-    """From `--config FILE.yaml` and flags; later ones win. Ends the process with a message where a
-    name or a value is wrong, as command lines do."""
-    parser = ArgumentParser(
-        prog="stableviton_core train", description="Train StableVITON.", allow_abbrev=False
-    )
+Config = TypeVar("Config")
+
+
+def parse_config(arguments: Sequence[str], kind: type[Config], command: str) -> Config:
+    """A configuration from `--config FILE.yaml` and flags; later ones win. Ends the process with a
+    message where a name or a value is wrong, as command lines do."""
+    parser = ArgumentParser(prog=f"stableviton_core {command}", allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of the flags below")
-    parser.add_class_arguments(TrainConfig)
+    parser.add_class_arguments(kind)
     namespace = parser.parse_args([_with_underscores(argument) for argument in arguments])
     values: dict[str, Any] = {k: v for k, v in vars(namespace).items() if k != "config"}
     try:
-        return TrainConfig(**values)
+        return kind(**values)
     except ValueError as error:
         parser.error(str(error))
 

@@ -69,7 +69,7 @@ def read_pairs(data: Path, split: str, paired: bool, pair_file: str | None = Non
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. Expected the VITON-HD layout in {data}.")
     pairs = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
         names = line.split()
@@ -109,7 +109,7 @@ def find(folder: Path, spellings: tuple[str, ...], stem: str, suffix: str) -> Pa
 def load(pair: Pair, height: int, width: int) -> Sample:
     """The pictures of a pair at one size. DataError where one cannot be read."""
     if height % MULTIPLE or width % MULTIPLE:
-        raise ValueError(f"sizes are multiples of {MULTIPLE}, got {width} x {height}")
+        raise DataError(f"sizes are multiples of {MULTIPLE}, got {width} x {height}")
     return Sample(
         image=_sized(read_image(pair.image), height, width),
         agnostic=_sized(read_image(pair.agnostic), height, width),
@@ -120,11 +120,12 @@ def load(pair: Pair, height: int, width: int) -> Sample:
     )
 
 
-def target_image(pair: Pair, height: int, width: int) -> np.ndarray:
-    """The picture of the person to whom a pair's garment belongs: garments are named like them."""
-    folder = pair.image.parent.parent
+def target_image(pair: Pair, height: int, width: int) -> np.ndarray | None:
+    """The picture of the person to whom a pair's garment belongs, for garments are named like
+    them; None where nobody of that name is there."""
     name = Path(pair.garment)
-    return _sized(read_image(find(folder, ("image",), name.stem, name.suffix)), height, width)
+    file = find(pair.image.parent.parent, ("image",), name.stem, name.suffix)
+    return _sized(read_image(file), height, width) if file.is_file() else None
 
 
 def read_image(path: Path) -> np.ndarray:

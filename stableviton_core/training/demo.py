@@ -8,9 +8,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from ..checkpoint import join
 from ..config import ClipConfig, ModelConfig, NetworkConfig
+from ..files import LICENCE_KEY
 from . import demo_autoencoder, saving
-from .autoencoder import build_autoencoder, load_ldm
+from .autoencoder import build_autoencoder, load_ldm, to_ldm
 from .config import TrainConfig, parse_config
 from .doll_data import make_dolls
 from .loop import train
@@ -48,7 +50,9 @@ def train_demo(output: Path) -> None:
 def demo_config(height: int, data: Path, init: Path, output: Path) -> TrainConfig:
     file = CONFIGS / f"demo-{height}.yaml"
     paths = {"config": file, "data": data, "init": init, "output": output}
-    config = parse_config([f"--{name}={path}" for name, path in paths.items()])
+    config = parse_config(
+        [f"--{name}={path}" for name, path in paths.items()], TrainConfig, "train"
+    )
     resumed = "latest" if saving.complete(output) else None
     return replace(config, resume_from_checkpoint=resumed)
 
@@ -68,5 +72,5 @@ def write_start(file: Path, autoencoder_file: Path) -> None:
     start_from_denoiser(model.network.trunk)
     for convolution in model.network.warp.warp_zero_convs:
         zero(convolution)
-    metadata = {saving.LICENCE_KEY: "Apache-2.0"}
-    saving.save_weights(file, model, autoencoder, config, "fp32", metadata)
+    weights = join(model.parts() | {"autoencoder": to_ldm(autoencoder)})
+    saving.save_weights(file, weights, config, "fp32", {LICENCE_KEY: "Apache-2.0"})

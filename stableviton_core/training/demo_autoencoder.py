@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from ..config import AutoencoderConfig
+from ..writing import replacing
 from . import dolls
 from .autoencoder import (
     AutoencoderTraining,
@@ -50,6 +51,5 @@ def train(output: Path, training: AutoencoderTraining = TRAINING, count: int = 1
         train_autoencoder(autoencoder, images, training, report)
     scale = latent_scale(autoencoder, images[:256])
     weights = {key: value.contiguous() for key, value in to_ldm(autoencoder).items()}
-    partial = output / "autoencoder.partial"
-    save_file(weights, partial, {SCALE_KEY: repr(scale)})
-    partial.replace(output / FILE)
+    with replacing(output / FILE) as partial:
+        save_file(weights, partial, {SCALE_KEY: repr(scale)})

@@ -69,7 +69,7 @@ def _write_doll(folder: Path, name: str, doll: dolls.Doll) -> None:
 
 
 def _write_pairs(file: Path, pairs: list[tuple[str, str]]) -> None:
-    file.write_text("".join(f"{person} {garment}\n" for person, garment in pairs))
+    file.write_text("".join(f"{person} {garment}\n" for person, garment in pairs), encoding="utf-8")
 
 
 def sample_of(doll: dolls.Doll) -> Sample:

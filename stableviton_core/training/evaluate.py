@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from cleanfid.fid import frechet_distance, get_files_features, kernel_distance
 from cleanfid.inception_torchscript import InceptionV3W
+from PIL import Image
 from skimage.metrics import structural_similarity
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
 
+from ..writing import replacing
 from .data import IMAGE_TYPES, DataError, read_image
 from .perceptual import Net, backbone, lpips
 
@@ -64,9 +66,8 @@ class Figures:
     figures: list[Figure]
 
     def save(self, file: Path) -> None:
-        partial_file = file.with_suffix(".partial")
-        partial_file.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        partial_file.replace(file)
+        with replacing(file) as partial_file:
+            partial_file.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
 
 def evaluate(
@@ -114,7 +115,10 @@ def _pictures(folder: Path) -> dict[str, Path]:
     """By name without the ending."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.")
-    found = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_TYPES}
+    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_TYPES]
+    found = {path.stem: path for path in files}
+    if len(found) < len(files):
+        raise DataError(f"{folder} has several pictures of one name, such as a.jpg and a.png.")
     if not found:
         raise DataError(f"{folder} has no pictures ({', '.join(IMAGE_TYPES)}).")
     return found
@@ -174,8 +178,8 @@ def _lpips(
     metric: torch.nn.Module, size: int | None, result: np.ndarray, truth: np.ndarray
 ) -> float:
     if size:
-        result, truth = (
-            cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+        result, truth = (  # as torchvision resizes pictures there
+            np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
             for image in (result, truth)
         )
     return metric(unit(result), unit(truth)).item()
@@ -200,4 +204,8 @@ def _distances(own: dict[str, Path], real: dict[str, Path], backbones: Path) -> 
     ]
     statistics = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in features]
     fid = frechet_distance(*statistics[0], *statistics[1])
-    return float(fid), 1000 * float(kernel_distance(*features))
+    before = np.random.get_state()
+    np.random.seed(0)  # clean-fid draws its subsets from the global state
+    kid = kernel_distance(*features)
+    np.random.set_state(before)
+    return float(fid), 1000 * float(kid)

@@ -1,34 +1,52 @@
-"""Fine-tuning the VAE's decoder on a data set's pictures, as the authors do beside the network.
+"""Fine-tuning the VAE on a data set's pictures, as the authors do beside the network."""
 
-The encoder stays, so latents that a network was trained with keep their meaning.
-"""
-
-from dataclasses import dataclass
+import json
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from ..checkpoint import CheckpointError, config_from_metadata, split
+from ..checkpoint import CheckpointError, config_from_metadata, split, tuples
 from ..config import AutoencoderConfig
-from ..files import RELEASED_LICENCE, read_weights
+from ..files import LICENCE_KEY, RELEASED_LICENCE, read_weights
+from ..writing import replacing
 from .autoencoder import build_autoencoder, load_ldm, to_ldm, to_signed
 from .batches import chosen
 from .check import raise_missing
 from .data import load, read_pairs
 from .perceptual import BackboneError, lpips
-from .saving import LICENCE_KEY, TrainingError
+from .saving import TrainingError
+
+AUTOENCODER_KEY = "stableviton.autoencoder"  # its sizes, in the metadata of a file of ours
 
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """data, init, output: folder of pictures, file to start from, file to write. lpips_weight: of
-    the perceptual term (VGG), which is added to L1 in -1..1 and needs backbone_dir."""
+    """Fine-tune the VAE's decoder; the encoder stays, so latents keep their meaning.
+
+    Args:
+        data: Folder of the VITON-HD layout.
+        init: StableVITON checkpoint, or a VAE on its own.
+        output: The .safetensors file to write.
+        height: Pixels, a multiple of 8.
+        width: Pixels, a multiple of 8.
+        max_train_steps: Steps in all; persons and garments take turns.
+        train_batch_size: Pictures a process and step.
+        learning_rate: Of AdamW.
+        lpips_weight: Of the perceptual term (VGG), added to L1 in -1..1. Needs backbone_dir.
+        backbone_dir: Folder with checkpoints/vgg16-397923af.pth (torchvision's).
+        mixed_precision: Of autocast.
+        seed: The order of the pictures follows from it.
+    """
 
     data: Path
     init: Path
@@ -40,14 +58,17 @@ class VaeConfig:
     learning_rate: float = 1e-5
     lpips_weight: float = 0.0
     backbone_dir: Path | None = None
-    mixed_precision: str = "no"
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.output.suffix != ".safetensors":
+            raise ValueError(f"output must end in .safetensors, got {self.output.name}")
 
 
 def finetune_vae(config: VaeConfig) -> None:
     """Writes `output`, LDM names without prefix, which `train --vae`, `convert` and ComfyUI's
-    VAELoader take. DataError, CheckpointError, BackboneError and TrainingError say what is wrong.
-    """
+    VAELoader take. UserErrors say what is wrong with the data, the files and the run."""
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     pairs = read_pairs(config.data, "train", paired=True)
     raise_missing(pairs)
@@ -80,41 +101,48 @@ def finetune_vae(config: VaeConfig) -> None:
         with accelerator.autocast():
             output = autoencoder(target).sample.float()  # of the posterior's mode
         loss = F.l1_loss(output, target)
+        mean = accelerator.gather(loss.detach()[None]).mean().item()
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"The VAE's loss of step {step + 1} is {mean}. Nothing was written. Lower the "
+                f"learning rate ({config.learning_rate})."
+            )
         if perceptual is not None:
             shown = output.clamp(-1, 1)
             loss = loss + config.lpips_weight * perceptual((shown + 1) / 2, (target + 1) / 2)
-        if not torch.isfinite(accelerator.gather(loss.detach()[None])).all():
-            raise TrainingError(
-                f"The VAE's loss of step {step + 1} is {loss.item()}. Nothing was written. Lower "
-                f"the learning rate ({config.learning_rate})."
-            )
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
-        bar.set_postfix(loss=f"{loss.item():.4f}", refresh=False)
+        bar.set_postfix(l1=f"{mean:.4f}", refresh=False)
     if accelerator.is_main_process:
         _save(config.output, accelerator.unwrap_model(autoencoder), metadata)
 
 
 def load_vae(path: Path) -> tuple[AutoencoderKL, dict[str, str]]:
-    """The VAE of a checkpoint, or a VAE file of Stable Diffusion's size, and its metadata."""
+    """The VAE of a checkpoint, or a VAE on its own (of Stable Diffusion's size where the file says
+    nothing else), and the metadata to write with it."""
     weights, metadata = read_weights(path)
     own = split(weights)["autoencoder"]
-    config = config_from_metadata(metadata).autoencoder if own else AutoencoderConfig()
+    if own:
+        config = config_from_metadata(metadata).autoencoder
+    else:
+        config = AutoencoderConfig(**tuples(json.loads(metadata.get(AUTOENCODER_KEY, "{}"))))
     autoencoder = build_autoencoder(config)
     try:
         load_ldm(autoencoder, {k: v.float() for k, v in (own or weights).items()})
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path} holds no VAE of this size ({error}).") from error
-    return autoencoder, {LICENCE_KEY: metadata.get(LICENCE_KEY, RELEASED_LICENCE)}
+    described = {AUTOENCODER_KEY: json.dumps(asdict(config))}
+    if own or LICENCE_KEY in metadata:
+        described[LICENCE_KEY] = metadata.get(LICENCE_KEY, RELEASED_LICENCE)
+    return autoencoder, described
 
 
 def _save(file: Path, autoencoder: AutoencoderKL, metadata: dict[str, str]) -> None:
     weights = {k: v.detach().cpu().contiguous() for k, v in to_ldm(autoencoder).items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
     try:
-        save_file(weights, partial, metadata)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+        with replacing(file) as partial:
+            save_file(weights, partial, metadata)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{file} could not be written: {error}") from error

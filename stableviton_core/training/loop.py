@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,30 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.scheduler import AcceleratedScheduler
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    gather_object,
+)
 from diffusers import AutoencoderKL
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
+from ..files import LICENCE_KEY
 from ..layers import ResBlock, SpatialTransformer
 from . import saving
 from .batches import Cached, Pictures, Share, cache_keys, choices, chosen, fill_cache, loader
 from .cache import LatentCache, hashed
 from .check import raise_missing
 from .config import TrainConfig
-from .data import Pair, read_pairs
+from .data import DataError, Pair, read_pairs
 from .latents import Latents, encode_samples
 from .model import TryOnModel
 from .objective import (
@@ -39,27 +49,46 @@ from .objective import (
 )
 from .sample import Validation, save_picture
 from .saving import TrainingError
-from .trainable import INPUT_CONVOLUTION, choose_trainable, described
+from .trainable import INPUT_CONVOLUTION, checkpoint_name, choose_trainable, described
 
 FROZEN_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+UNSUPPORTED = (  # they shard or wrap the weights in their own ways
+    DistributedType.FSDP,
+    DistributedType.DEEPSPEED,
+    DistributedType.MEGATRON_LM,
+)
 SHEET = "validation.png"
 
 
 def train(config: TrainConfig) -> Path:
     """Run it, and return the last checkpoint's folder.
 
-    DataError, CheckpointError, PatternError and TrainingError say what is wrong with the data, the
-    checkpoint, the chosen parameters and the run.
+    UserErrors say what is wrong with the data, the checkpoint, the settings and the run.
     """
+    try:
+        return _train(config)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"The run cannot write: {error}. {_kept(config.output)}") from error
+
+
+def _train(config: TrainConfig) -> Path:
     accelerator = Accelerator(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         mixed_precision=config.mixed_precision,
         log_with="tensorboard",
         project_dir=config.output,
         step_scheduler_with_optimizer=False,
-        # the spatial encoder's lowest maps serve no zero cross-attention
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            # the spatial encoder's lowest maps serve no zero cross-attention
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=timedelta(hours=12)),  # encoding is one long wait
+        ],
     )
+    if accelerator.distributed_type in UNSUPPORTED:
+        raise TrainingError(
+            f"accelerate is set to {accelerator.distributed_type.value}, which this trainer does "
+            "not support. Choose several processes (DDP) in `accelerate config`."
+        )
     run = _prepared(config, accelerator)
     start = _resume(run) if config.resume_from_checkpoint else 0
     share = Share(
@@ -90,9 +119,13 @@ def train(config: TrainConfig) -> Path:
             _report(run, bar, step, loss, share)
             if _due(step, config.checkpointing_steps, config.max_train_steps):
                 folder = _save(run, step + 1)
-            if run.validation and _due(step, config.validation_steps, config.max_train_steps):
+            if config.validation_steps and _due(
+                step, config.validation_steps, config.max_train_steps
+            ):
                 _validate(run, step + 1)
     accelerator.end_training()
+    if accelerator.is_main_process:
+        tqdm.write(f"last checkpoint: {folder}")
     return folder
 
 
@@ -108,10 +141,9 @@ class Run:
     model: TryOnModel
     network: nn.Module
     autoencoder: AutoencoderKL
-    names: list[str]
-    parameters: list[nn.Parameter]
+    trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LRScheduler
+    schedule: AcceleratedScheduler
     average: EMAModel | None
     validation: Validation | None
     metadata: dict[str, str]
@@ -119,16 +151,31 @@ class Run:
 
 
 def _prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
+    """Everything is checked before the pictures are encoded, which can take hours."""
     if not config.resume_from_checkpoint and saving.complete(config.output):
         raise TrainingError(
             f"{config.output} holds checkpoints of another run. Go on from them with "
             "--resume_from_checkpoint latest, or name another --output."
         )
     pairs = read_pairs(config.data, "train", paired=True)
-    raise_missing(pairs)
+    shown = _validation_pairs(config)
+    raise_missing([*pairs, *shown])
+    if config.phase == "atv":
+        _check_worn_masks(pairs)
     model, autoencoder, licence = saving.load_model(config.init, config.vae)
     extra = (INPUT_CONVOLUTION,) if config.train_input_conv else ()
     counts = choose_trainable(model, config.train_patterns + extra, config.freeze_patterns)
+    maps = record_attention(model.network.warp, config.atv_blocks if config.phase == "atv" else ())
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = list(trained.values())
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        weight_decay=config.adam_weight_decay,
+        eps=config.adam_epsilon,
+    )
+    schedule = _schedule(config, optimizer)
     if accelerator.is_main_process:
         config.output.mkdir(parents=True, exist_ok=True)
         saving.remove_partial(config.output)
@@ -140,47 +187,64 @@ def _prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(FROZEN_TYPES[config.mixed_precision])
     dataset = _dataset(config, accelerator, pairs, model, autoencoder)
-    validation = _validation(config, model, autoencoder) if config.validation_steps else None
+    validation = None
+    if shown and accelerator.is_main_process:
+        validation = Validation(shown, config.height, config.width, model, autoencoder)
     if config.cache_latents:
         autoencoder.to("cpu")
-    maps = record_attention(model.network.warp, config.atv_blocks) if config.phase == "atv" else {}
     if config.gradient_checkpointing:
         recompute_activations(model)
     if config.torch_compile:
         model.network.compile()
-    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    names, parameters = [n for n, _ in trained], [p for _, p in trained]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=config.adam_weight_decay,
-        eps=config.adam_epsilon,
-    )
-    schedule = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps,
-        num_training_steps=config.max_train_steps,
-    )
     average = (
         EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, power=0.8)
         if config.use_ema
         else None
     )
     network, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    # accelerate's state holds no weights: the trained ones lie beside it, the others are in init
+    accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
+    accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
     accelerator.init_trackers("logs")
     metadata = {
-        saving.LICENCE_KEY: licence,
+        LICENCE_KEY: licence,
         "stableviton.training": json.dumps(asdict(config), default=str),
         "stableviton.data": hashed(
             *(f"{path.name} {path.stat().st_size}" for pair in pairs for _, path in pair.files())
         ),
     }
     return Run(
-        config, accelerator, pairs, dataset, model, network, autoencoder, names, parameters,
-        optimizer, schedule, average, validation, metadata, maps,
+        config, accelerator, pairs, dataset, model, network, autoencoder, trained, optimizer,
+        schedule, average, validation, metadata, maps,
     )  # fmt: skip
+
+
+def _schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> LambdaLR:
+    try:
+        return get_scheduler(
+            config.lr_scheduler,
+            optimizer,
+            num_warmup_steps=config.lr_warmup_steps,
+            num_training_steps=config.max_train_steps,
+        )
+    except ValueError as error:
+        raise TrainingError(f"lr_scheduler {config.lr_scheduler!r}: {error}") from error
+
+
+def _check_worn_masks(pairs: list[Pair]) -> None:
+    lacking = [pair.name for pair in pairs if pair.warped is None]
+    if lacking:
+        raise DataError(
+            f"Phase atv needs the worn garment's mask of every training pair, in the folder "
+            f"gt_cloth_warped_mask; {len(lacking)} have none, such as {lacking[0]}."
+        )
+
+
+def _validation_pairs(config: TrainConfig) -> list[Pair]:
+    if not config.validation_steps:
+        return []
+    pairs = read_pairs(config.data, "test", paired=False, pair_file=config.validation_pairs)
+    return pairs[: config.num_validation_images]
 
 
 def _dataset(
@@ -195,13 +259,6 @@ def _dataset(
     return Cached(cache, keys)
 
 
-def _validation(config: TrainConfig, model: TryOnModel, autoencoder: AutoencoderKL) -> Validation:
-    pairs = read_pairs(config.data, "test", paired=False, pair_file=config.validation_pairs)
-    pairs = pairs[: config.num_validation_images]
-    raise_missing(pairs)
-    return Validation(pairs, config.height, config.width, model, autoencoder)
-
-
 def recompute_activations(model: nn.Module) -> None:
     """Gradient checkpointing of every block: keep its input, run it again in the backward pass."""
     for module in model.modules():
@@ -211,10 +268,20 @@ def recompute_activations(model: nn.Module) -> None:
 
 
 def _resume(run: Run) -> int:
+    """Load the last checkpoint; the rates of this configuration hold from here on."""
     folder = saving.resumed_from(run.config.output, run.config.resume_from_checkpoint or "")
-    run.accelerator.load_state(folder / saving.STATE)
+    saving.load_parameters(folder / saving.TRAINED, run.trained)
     if run.average:
-        saving.load_average(folder / saving.AVERAGE, run.average, run.names)
+        saving.load_average(folder / saving.AVERAGE, run.average, run.trained)
+    run.accelerator.load_state(str(folder / saving.STATE))
+    run.accelerator.step = 0  # checkpoints are written between steps, not within one
+    config, schedule = run.config, run.schedule.scheduler
+    schedule.base_lrs = [config.learning_rate]
+    for group in run.optimizer.param_groups:
+        group["initial_lr"] = config.learning_rate
+        group["lr"] = config.learning_rate * schedule.lr_lambdas[0](schedule.last_epoch)
+        group["betas"] = (config.adam_beta1, config.adam_beta2)
+        group["weight_decay"], group["eps"] = config.adam_weight_decay, config.adam_epsilon
     return saving.step_of(folder)
 
 
@@ -238,17 +305,19 @@ def _step(run: Run, batches: Iterator, share: Share, step: int) -> float:
                 loss = batch_loss(run, batch, drawn)
             mean = accelerator.gather(loss.detach()[None]).mean().item()
             if not np.isfinite(mean):
-                _stop_for_loss(run, share, step, index, mean)
+                _stop(run, share, step, index, f"loss of step {step + 1} is {mean}")
             losses.append(mean)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(run.parameters, config.max_grad_norm)
+                norm = accelerator.clip_grad_norm_(list(run.trained.values()), config.max_grad_norm)
+                if accelerator.scaler is None and not torch.isfinite(norm):  # fp16 skips such steps
+                    _stop(run, share, step, index, f"gradient of step {step + 1} is {norm}")
             run.optimizer.step()
             run.optimizer.zero_grad()
     if not accelerator.optimizer_step_was_skipped:
         run.schedule.step()
         if run.average:
-            run.average.step(run.parameters)
+            run.average.step(run.trained.values())
     return float(np.mean(losses))
 
 
@@ -259,11 +328,7 @@ def batch_loss(run: Run, batch: Latents, drawn: Draw) -> Tensor:
     loss = noise_loss(eps, drawn, config.loss_weighting == "velocity")
     if config.phase == "base":
         return loss
-    if batch.warped is None:
-        raise TrainingError(
-            "Phase atv needs the worn garment's mask of every training pair, in the folder "
-            "gt_cloth_warped_mask."
-        )
+    assert batch.warped is not None
     height, width = batch.person.shape[2:]
     for block in config.atv_blocks:
         grid = token_grid(run.model.config.network, block, height, width)
@@ -278,7 +343,7 @@ def _latents(run: Run, loaded: Latents | list) -> Latents:
     return loaded.to(run.accelerator.device)
 
 
-def _stop_for_loss(run: Run, share: Share, step: int, index: int, loss: float) -> None:
+def _stop(run: Run, share: Share, step: int, index: int, what: str) -> None:
     rows = range(share.joint)[share.part(index)]
     names = gather_object(
         [
@@ -287,9 +352,8 @@ def _stop_for_loss(run: Run, share: Share, step: int, index: int, loss: float) -
         ]
     )
     raise TrainingError(
-        f"The loss of step {step + 1} is {loss}. Its batch: {', '.join(names)}. "
-        f"{_kept(run.config.output)} Look at these pictures, or lower the learning rate "
-        f"({run.config.learning_rate})."
+        f"The {what}. Its batch: {', '.join(names)}. {_kept(run.config.output)} Look at these "
+        f"pictures, or go on with a lower learning rate (now {run.config.learning_rate})."
     )
 
 
@@ -320,28 +384,42 @@ def _save(run: Run, step: int) -> Path:
     folder = saving.folder_of(run.config.output, step)
     try:
         partial_folder = saving.begin(run.accelerator, folder)
-        run.accelerator.save_state(str(partial_folder / saving.STATE))
-        with averaged(run):
-            if run.accelerator.is_main_process:
-                saving.save_weights(
-                    partial_folder / saving.WEIGHTS,
-                    run.model,
-                    run.autoencoder,
-                    run.model.config,
-                    run.config.save_dtype,
-                    run.metadata | {saving.STEP_KEY: str(step)},
-                )
-        if run.average and run.accelerator.is_main_process:
-            saving.save_average(partial_folder / saving.AVERAGE, run.average, run.names)
-        saving.finish(run.accelerator, partial_folder, run.config.checkpoints_total_limit)
-    except saving.WRITE_ERRORS as error:
-        saving.remove_partial(run.config.output)
+        failure = _written(run, partial_folder, step)
+        saving.finish(run.accelerator, partial_folder, run.config.checkpoints_total_limit, failure)
+    except OSError as error:
         raise TrainingError(
             f"The checkpoint of step {step} could not be written to {folder}: {error}. "
             f"{_kept(run.config.output)} Make room, then go on with "
             "--resume_from_checkpoint latest."
         ) from error
     return folder
+
+
+def _written(run: Run, folder: Path, step: int) -> str | None:
+    """Write a checkpoint's files; what went wrong, for all processes to hear of it."""
+    try:
+        run.accelerator.save_state(str(folder / saving.STATE))
+        if run.accelerator.is_main_process:
+            saving.save_parameters(folder / saving.TRAINED, run.trained)
+            if run.average:
+                average = dict(zip(run.trained, run.average.shadow_params, strict=True))
+                saving.save_parameters(
+                    folder / saving.AVERAGE, average, run.average.optimization_step
+                )
+            with averaged(run):
+                trained = {checkpoint_name(name): p for name, p in run.trained.items()}
+                saving.save_weights(
+                    folder / saving.WEIGHTS,
+                    saving.with_trained(run.config.init, run.config.vae, trained),
+                    run.model.config,
+                    run.config.save_dtype,
+                    run.metadata | {saving.STEP_KEY: str(step)},
+                )
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch tells a full disk by the last
+        return str(error)
+    return None
 
 
 def _validate(run: Run, step: int) -> None:
@@ -365,9 +443,9 @@ def averaged(run: Run) -> Iterator[None]:
     if run.average is None:
         yield
         return
-    run.average.store(run.parameters)
-    run.average.copy_to(run.parameters)
+    run.average.store(run.trained.values())
+    run.average.copy_to(run.trained.values())
     try:
         yield
     finally:
-        run.average.restore(run.parameters)
+        run.average.restore(run.trained.values())

@@ -96,7 +96,8 @@ def _attend_and_record(
     maps: dict[int, Tensor], block: int, q: Tensor, k: Tensor, v: Tensor, heads: int
 ) -> Tensor:
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # B N C -> B H N D
-    weights = (q.float() @ k.float().mT * q.shape[-1] ** -0.5).softmax(dim=-1)
+    with torch.autocast(q.device.type, enabled=False):
+        weights = (q.float() @ k.float().mT * q.shape[-1] ** -0.5).softmax(dim=-1)
     maps[block] = weights.mean(dim=1)
     return (weights.to(v) @ v).transpose(1, 2).flatten(2)  # B H N D -> B N C
 
@@ -124,7 +125,8 @@ def attention_total_variation(attention: Tensor, grid: tuple[int, int], worn: Te
         torch.arange(rows), torch.arange(columns), indexing="ij"
     )  # of the garment tokens
     places = torch.stack([y, x], dim=-1).reshape(-1, 2).to(attention)
-    field = (attention @ places).unflatten(1, grid)  # B N 2 -> B rows columns 2
+    with torch.autocast(attention.device.type, enabled=False):
+        field = (attention @ places).unflatten(1, grid)  # B N 2 -> B rows columns 2
     mask = F.interpolate(worn[:, None].float(), size=grid, mode="nearest")[:, 0]
     total = field.new_zeros(())
     for axis in (1, 2):

@@ -9,7 +9,9 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
+from ..diffusion import GREY_LEVEL
 from ..plms import plms, plms_timesteps
+from ..writing import replacing
 from .data import Pair, load, target_image
 from .latents import Latents, decode, encode_samples
 from .model import TryOnModel
@@ -47,16 +49,15 @@ def sheet(*columns: np.ndarray) -> np.ndarray:
 
 def save_picture(file: Path, picture: np.ndarray) -> None:
     """PNG, written under another name, then renamed."""
-    partial = file.with_suffix(".partial")
-    Image.fromarray(picture).save(partial, format="PNG")
-    partial.replace(file)
+    with replacing(file) as partial:
+        Image.fromarray(picture).save(partial, format="PNG")
 
 
 class Validation:
     """Pairs that the training does not see, encoded once; `sheet` tries them on.
 
     Columns: garment, person, result, and who wears that garment in the data (the person, in
-    paired data; the truth, for paper dolls).
+    paired data; the truth, for paper dolls), grey where nobody does.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Validation:
         samples = [load(pair, height, width) for pair in pairs]
         self.garments = np.stack([sample.garment for sample in samples])
         self.persons = np.stack([sample.image for sample in samples])
-        self.targets = np.stack([target_image(pair, height, width) for pair in pairs])
+        unknown = np.full_like(self.persons[0], GREY_LEVEL)
+        targets = [target_image(pair, height, width) for pair in pairs]
+        self.targets = np.stack([unknown if target is None else target for target in targets])
         self.batch = encode_samples(autoencoder, model, samples)
 
     def sheet(self, model: TryOnModel, autoencoder: AutoencoderKL, steps: int) -> np.ndarray:

@@ -1,33 +1,37 @@
 """Checkpoints of a run: what the node loads and what a resumption needs, never half-written.
 
-`checkpoint-00000100/` holds `stableviton.safetensors` (released key names, for ComfyUI), `state/`
-(accelerate's: weights, optimizer, schedule) and, with averaging, `average.safetensors`. It is
-written under another name and renamed when it is complete.
+`checkpoint-00000100/` holds `stableviton.safetensors` (released key names, for ComfyUI),
+`trained.safetensors` (the trained parameters, exactly), `state/` (accelerate's: optimizer,
+schedule, gradient scaler) and, with averaging, `average.safetensors`. It is written under another
+name and renamed when it is complete.
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from diffusers import AutoencoderKL
 from diffusers.training_utils import EMAModel
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint import CheckpointError, config_to_metadata, join, split
 from ..config import ModelConfig
 from ..errors import UserError
-from ..files import DTYPES, RELEASED_LICENCE, checked_parts, read_weights
-from .autoencoder import build_autoencoder, load_ldm, to_ldm
+from ..files import DTYPES, LICENCE_KEY, RELEASED_LICENCE, checked_parts, read_weights
+from ..writing import replacing
+from .autoencoder import build_autoencoder, load_ldm
 from .model import TryOnModel
 
 WEIGHTS = "stableviton.safetensors"
+TRAINED = "trained.safetensors"
 AVERAGE = "average.safetensors"
 STATE = "state"
 PREFIX = "checkpoint-"
 PARTIAL = ".partial"
-LICENCE_KEY = "modelspec.license"
 STEP_KEY = "stableviton.step"
 
 
@@ -38,61 +42,88 @@ class TrainingError(UserError):
 def load_model(path: Path, vae: Path | None = None) -> tuple[TryOnModel, AutoencoderKL, str]:
     """Model and autoencoder of a checkpoint in float32, and its licence. CheckpointError where it
     holds something else."""
-    weights, metadata = read_weights(path)
-    try:
-        config, found = checked_parts(weights, metadata)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} cannot be trained: {error}") from error
-    parts = {name: _single(part) for name, part in found.items()}
+    parts, config, licence = read_parts(path, vae)
     model, autoencoder = TryOnModel(config), build_autoencoder(config.autoencoder)
     model.load_parts(parts)
     try:
-        load_ldm(autoencoder, parts["autoencoder"] if vae is None else _read_vae(vae))
+        load_ldm(autoencoder, parts["autoencoder"])
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{vae or path} holds no VAE of this size ({error}).") from error
-    return model, autoencoder.eval(), metadata.get(LICENCE_KEY, RELEASED_LICENCE)
+    return model, autoencoder.eval(), licence
 
 
-def _single(part: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        key: value.float() if value.is_floating_point() else value for key, value in part.items()
-    }
-
-
-def _read_vae(path: Path) -> dict[str, Tensor]:
-    weights, _ = read_weights(path)
-    return _single(split(weights)["autoencoder"] or weights)
+def read_parts(
+    path: Path, vae: Path | None = None
+) -> tuple[dict[str, dict[str, Tensor]], ModelConfig, str]:
+    """A checkpoint's parts as they are stored, with the VAE of another file if one is given; its
+    configuration; and its licence, both files' where they differ."""
+    weights, metadata = read_weights(path)
+    try:
+        config, parts = checked_parts(weights, metadata)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be trained: {error}") from error
+    licence = metadata.get(LICENCE_KEY, RELEASED_LICENCE)
+    if vae is not None:
+        own, described = read_weights(vae)
+        parts["autoencoder"] = split(own)["autoencoder"] or own
+        licence = " AND ".join(dict.fromkeys([licence, described.get(LICENCE_KEY, licence)]))
+    return parts, config, licence
 
 
 def save_weights(
-    file: Path, model: TryOnModel, autoencoder: AutoencoderKL, config: ModelConfig,
-    dtype: str, metadata: dict[str, str],
+    file: Path, weights: Mapping[str, Tensor], config: ModelConfig, dtype: str,
+    metadata: dict[str, str],
 ) -> None:  # fmt: skip
-    """What the node loads. Written under another name, then renamed."""
-    weights = join(model.parts() | {"autoencoder": to_ldm(autoencoder)})
+    """What the node loads."""
     typed = {
         key: value.detach().to("cpu", DTYPES[dtype]).contiguous() for key, value in weights.items()
     }
-    partial = file.with_suffix(PARTIAL)
-    try:
+    with replacing(file) as partial:
         save_file(typed, partial, config_to_metadata(config) | metadata)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def save_average(file: Path, average: EMAModel, names: list[str]) -> None:
-    weights = {n: p.cpu().contiguous() for n, p in zip(names, average.shadow_params, strict=True)}
-    save_file(weights, file, {STEP_KEY: str(average.optimization_step)})
+def with_trained(
+    init: Path, vae: Path | None, trained: Mapping[tuple[str, str], Tensor]
+) -> dict[str, Tensor]:
+    """A checkpoint's weights, in which the trained ones (by part and checkpoint name) are new: the
+    frozen ones come from the file, not from memory, where mixed precision has rounded them."""
+    parts, _, _ = read_parts(init, vae)
+    del parts["unknown"]
+    return join(parts) | {key: value for (_, key), value in trained.items()}
 
 
-def load_average(file: Path, average: EMAModel, names: list[str]) -> None:
-    weights = load_file(file)
-    average.shadow_params = [
-        weights[n].to(p) for n, p in zip(names, average.shadow_params, strict=True)
-    ]
+def save_parameters(file: Path, parameters: Mapping[str, Tensor], step: int = 0) -> None:
+    weights = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
+    save_file(weights, file, {STEP_KEY: str(step)})
+
+
+def load_parameters(file: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """In place. TrainingError where the file holds others."""
+    weights = _read_parameters(file, parameters)
+    for name, parameter in parameters.items():
+        parameter.data.copy_(weights[name])
+
+
+def load_average(file: Path, average: EMAModel, parameters: Mapping[str, nn.Parameter]) -> None:
+    weights = _read_parameters(file, parameters)
+    average.shadow_params = [weights[n].to(p, copy=True) for n, p in parameters.items()]
     with safe_open(file, framework="pt") as opened:
         average.optimization_step = int(opened.metadata()[STEP_KEY])
+
+
+def _read_parameters(file: Path, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise TrainingError(
+            f"{file} is not there. Resume with the use_ema and train_patterns that the run had."
+        )
+    weights = load_file(file)
+    if weights.keys() != parameters.keys():
+        differing = sorted(weights.keys() ^ parameters.keys())
+        raise TrainingError(
+            f"{file} holds other trained parameters than this run, such as {differing[0]}. Resume "
+            "with the train_patterns, freeze_patterns and train_input_conv that it had."
+        )
+    return weights
 
 
 def folder_of(output: Path, step: int) -> Path:
@@ -110,16 +141,25 @@ def complete(output: Path) -> list[Path]:
 
 
 def resumed_from(output: Path, wanted: str) -> Path:
-    """The folder that `--resume_from_checkpoint` means."""
-    if wanted != "latest":
-        folder = Path(wanted)
-        if not (folder / STATE).is_dir():
-            raise TrainingError(f"{folder} is not a checkpoint of this trainer: it has no {STATE}/")
-        return folder
+    """The folder that `--resume_from_checkpoint` means: the last one of the run, for going on from
+    an earlier one would leave two futures in a folder."""
     folders = complete(output)
     if not folders:
         raise TrainingError(f"{output} has no checkpoint to resume from. Leave the option out.")
-    return folders[-1]
+    if wanted == "latest":
+        return folders[-1]
+    folder = next((f for f in folders if f.name == Path(wanted).name), None)
+    if folder is None:
+        raise TrainingError(
+            f"{wanted} is no checkpoint of {output}. It has {', '.join(f.name for f in folders)}."
+        )
+    if folder != folders[-1]:
+        raise TrainingError(
+            f"{folder.name} is not the last checkpoint of {output}; that is {folders[-1].name}. "
+            "Move the later ones away, or give its stableviton.safetensors as --init with another "
+            "--output."
+        )
+    return folder
 
 
 def begin(accelerator: Accelerator, folder: Path) -> Path:
@@ -132,31 +172,34 @@ def begin(accelerator: Accelerator, folder: Path) -> Path:
     return partial
 
 
-def finish(accelerator: Accelerator, partial: Path, limit: int) -> None:
-    """Give a complete checkpoint its name, then remove the oldest beyond the limit."""
+def finish(accelerator: Accelerator, partial: Path, limit: int, failure: str | None) -> None:
+    """Give a complete checkpoint its name, then remove the oldest beyond the limit. failure: what
+    went wrong in this process; OSError in all of them where it did in one."""
+    failures = [reason for reason in gather_object([failure]) if reason]
+    if accelerator.is_main_process:
+        if failures:
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            folder = partial.with_name(partial.name.removesuffix(PARTIAL))
+            if folder.exists():
+                _remove(folder)
+            partial.replace(folder)
+            for old in complete(folder.parent)[:-limit]:
+                _remove(old)
     accelerator.wait_for_everyone()
-    if not accelerator.is_main_process:
-        return
-    folder = partial.with_name(partial.name.removesuffix(PARTIAL))
-    if folder.exists():
-        _remove(folder)
-    partial.replace(folder)
-    for old in complete(folder.parent)[:-limit]:
-        _remove(old)
+    if failures:
+        raise OSError("; ".join(failures))
 
 
 def _remove(folder: Path) -> None:
     """Renamed first, so that a kill on the way leaves no checkpoint that only looks complete."""
-    going = folder.with_name(folder.name + PARTIAL)
+    going = folder.with_name(f"{folder.name}.old{PARTIAL}")
     shutil.rmtree(going, ignore_errors=True)
     folder.replace(going)
-    shutil.rmtree(going)
+    shutil.rmtree(going, ignore_errors=True)
 
 
 def remove_partial(output: Path) -> None:
     """What a killed run left behind."""
     for partial in output.glob(f"{PREFIX}*{PARTIAL}"):
         shutil.rmtree(partial, ignore_errors=True)
-
-
-WRITE_ERRORS = (OSError, SafetensorError, RuntimeError)  # torch reports a full disk by the last

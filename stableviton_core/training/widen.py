@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import CheckpointError, Weights, split
+from ..checkpoint import CheckpointError, Weights, join, split
 from ..config import ModelConfig, NetworkConfig
-from ..files import RELEASED_LICENCE, read_weights
-from .autoencoder import build_autoencoder, load_ldm
+from ..files import LICENCE_KEY, read_weights
+from .autoencoder import build_autoencoder, load_ldm, to_ldm
 from .model import TOWER, TryOnModel
-from .saving import LICENCE_KEY, save_weights
+from .saving import save_weights
 from .start import copy_encoder, zero, zero_init
 
 ENTRY = "input_blocks.0.0.weight"
+SOURCE_LICENCE = "CreativeML OpenRAIL-M"  # of Stable Diffusion 1.5 and Paint-by-Example
 KINDS = {4: "a Stable Diffusion 1.5", 9: "a Paint-by-Example or inpainting"}
 
 
@@ -26,14 +27,15 @@ def widened(entry: Tensor, channels: int) -> Tensor:
 
 def prepare_start(
     source: Path, output: Path, clip: Path | None = None, dtype: str = "fp16",
-    config: ModelConfig | None = None, seed: int = 0,
+    config: ModelConfig | None = None, seed: int = 0, licence: str = SOURCE_LICENCE,
 ) -> list[str]:  # fmt: skip
     """Write a StableVITON checkpoint whose try-on parts have no influence yet: trunk from the
     source with zero weights for the new input channels, spatial encoder copied from it, zero
     convolutions zero. Returns what is new and has to be trained.
 
     clip: a CLIP vision tower's .safetensors, needed where the source has none (Stable Diffusion's
-    is a text tower). config: sizes, if not the released ones. CheckpointError where a file is
+    is a text tower). config: sizes, if not the released ones. licence: the source's, for the
+    metadata, where it names none itself. CheckpointError where a file is
     something else.
     """
     torch.manual_seed(seed)
@@ -52,8 +54,9 @@ def prepare_start(
     copy_encoder(model.network)
     zero_init(model.network)
     output.parent.mkdir(parents=True, exist_ok=True)
-    licence = metadata.get(LICENCE_KEY, RELEASED_LICENCE)
-    save_weights(output, model, autoencoder, model.config, dtype, {LICENCE_KEY: licence})
+    weights = join(model.parts() | {"autoencoder": to_ldm(autoencoder)})
+    kept = {LICENCE_KEY: metadata.get(LICENCE_KEY, licence)}
+    save_weights(output, weights, model.config, dtype, kept)
     return fresh
 
 
@@ -101,4 +104,4 @@ def _load_condition(model: TryOnModel, parts: dict[str, Weights]) -> list[str]:
     for block in blocks:
         zero(block.attn.c_proj)
         zero(block.mlp.c_proj)
-    return ["condition head (proj_out.*, learnable_vector, cond_stage_model.mapper.*)"]
+    return ["condition head (proj_out.*, learnable_vector; cond_stage_model.mapper.* passes on)"]

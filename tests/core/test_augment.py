@@ -76,6 +76,15 @@ def test_a_shift_by_hand(sample):
     assert np.array_equal(moved.mask[16:, 24:], sample.mask[:-16, :-24])
 
 
+def test_a_shift_is_not_scaled(sample):
+    picture = np.zeros_like(sample.image)
+    picture[32:96, 24:72] = 255
+    move = Move(0.25, 0.125, 0.5)  # 24 and 16 pixels
+    moved = augmented(replace(sample, image=picture), Augmentation(person=move))
+    rows, columns = np.nonzero(moved.image[..., 0] > 127)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (64, 95, 60, 83)
+
+
 def test_scaling_is_about_the_middle(sample):
     picture = np.zeros_like(sample.image)
     picture[32:96, 24:72] = 255

@@ -53,7 +53,7 @@ def test_pictures_come_at_the_wanted_size(dolls):
     sample = load(pair, 32, 24)
     assert sample.image.shape == (32, 24, 3) and sample.mask.shape == (32, 24)
     assert set(np.unique(sample.mask)) <= {0, 255}
-    with pytest.raises(ValueError, match="multiples of 8, got 24 x 30"):
+    with pytest.raises(DataError, match="multiples of 8, got 24 x 30"):
         load(pair, 30, 24)
 
 
@@ -91,6 +91,19 @@ def test_everything_wrong_is_in_one_list(dolls):
     assert f"densepose is 30 x 20, the image {WIDTH} x {HEIGHT}" in text
     assert "00001_01_mask.png is empty: there is nothing to generate" in text
     assert "6 pairs, 6 with a garment mask, 0 with a warped" in counts and "4 problems" in counts
+
+
+def test_a_split_that_is_not_there_is_one_problem(dolls):
+    (dolls / "test_pairs.txt").unlink()
+    problems, counts = check_data(dolls)
+    assert len(problems) == 1 and "test_pairs.txt is not there" in problems[0]
+    assert "train: 6 pairs" in counts
+
+
+def test_a_garment_of_nobody_has_no_target(dolls):
+    (dolls / "test" / "image" / "00000_01.png").unlink()
+    pair = read_pairs(dolls, "test", paired=False)[0]
+    assert target_image(pair, HEIGHT, WIDTH) is None
 
 
 def test_a_run_says_what_is_missing(dolls, tmp_path):

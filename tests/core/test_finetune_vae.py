@@ -47,6 +47,15 @@ def test_it_stops_at_no_number_and_writes_nothing(inputs, tmp_path, monkeypatch)
     assert not list(tmp_path.glob("vae*"))
 
 
+def test_the_result_starts_another_fine_tuning(inputs, tmp_path):
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    finetune_vae(config(inputs, first, max_train_steps=1))
+    finetune_vae(config(inputs, second, init=first, max_train_steps=1))
+    assert load_file(second).keys() == load_file(first).keys()
+    with pytest.raises(ValueError, match="must end in .safetensors, got vae.pt"):
+        config(inputs, tmp_path / "vae.pt")
+
+
 def test_the_perceptual_term_needs_its_network(inputs, tmp_path):
     with pytest.raises(BackboneError, match="--backbone-dir"):
         finetune_vae(config(inputs, tmp_path / "vae.safetensors", lpips_weight=0.1))

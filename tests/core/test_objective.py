@@ -5,7 +5,7 @@ import torch
 
 from helpers.golden import REDUCED, error, fill, golden_network, stored
 from helpers.training import TINY
-from stableviton_core.diffusion import alphas_cumprod
+from stableviton_core.diffusion import add_noise, alphas_cumprod
 from stableviton_core.errors import UserError
 from stableviton_core.training.model import TryOnModel
 from stableviton_core.training.objective import (
@@ -102,6 +102,14 @@ def test_the_noise_loss_is_the_mean_squared_error():
     expected = (1 / alphas_cumprod()[drawn.timesteps]).mean().item()
     loss = noise_loss(torch.ones(SHAPE), drawn, velocity=True)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_the_noise_level(dtype):
+    noise = torch.ones(1000, 1, 1, 1, dtype=dtype)
+    noisy = add_noise(torch.zeros_like(noise), noise, torch.arange(1000)).flatten()
+    expected = (1 - alphas_cumprod()).sqrt()
+    assert ((noisy.double() - expected) / expected).abs().max() < 0.005
 
 
 def test_the_draw_follows_from_seed_and_step():

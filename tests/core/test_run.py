@@ -2,23 +2,26 @@
 
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from helpers.training import HEIGHT, WIDTH, tiny_config, write_inputs
 from stableviton_core.checkpoint import config_from_metadata
+from stableviton_core.errors import UserError
 from stableviton_core.training import loop, saving
 from stableviton_core.training.cache import LatentCache
 from stableviton_core.training.loop import train
@@ -115,7 +118,7 @@ def test_a_killed_run_goes_on_bit_for_bit(inputs, straight, tmp_path):
     deadline = time.monotonic() + 120
     while not five.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait()
     assert saving.complete(config.output)[0] == five
     for later in saving.complete(config.output)[1:]:  # it was faster than the kill
@@ -124,8 +127,7 @@ def test_a_killed_run_goes_on_bit_for_bit(inputs, straight, tmp_path):
     assert saving.step_of(folder) == 10
     assert equal_weights(folder / saving.WEIGHTS, straight / saving.WEIGHTS)
     assert equal_weights(folder / saving.AVERAGE, straight / saving.AVERAGE)
-    state = Path(saving.STATE) / "model.safetensors"
-    assert equal_weights(folder / state, straight / state)
+    assert equal_weights(folder / saving.TRAINED, straight / saving.TRAINED)
 
 
 def test_latents_on_the_fly_give_the_same_run(inputs, tmp_path):
@@ -173,6 +175,7 @@ def test_two_processes_have_the_gradients_of_one(inputs, tmp_path):
     gradients = []
     for processes in (1, 2):
         output = tmp_path / str(processes)
+        shutil.rmtree(inputs / "latents", ignore_errors=True)  # each encodes its share
         many = ["--multi_gpu", "--main_process_port=0"] if processes > 1 else ["--cpu"]
         launch = [
             sys.executable, "-m", "accelerate.commands.launch", *many,
@@ -233,10 +236,112 @@ def test_a_loss_that_is_no_number_stops_the_run(inputs, tmp_path, monkeypatch):
     with pytest.raises(TrainingError) as caught:
         train(tiny_config(inputs, tmp_path / "run"))
     message = str(caught.value)
-    assert "step 4 is nan" in message and "checkpoint-00000002" in message
+    assert "loss of step 4 is nan" in message and "checkpoint-00000002" in message
     assert message.count("+0000") == 2, "the two pairs of the batch by name"
     (kept,) = saving.complete(tmp_path / "run")
     assert load_file(kept / saving.WEIGHTS)
+
+
+def test_a_gradient_that_is_no_number_never_reaches_the_weights(inputs, tmp_path, monkeypatch):
+    real = loop.batch_loss
+
+    def broken(run, batch, drawn):
+        parameter = next(iter(run.trained.values()))
+        return real(run, batch, drawn) + 0 * (parameter.sum() - parameter.detach().sum()).sqrt()
+
+    monkeypatch.setattr(loop, "batch_loss", broken)  # sqrt has no derivative at 0
+    with pytest.raises(TrainingError, match="gradient of step 1 is nan"):
+        train(tiny_config(inputs, tmp_path / "run"))
+    assert not saving.complete(tmp_path / "run")
+
+
+def test_a_failed_write_keeps_the_last_checkpoint(inputs, tmp_path, monkeypatch):
+    real, calls = saving.save_file, []
+
+    def full(weights, file, *rest):
+        calls.append(file)
+        if len(calls) > 2:  # of the first checkpoint there are two
+            raise OSError(28, "No space left on device", str(file))
+        real(weights, file, *rest)
+
+    monkeypatch.setattr(saving, "save_file", full)
+    with pytest.raises(TrainingError, match="No space left(.|\n)*checkpoint-00000002") as caught:
+        train(tiny_config(inputs, tmp_path / "run"))
+    assert "step 4 could not be written" in str(caught.value)
+    (kept,) = saving.complete(tmp_path / "run")
+    assert load_file(kept / saving.WEIGHTS)
+    assert not list((tmp_path / "run").glob(f"*{saving.PARTIAL}"))
+
+
+def test_a_checkpoint_is_written_over_an_older_one(inputs, tmp_path):
+    config = tiny_config(inputs, tmp_path / "run", max_train_steps=2)
+    folder = train(config)
+    run = loop._prepared(replace(config, resume_from_checkpoint="latest"), Accelerator())
+    assert loop._save(run, 2) == folder
+    assert load_file(folder / saving.WEIGHTS)
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint*")] == [folder.name]
+
+
+def test_only_the_last_checkpoint_is_resumed(inputs, tmp_path):
+    config = tiny_config(inputs, tmp_path / "run")
+    folder = train(config)
+    earlier = saving.folder_of(config.output, 2)
+    for wanted, message in (
+        (str(earlier), "is not the last checkpoint"),
+        ("checkpoint-7", "It has checkpoint-00000002, checkpoint-00000004"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            train(replace(config, resume_from_checkpoint=wanted))
+    assert train(replace(config, resume_from_checkpoint=folder.name)) == folder
+    other = replace(config, resume_from_checkpoint="latest", train_input_conv=True)
+    with pytest.raises(TrainingError, match="holds other trained parameters"):
+        train(other)
+
+
+def test_a_new_learning_rate_holds_after_a_resumption(inputs, tmp_path):
+    config = tiny_config(inputs, tmp_path / "run")
+    train(config)
+    before = load_file(saving.folder_of(config.output, 4) / saving.TRAINED)
+    folder = train(
+        replace(
+            config, resume_from_checkpoint="latest", max_train_steps=5, learning_rate=0.0,
+            adam_weight_decay=0.0,
+        )
+    )  # fmt: skip
+    after = load_file(folder / saving.TRAINED)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """accelerate keeps a process to one precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_frozen_weights_are_saved_as_they_were(inputs, tmp_path):
+    config = tiny_config(inputs, tmp_path / "run", max_train_steps=1, mixed_precision="bf16")
+    after = load_file(train(config) / saving.WEIGHTS)
+    before = load_file(inputs / "tiny.safetensors")
+    for key in ("model.diffusion_model.out.2.weight", "first_stage_model.decoder.conv_in.weight"):
+        assert torch.equal(before[key], after[key]), f"{key} was rounded"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"phase": "atv", "atv_blocks": (9,)}, r"of 0\.\.1 in this network, got \[9\]"),
+        ({"lr_scheduler": "sinus"}, "'sinus' is not a valid"),
+        ({"validation_steps": 1, "validation_pairs": "none.txt"}, "none.txt is not there"),
+        ({"train_patterns": ("nothing",)}, "no parameter has a name like 'nothing'"),
+    ],
+)
+def test_wrong_settings_are_found_before_encoding(inputs, tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr(loop, "cache_keys", lambda *_: pytest.fail("it encodes first"))
+    with pytest.raises(UserError, match=message):
+        train(tiny_config(inputs, tmp_path / "run", **changes))
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small tmpfs")
@@ -245,7 +350,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(inputs, tmp_path):
     output.mkdir()
     size = (inputs / "tiny.safetensors").stat().st_size
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={6 * size}", "tmpfs", str(output)],
+        ["mount", "-t", "tmpfs", "-o", f"size={3 * size}", "tmpfs", str(output)],
         capture_output=True,
     )
     if mounted.returncode:
@@ -270,7 +375,9 @@ sys.path.insert(0, sys.argv[1]); sys.path.insert(0, sys.argv[1] + "/tests")
 import os, random, signal, time
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from helpers.training import tiny_config
+from stableviton_core.errors import UserError
 from stableviton_core.training import loop, saving
 torch.set_num_threads(1)
 inputs, output = Path(sys.argv[2]), Path(sys.argv[3])
@@ -293,8 +400,9 @@ for kill in range(20):
     os.write(1, f"killed {kill} {step}\\n".encode())
     if latest:
         saving.load_model(latest / saving.WEIGHTS)
-        run.accelerator.load_state(latest / saving.STATE)
-        saving.load_average(latest / saving.AVERAGE, run.average, run.names)
+        saving.load_parameters(latest / saving.TRAINED, run.trained)
+        saving.load_average(latest / saving.AVERAGE, run.average, run.trained)
+        run.accelerator.load_state(str(latest / saving.STATE))
 """
 
 

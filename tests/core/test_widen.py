@@ -47,7 +47,7 @@ def test_paint_by_example_becomes_a_start_without_influence(tmp_path):
     fresh = prepare_start(source, output, dtype="fp32", config=TINY)
     assert len(fresh) == 1 and "zero cross-attention" in fresh[0]
     model, _, licence = load_model(output)
-    assert licence == "CC BY-NC-SA 4.0"
+    assert licence == "CreativeML OpenRAIL-M"
     model.eval()
     x, t = torch.randn(2, 13, 8, 6), torch.tensor([500, 20])
     context = model.condition.learnable_vector.expand(2, -1, -1)
