@@ -1,0 +1,17 @@
+"""Paper dolls: drawn persons who wear drawn garments, a data set that costs nothing and knows
+the truth.
+
+A `Person` and a `Garment` are drawn independently, so the same person can be rendered in the
+garment that is asked for: the true answer of a try-on. The worn garment is the flat garment,
+warped part by part (torso, upper and lower sleeves) along the person's bones; mask, DensePose
+parts and the flat picture come from that same geometry.
+
+Coordinates are in units of the picture's height: x in 0..0.75, y in 0..1, with y down. "Left" is
+the left of the picture.
+"""
+
+from .dressing import Doll, draw
+from .garment import Garment, random_garment
+from .person import Person, random_person
+
+__all__ = ["Doll", "Garment", "Person", "draw", "random_garment", "random_person"]
