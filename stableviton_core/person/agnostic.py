@@ -5,12 +5,29 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from .labels import ids
+from .densepose import HEAD_PARTS, LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
+from .labels import region
 from .pose import ARMS, Pose, PoseError
 
 HEAD = ("sunglasses", "face")
 LOWER = ("pants", "skirt", "left_leg", "right_leg", "left_shoe", "right_shoe")
 ARM_LABELS = ("left_arm", "right_arm")  # in the order of ARMS
+
+# The rule "parse+pose": what a category replaces, and what it keeps besides the head.
+GARMENTS = {
+    "upper": ("upper", "coat", "dress", "scarf"),
+    "lower": ("pants", "skirt", "dress"),
+    "dress": ("upper", "coat", "dress", "scarf", "pants", "skirt"),
+}
+KEPT = {
+    "upper": ("pants", "skirt", "left_leg", "right_leg"),
+    "lower": ("upper", "coat", "scarf", "left_arm", "right_arm", "torso_skin"),
+    "dress": (),
+}
+ALWAYS_KEPT = ("hat", "sunglasses", "face", "left_shoe", "right_shoe", "glove")
+WORKING_HEIGHT = 512  # of the grid in which the widths below are given
+ARM_WIDTH, GARMENT_MARGIN = 60, 8
+SLEEVES = ("long", "short", "as worn")
 
 
 class Strokes:
@@ -72,8 +89,8 @@ def viton_hd_mask(parse: np.ndarray, pose: Pose) -> np.ndarray:
                 strokes.ellipse(pose[end], 5 * unit, 5 * unit)
     mask = strokes.mask > 0
     for arm, label in zip(ARMS, ARM_LABELS, strict=True):
-        mask &= ~(np.isin(parse, ids(label)) & ~_sleeve(parse.shape, pose, arm, unit))
-    return mask & ~np.isin(parse, ids(*HEAD, *LOWER))
+        mask &= ~(region(parse, label) & ~_sleeve(parse.shape, pose, arm, unit))
+    return mask & ~region(parse, *HEAD, *LOWER)
 
 
 def _torso(pose: Pose) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], float]:
@@ -111,3 +128,91 @@ def _sleeve(shape: tuple[int, ...], pose: Pose, arm: Sequence[str], unit: float)
             strokes.ellipse(last, 5 * unit, 5 * unit)
     strokes.ellipse(last, 4 * unit, 4 * unit)
     return strokes.mask > 0
+
+
+def parse_pose_mask(
+    parse: np.ndarray, pose: Pose, category: str = "upper", keep_hands: bool = True,
+    keep_hair: bool = True, sleeves: str = "long",
+) -> np.ndarray:  # fmt: skip
+    """The mask of OOTDiffusion's family, H x W bool: the category's garments with a margin, the
+    bare neck, and strokes along the arms; without the head and the other garments.
+
+    parse: H x W label map in CIHP ids. keep_hands: leave what lies beyond the wrists. sleeves: how
+    far the strokes along the arms reach: long (whole arms), short (upper arms), or "as worn" (none,
+    only the garment).
+    """
+    unit = parse.shape[0] / WORKING_HEIGHT
+    mask = _grown(region(parse, *GARMENTS[category]), GARMENT_MARGIN * unit)
+    if category != "lower":
+        mask |= region(parse, "torso_skin")
+        mask |= _arm_strokes(parse.shape, pose, sleeves, ARM_WIDTH * unit)
+        if sleeves == "long":
+            mask |= region(parse, *ARM_LABELS)
+    else:
+        mask |= region(parse, "left_leg", "right_leg")
+    mask = _without_holes(mask)
+    kept = region(parse, *ALWAYS_KEPT, *KEPT[category])
+    if keep_hair:
+        kept |= region(parse, "hair")
+    if keep_hands:
+        kept |= hands(parse, pose)
+    return mask & ~kept
+
+
+def hands(parse: np.ndarray, pose: Pose) -> np.ndarray:
+    """What of the arms' labels lies beyond the wrists, H x W bool."""
+    found = region(parse, "glove")
+    rows, columns = np.mgrid[: parse.shape[0], : parse.shape[1]]
+    for (_, elbow, wrist), label in zip(ARMS, ARM_LABELS, strict=True):
+        if not pose.has(elbow, wrist):
+            continue
+        along = pose[wrist] - pose[elbow]
+        length = float(np.linalg.norm(along))
+        if length == 0:
+            continue
+        x, y = columns - pose[wrist][0], rows - pose[wrist][1]
+        beyond = (x * along[0] + y * along[1]) / length >= 0
+        near = np.hypot(x, y) <= length
+        found |= region(parse, label) & beyond & near
+    return found
+
+
+def _arm_strokes(shape: tuple[int, ...], pose: Pose, sleeves: str, width: float) -> np.ndarray:
+    strokes = Strokes(*shape[:2])
+    reach = {"long": 2, "short": 1, "as worn": 0}[sleeves]
+    for arm in ARMS:
+        for start, end in list(zip(arm, arm[1:], strict=False))[:reach]:
+            if pose.has(start, end):
+                strokes.line(pose[start], pose[end], width)
+                strokes.ellipse(pose[start], width / 2, width / 2)
+    return strokes.mask > 0
+
+
+def densepose_mask(parts: np.ndarray, category: str = "upper") -> np.ndarray:
+    """A mask of body parts alone, H x W bool, with a margin for cloth that DensePose does not see:
+    torso and arms, or the legs."""
+    arms = [
+        part for side in (UPPER_ARM_PARTS, LOWER_ARM_PARTS) for own in side.values() for part in own
+    ]
+    legs = list(range(7, 15))
+    chosen = {
+        "upper": [*TORSO_PARTS, *arms],
+        "lower": legs,
+        "dress": [*TORSO_PARTS, *arms, *legs],
+    }[category]
+    margin = 2 * GARMENT_MARGIN * parts.shape[0] / WORKING_HEIGHT
+    others = (parts > 0) & ~np.isin(parts, chosen)
+    return _grown(np.isin(parts, chosen), margin) & ~others & ~np.isin(parts, HEAD_PARTS)
+
+
+def _grown(mask: np.ndarray, radius: float) -> np.ndarray:
+    size = 2 * max(1, round(radius)) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return cv2.dilate(mask.astype(np.uint8), disc) > 0
+
+
+def _without_holes(mask: np.ndarray) -> np.ndarray:
+    """Regions that the mask encloses belong to it."""
+    outside = np.pad((~mask).astype(np.uint8), 1, constant_values=1)
+    cv2.floodFill(outside, None, (0, 0), 2)
+    return mask | (outside[1:-1, 1:-1] == 1)

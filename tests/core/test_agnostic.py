@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableviton_core.person.agnostic import viton_hd_mask
-from stableviton_core.person.labels import ids
+from stableviton_core.person.agnostic import densepose_mask, hands, parse_pose_mask, viton_hd_mask
+from stableviton_core.person.densepose import decode_parts
+from stableviton_core.person.labels import region
 from stableviton_core.person.pose import COCO_18, Pose, PoseError, pose_from_points
+from stableviton_core.training import dolls
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "agnostic"
 CASES = ("plain", "arm_up", "crossed", "narrow_missing_wrist")
@@ -40,9 +42,8 @@ def without(pose: Pose, *names: str) -> Pose:
 def test_missing_joints_leave_a_whole_mask(missing):
     parse, pose, expected = case("plain")
     mask = viton_hd_mask(parse, without(pose, *missing))
-    garment = np.isin(parse, ids("upper"))
-    assert mask[garment].mean() >= 0.99
-    assert not mask[np.isin(parse, ids("face"))].any()
+    assert mask[region(parse, "upper")].mean() >= 0.99
+    assert not mask[region(parse, "face")].any()
     assert (mask & expected).sum() / (mask | expected).sum() > 0.9
 
 
@@ -50,3 +51,67 @@ def test_without_a_shoulder_the_rule_says_so():
     parse, pose, _ = case("plain")
     with pytest.raises(PoseError, match="the pose lacks one"):
         viton_hd_mask(parse, without(pose, "left_shoulder"))
+
+
+def people(count: int, height: int = 256):
+    """Dolls with their own pose."""
+    rng = np.random.default_rng(11)
+    for _ in range(count):
+        person, garment = dolls.random_person(rng), dolls.random_garment(rng)
+        yield dolls.draw(person, garment, height), dolls.pose_of(person, height)
+
+
+def test_parse_and_pose_cover_the_garment_and_nothing_that_is_kept():
+    covered, arms = [], []
+    for doll, pose in people(200):
+        pose = pose.within(*doll.parse.shape)
+        mask = parse_pose_mask(doll.parse, pose)
+        kept = hands(doll.parse, pose)
+        bare = region(doll.parse, "left_arm", "right_arm") & ~kept
+        covered.append(mask[region(doll.parse, "upper")].mean())
+        arms.append(mask[bare].mean() if bare.any() else 1.0)
+        assert not mask[region(doll.parse, "face", "hair", "pants")].any()
+        assert not mask[kept].any()
+    assert min(covered) >= 0.99 and min(arms) >= 0.99
+
+
+def test_hands_are_where_the_dolls_have_them():
+    shares = []
+    for doll, pose in people(60):
+        true = np.isin(decode_parts(doll.densepose), (3, 4))
+        found = hands(doll.parse, pose)
+        if true.sum() > 20:
+            shares.append(found[true].mean())
+    assert np.mean(shares) > 0.97
+
+
+def test_missing_joints_and_other_sizes_still_give_a_mask():
+    rng = np.random.default_rng(3)
+    for index, (doll, pose) in enumerate(people(40, height=260)):  # 195 wide, not in eights
+        lost = rng.choice(["left_wrist", "right_elbow", "left_hip", "neck"], 2, replace=False)
+        mask = parse_pose_mask(doll.parse, without(pose, *lost))
+        assert mask.shape == doll.parse.shape
+        assert mask[region(doll.parse, "upper")].mean() >= 0.99, index
+
+
+def test_options_do_what_they_say():
+    doll, pose = next((d, p) for d, p in people(40) if region(d.parse, "left_arm").sum() > 300)
+    long = parse_pose_mask(doll.parse, pose)
+    short = parse_pose_mask(doll.parse, pose, sleeves="short")
+    worn = parse_pose_mask(doll.parse, pose, sleeves="as worn")
+    assert (long & ~short).any() and (short & ~worn).any()
+    assert not (worn & ~short).any() and not (short & ~long).any()
+    all_of_it = parse_pose_mask(doll.parse, pose, keep_hands=False)
+    assert all_of_it[hands(doll.parse, pose)].all()
+    lower = parse_pose_mask(doll.parse, pose, category="lower")
+    assert lower[region(doll.parse, "pants")].all()
+    assert not lower[region(doll.parse, "upper", "face")].any()
+
+
+def test_densepose_alone_covers_the_garment_but_for_its_hem():
+    covered, faces = [], []
+    for doll, _ in people(60):
+        mask = densepose_mask(decode_parts(doll.densepose))
+        covered.append(mask[region(doll.parse, "upper")].mean())
+        faces.append(mask[region(doll.parse, "face")].mean())
+    assert np.mean(covered) > 0.88 and max(faces) == 0, "the hem lies over the legs"

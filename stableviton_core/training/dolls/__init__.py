@@ -12,6 +12,6 @@ the left of the picture.
 
 from .dressing import Doll, draw
 from .garment import Garment, random_garment
-from .person import Person, random_person
+from .person import Person, pose_of, random_person
 
-__all__ = ["Doll", "Garment", "Person", "draw", "random_garment", "random_person"]
+__all__ = ["Doll", "Garment", "Person", "draw", "pose_of", "random_garment", "random_person"]

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from ...diffusion import GREY_LEVEL
+from ...person.labels import CIHP
 from .garment import (
     FLAT_LIMB,
     FLAT_NECK,
@@ -41,6 +42,7 @@ HANDS = (3, 4)
 UPPER_LEGS = (9, 10)
 UPPER_ARMS = (16, 15)
 LOWER_ARMS = (20, 19)
+ARMS = ("right_arm", "left_arm")  # labels, by side of the picture
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Doll:
     """One rendered pair. Images are H x W x 3 uint8 RGB; masks H x W uint8, 0 or 255.
 
     mask: the region to generate (255 = change). worn: the garment's own pixels on the person.
+    parse: labels in CIHP ids.
     """
 
     image: np.ndarray
@@ -57,6 +60,7 @@ class Doll:
     mask: np.ndarray
     densepose: np.ndarray
     worn: np.ndarray
+    parse: np.ndarray
 
 
 def draw(person: Person, garment: Garment, height: int) -> Doll:
@@ -87,6 +91,7 @@ def draw(person: Person, garment: Garment, height: int) -> Doll:
         mask=mask,
         densepose=reduced_labels(canvas.parts),
         worn=reduced_mask(canvas.worn),
+        parse=canvas.parse[::SUPERSAMPLING, ::SUPERSAMPLING],
     )
 
 
@@ -97,21 +102,25 @@ class _Canvas:
         self.scale = scale
         self.parts = blank(scale)
         self.worn = blank(scale)
+        self.parse = blank(scale)
         self.image = np.zeros((*self.parts.shape, 3), np.uint8)
 
     def backdrop(self, colours: tuple[Colour, Colour]) -> None:
         ends = np.array(colours, np.uint8)[:, None]  # 2 x 1 x 3, top and bottom
         self.image = cv2.resize(ends, self.image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
-    def fill(self, draw: Draw, colour: Colour, part: int | None) -> None:
+    def fill(self, draw: Draw, colour: Colour, part: int | None, label: str) -> None:
         """Draw a shape that lies over the garment; part None leaves the DensePose parts alone."""
         draw(self.image, colour)
         draw(self.worn, 0)
+        draw(self.parse, CIHP.index(label))
         if part is not None:
             draw(self.parts, part)
 
-    def limb(self, a: Point, b: Point, radius: float, colour: Colour, part: int | None) -> None:
-        self.fill(capsule(a, b, radius, self.scale), colour, part)
+    def limb(
+        self, a: Point, b: Point, radius: float, colour: Colour, part: int | None, label: str
+    ) -> None:
+        self.fill(capsule(a, b, radius, self.scale), colour, part, label)
 
     def cloth(
         self, texture: np.ndarray, source: np.ndarray, target: np.ndarray, part: np.ndarray,
@@ -126,6 +135,7 @@ class _Canvas:
         rows, columns = np.nonzero(alpha)
         self.image[rows, columns] = warped[rows, columns] * shade[columns, None]
         self.worn[alpha] = 255
+        self.parse[alpha] = CIHP.index("upper")
 
 
 def _draw_body(canvas: _Canvas, person: Person) -> None:
@@ -135,14 +145,15 @@ def _draw_body(canvas: _Canvas, person: Person) -> None:
         foot = np.array([hip[0] + 0.25 * (hip[0] - middle[0]), 1.05])
         top = hip + 0.42 * (middle - hip) + (0, 0.05)
         radius = 0.36 * float(np.linalg.norm(right - left))
-        canvas.limb(top, foot, radius, person.trousers, part)
-    canvas.limb(person.neck - (0, 0.06), person.neck + (0, 0.03), 0.045, person.skin, HEAD)
+        canvas.limb(top, foot, radius, person.trousers, part, "pants")
+    throat = (person.neck - (0, 0.06), person.neck + (0, 0.03))
+    canvas.limb(*throat, 0.045, person.skin, HEAD, "torso_skin")
     torso = np.array([*person.shoulders, right, left])
-    canvas.fill(polygon(torso, canvas.scale), person.skin, TORSO)
+    canvas.fill(polygon(torso, canvas.scale), person.skin, TORSO, "torso_skin")
     for side in (0, 1):
         shoulder, elbow, wrist = person.shoulders[side], person.elbows[side], person.wrists[side]
-        canvas.limb(shoulder, elbow, person.limb, person.skin, UPPER_ARMS[side])
-        canvas.limb(elbow, wrist, 0.85 * person.limb, person.skin, LOWER_ARMS[side])
+        canvas.limb(shoulder, elbow, person.limb, person.skin, UPPER_ARMS[side], ARMS[side])
+        canvas.limb(elbow, wrist, 0.85 * person.limb, person.skin, LOWER_ARMS[side], ARMS[side])
 
 
 def _draw_head(canvas: _Canvas, person: Person) -> None:
@@ -151,24 +162,24 @@ def _draw_head(canvas: _Canvas, person: Person) -> None:
     length = min(person.hair_length, 1.3) * radius
     for side in (-1, 1):
         top = centre + np.array([side * 0.9 * radius, 0])
-        canvas.limb(top, top + (0, length), 0.3 * radius, person.hair, None)
+        canvas.limb(top, top + (0, length), 0.3 * radius, person.hair, None, "hair")
     crown = ellipse(centre - (0, 0.12 * radius), (1.16 * radius, 1.32 * radius), scale)
-    canvas.fill(crown, person.hair, HEAD)
+    canvas.fill(crown, person.hair, HEAD, "hair")
     face = ellipse(centre + (0, 0.12 * radius), (0.86 * radius, 1.12 * radius), scale)
-    canvas.fill(face, person.skin, HEAD)
+    canvas.fill(face, person.skin, HEAD, "face")
     fringe = ellipse(centre - (0, 0.78 * radius), (0.8 * radius, 0.42 * radius), scale)
-    canvas.fill(fringe, person.hair, None)
+    canvas.fill(fringe, person.hair, None, "hair")
     dark = scaled(person.skin, 0.35)
     for side in (-1, 1):
         eye = centre + np.array([side * 0.36 * radius, 0.1 * radius])
-        canvas.fill(ellipse(eye, (0.1 * radius, 0.1 * radius), scale), dark, None)
+        canvas.fill(ellipse(eye, (0.1 * radius, 0.1 * radius), scale), dark, None, "face")
     mouth = ellipse(centre + np.array([0, 0.62 * radius]), (0.3 * radius, 0.08 * radius), scale)
-    canvas.fill(mouth, (176, 74, 74), None)
+    canvas.fill(mouth, (176, 74, 74), None, "face")
 
 
 def _draw_hands(canvas: _Canvas, person: Person) -> None:
-    for hand, part in zip(_hands(person, canvas.scale), HANDS, strict=True):
-        canvas.fill(hand, person.skin, part)
+    for hand, part, arm in zip(_hands(person, canvas.scale), HANDS, ARMS, strict=True):
+        canvas.fill(hand, person.skin, part, arm)
 
 
 def _hands(person: Person, scale: int) -> list[Draw]:

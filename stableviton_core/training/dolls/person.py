@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...person.pose import COCO_18, Pose
 from .shapes import ASPECT, Colour, Point, hsv, rotated
 
 
@@ -62,3 +63,24 @@ def random_person(rng: np.random.Generator) -> Person:
         ),
         light=float(rng.uniform(-1, 1)),
     )
+
+
+def pose_of(person: Person, height: int) -> Pose:
+    """The keypoints that a doll has, in pixels of a picture of that height. It faces the viewer, so
+    the left of the picture is its right."""
+    head = person.neck - (0, 0.115)
+    eye = np.array([0.36, 0.1]) * person.head_radius
+    places = {
+        "nose": head + (0, 0.3 * person.head_radius),
+        "neck": person.neck,
+        "right_eye": head + eye * (-1, 1),
+        "left_eye": head + eye,
+    }
+    for joint in ("shoulder", "elbow", "wrist", "hip"):
+        places |= zip(
+            (f"right_{joint}", f"left_{joint}"), getattr(person, f"{joint}s"), strict=True
+        )
+    points = np.full((len(COCO_18), 2), np.nan)
+    for name, place in places.items():
+        points[COCO_18.index(name)] = place * height
+    return Pose(points)
