@@ -22,9 +22,10 @@ from safetensors.torch import load_file
 from helpers.training import HEIGHT, WIDTH, tiny_config, write_inputs
 from stableviton_core.checkpoint import config_from_metadata
 from stableviton_core.errors import UserError
-from stableviton_core.training import loop, saving
+from stableviton_core.training import loop, run, saving
 from stableviton_core.training.cache import LatentCache
 from stableviton_core.training.loop import train
+from stableviton_core.training.run import prepared
 from stableviton_core.training.saving import TrainingError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -276,7 +277,7 @@ def test_a_failed_write_keeps_the_last_checkpoint(inputs, tmp_path, monkeypatch)
 def test_a_checkpoint_is_written_over_an_older_one(inputs, tmp_path):
     config = tiny_config(inputs, tmp_path / "run", max_train_steps=2)
     folder = train(config)
-    run = loop._prepared(replace(config, resume_from_checkpoint="latest"), Accelerator())
+    run = prepared(replace(config, resume_from_checkpoint="latest"), Accelerator())
     assert loop._save(run, 2) == folder
     assert load_file(folder / saving.WEIGHTS)
     assert [path.name for path in (tmp_path / "run").glob("checkpoint*")] == [folder.name]
@@ -339,7 +340,7 @@ def test_frozen_weights_are_saved_as_they_were(inputs, tmp_path):
     ],
 )
 def test_wrong_settings_are_found_before_encoding(inputs, tmp_path, monkeypatch, changes, message):
-    monkeypatch.setattr(loop, "cache_keys", lambda *_: pytest.fail("it encodes first"))
+    monkeypatch.setattr(run, "cache_keys", lambda *_: pytest.fail("it encodes first"))
     with pytest.raises(UserError, match=message):
         train(tiny_config(inputs, tmp_path / "run", **changes))
 
@@ -379,10 +380,11 @@ from accelerate.state import AcceleratorState
 from helpers.training import tiny_config
 from stableviton_core.errors import UserError
 from stableviton_core.training import loop, saving
+from stableviton_core.training.run import prepared
 torch.set_num_threads(1)
 inputs, output = Path(sys.argv[2]), Path(sys.argv[3])
 config = tiny_config(inputs, output, use_ema=True, checkpoints_total_limit=2)
-run = loop._prepared(config, Accelerator(step_scheduler_with_optimizer=False))
+run = prepared(config, Accelerator(step_scheduler_with_optimizer=False))
 random.seed(0)
 step = 0
 for kill in range(20):
