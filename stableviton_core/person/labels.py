@@ -2,12 +2,37 @@
 
 import numpy as np
 
+from ..errors import UserError
+
 # VITON-HD image-parse-v3 (CIHP-20), the ids that label maps have inside this pack.
 CIHP = (
     "background", "hat", "hair", "glove", "sunglasses", "upper", "dress", "coat", "socks", "pants",
     "torso_skin", "scarf", "skirt", "face", "left_arm", "right_arm", "left_leg", "right_leg",
     "left_shoe", "right_shoe",
 )  # fmt: skip
+
+# LIP-20 has the same ids but for one: its tenth label is a jumpsuit.
+LIP = tuple("dress" if name == "torso_skin" else name for name in CIHP)
+
+# ATR-18, with a belt as part of the trousers and a bag as background.
+ATR = (
+    "background", "hat", "hair", "sunglasses", "upper", "skirt", "pants", "dress", "pants",
+    "left_shoe", "right_shoe", "face", "left_leg", "right_leg", "left_arm", "right_arm",
+    "background", "scarf",
+)  # fmt: skip
+
+# The colours of VITON-HD's image-parse-v3 and of LIP, by id.
+CIHP_COLOURS = (
+    (0, 0, 0), (128, 0, 0), (255, 0, 0), (0, 85, 0), (170, 0, 51), (255, 85, 0), (0, 0, 85),
+    (0, 119, 221), (85, 85, 0), (0, 85, 85), (85, 51, 0), (52, 86, 128), (0, 128, 0), (0, 0, 255),
+    (51, 170, 221), (0, 255, 255), (85, 255, 170), (170, 255, 85), (255, 255, 0), (255, 170, 0),
+)  # fmt: skip
+SCHEMES = {"viton-hd": CIHP, "lip": LIP, "atr": ATR}
+TOLERANCE = 6.0  # mean distance (levels of 255) of a picture's colours from the palette's
+
+
+class LabelError(UserError):
+    """A label map of other colours or ids."""
 
 
 def ids(*names: str) -> list[int]:
@@ -17,3 +42,46 @@ def ids(*names: str) -> list[int]:
 def region(parse: np.ndarray, *names: str) -> np.ndarray:
     """Where a label map H x W has one of the names, H x W bool."""
     return np.isin(parse, ids(*names))
+
+
+def colours_of(scheme: str) -> np.ndarray:
+    """Colours by id, N x 3 uint8 RGB: VITON-HD's, also for LIP; Pascal VOC's for ATR, as SCHP and
+    its users draw it."""
+    if scheme == "atr":
+        return np.array([_voc_colour(index) for index in range(len(ATR))], np.uint8)
+    return np.array(CIHP_COLOURS, np.uint8)
+
+
+def _voc_colour(index: int) -> tuple[int, int, int]:
+    """Pascal VOC's colour map: the bits of the index, dealt to the channels from the top."""
+    colour = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            colour[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    return colour[0], colour[1], colour[2]
+
+
+def decode_labels(image: np.ndarray, scheme: str) -> np.ndarray:
+    """A label picture H x W x 3 uint8 RGB in a scheme's colours, or in grey levels that are its
+    ids -> label map H x W uint8 in CIHP ids. LabelError where it is neither."""
+    names = SCHEMES[scheme]
+    table = np.array(ids(*names), np.uint8)
+    grey = (image == image[..., :1]).all()
+    if grey and image.max() < len(names):
+        return table[image[..., 0]]
+    palette = colours_of(scheme).astype(int)
+    colours, inverse = np.unique(image.reshape(-1, 3), axis=0, return_inverse=True)
+    distances = np.abs(colours[:, None].astype(int) - palette[None]).mean(axis=-1)
+    inverse = inverse.reshape(-1)
+    mean = float(distances.min(axis=1)[inverse].mean())
+    if mean > TOLERANCE:
+        raise LabelError(
+            f"this is no label map in {scheme}'s colours: they are on average {mean:.0f} of 255 "
+            f"levels away. Expected one of {', '.join(SCHEMES)}, without blending."
+        )
+    return table[distances.argmin(axis=1)][inverse].reshape(image.shape[:2])
+
+
+def colour_labels(parse: np.ndarray) -> np.ndarray:
+    """Label map in CIHP ids -> picture H x W x 3 uint8 RGB in VITON-HD's colours."""
+    return colours_of("viton-hd")[parse]

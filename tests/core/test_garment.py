@@ -1,0 +1,82 @@
+"""Garments laid flat, and label maps of other tools."""
+
+import numpy as np
+import pytest
+
+from stableviton_core.person.garment import GarmentError, flat_garment, garment_mask
+from stableviton_core.person.labels import (
+    ATR,
+    CIHP,
+    LIP,
+    LabelError,
+    colour_labels,
+    colours_of,
+    decode_labels,
+    ids,
+)
+from stableviton_core.training import dolls
+
+
+def test_a_garment_is_centred_on_white_and_not_stretched():
+    photo = np.full((300, 500, 3), 90, np.uint8)
+    mask = np.zeros((300, 500), np.float32)
+    mask[40:140, 300:350] = 1
+    photo[40:140, 300:350] = (200, 30, 60)
+    flat, own = flat_garment(photo, mask, 512, 384)
+    assert flat.shape == (512, 384, 3) and own.shape == (512, 384)
+    rows, columns = np.nonzero(own > 0.5)
+    height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+    assert height == pytest.approx(0.88 * 512, abs=3) and height / width == pytest.approx(
+        2, abs=0.05
+    )
+    assert abs(rows.mean() - 255.5) < 1 and abs(columns.mean() - 191.5) < 1
+    assert (flat[5, 5] == 255).all() and np.abs(
+        flat[256, 192].astype(int) - (200, 30, 60)
+    ).max() < 2
+    small, _ = flat_garment(photo, mask, 64, 48)
+    assert np.abs(small[32, 24].astype(int) - (200, 30, 60)).max() < 3
+
+
+def test_the_shipped_network_finds_the_garment():
+    rng = np.random.default_rng(0)
+    doll = dolls.draw(dolls.random_person(rng), dolls.random_garment(rng), 256)
+    found, true = garment_mask(doll.garment) > 0.5, doll.garment_mask > 0
+    assert (found & true).sum() / (found | true).sum() > 0.9
+
+
+def test_nothing_to_lay_flat_is_an_error():
+    plain = np.full((60, 40, 3), 128, np.uint8)
+    with pytest.raises(GarmentError, match="no garment stands out"):
+        garment_mask(plain)
+    with pytest.raises(GarmentError, match="mask is empty"):
+        flat_garment(plain, np.zeros((60, 40), np.float32), 512, 384)
+
+
+def labels(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, count, (30, 20)).astype(np.uint8)
+
+
+def test_viton_hds_labels_round_trip():
+    parse = labels(len(CIHP))
+    assert np.array_equal(decode_labels(colour_labels(parse), "viton-hd"), parse)
+    grey = np.repeat(parse[..., None], 3, axis=2)
+    assert np.array_equal(decode_labels(grey, "viton-hd"), parse), "pictures whose levels are ids"
+
+
+@pytest.mark.parametrize(("scheme", "names"), [("lip", LIP), ("atr", ATR)])
+def test_other_schemes_come_under_the_same_names(scheme, names):
+    parse = labels(len(names))
+    decoded = decode_labels(colours_of(scheme)[parse], scheme)
+    assert np.array_equal(decoded, np.array(ids(*names))[parse])
+
+
+def test_the_atr_palette_is_pascals():
+    assert colours_of("atr")[:5].tolist() == [
+        [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]
+    ]  # fmt: skip
+
+
+def test_a_photo_is_no_label_map():
+    photo = np.random.default_rng(0).integers(0, 256, (30, 20, 3)).astype(np.uint8)
+    with pytest.raises(LabelError, match="no label map in viton-hd's colours"):
+        decode_labels(photo, "viton-hd")
