@@ -1,0 +1,54 @@
+"""The recipe of the demo checkpoint, with a step of each training."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stableviton_core.checkpoint import config_from_metadata, split
+from stableviton_core.files import read_weights
+from stableviton_core.training import demo, demo_autoencoder
+from stableviton_core.training.saving import load_model
+
+SHIPPED = Path(__file__).resolve().parents[2] / "demo" / demo.CHECKPOINT
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """With the shipped checkpoint's autoencoder, whose training takes half an hour."""
+    weights, metadata = read_weights(SHIPPED)
+    scale = config_from_metadata(metadata).autoencoder.latent_scale
+    own = {key: value.float() for key, value in split(weights)["autoencoder"].items()}
+    file = tmp_path / demo_autoencoder.FILE
+    save_file(own, file, {demo_autoencoder.SCALE_KEY: repr(scale)})
+    return tmp_path
+
+
+def test_the_recipe_runs_and_goes_on(folder, monkeypatch):
+    real = demo.demo_config
+
+    def short(*arguments):
+        return replace(real(*arguments), max_train_steps=1, train_batch_size=1, validation_steps=0)
+
+    monkeypatch.setattr(demo, "demo_config", short)
+    monkeypatch.setattr(demo, "PEOPLE", {128: 1, 192: 1})
+    monkeypatch.setattr(demo, "GARMENTS_EACH", 1)
+    demo.train_demo(folder)
+    file = folder / demo.CHECKPOINT
+    model, autoencoder, licence = load_model(file)
+    shipped, original, _ = load_model(SHIPPED)
+    assert model.config == shipped.config and licence == "Apache-2.0"
+    assert torch.equal(
+        autoencoder.decoder.conv_in.weight, load_model(SHIPPED)[1].decoder.conv_in.weight
+    )
+    assert file.stat().st_size <= 40e6
+    start, _, _ = load_model(folder / "start.safetensors")
+    frozen, trained = "trunk.time_embed.0.weight", "trunk.output_blocks.5.0.out_layers.3.weight"
+    before, after = (m.network.state_dict() for m in (start, model))
+    assert torch.equal(before[frozen].half(), after[frozen].half())
+    assert not torch.equal(before[trained].half(), after[trained].half())
+    first = file.read_bytes()
+    demo.train_demo(folder)
+    assert file.read_bytes() == first, "what is finished is used"
