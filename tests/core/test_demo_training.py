@@ -1,4 +1,4 @@
-"""The recipe of the demo checkpoint, with a step of each training."""
+"""The recipe of the demo checkpoint, with two steps of each training."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_the_recipe_runs_and_goes_on(folder, monkeypatch):
     real = demo.demo_config
 
     def short(*arguments):
-        return replace(real(*arguments), max_train_steps=1, train_batch_size=1, validation_steps=0)
+        return replace(real(*arguments), max_train_steps=2, train_batch_size=1, validation_steps=0)
 
     monkeypatch.setattr(demo, "demo_config", short)
     monkeypatch.setattr(demo, "PEOPLE", {128: 1, 192: 1})
