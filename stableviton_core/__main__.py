@@ -60,6 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     make_dolls.add_argument("--seed", type=int, default=0)
     make_dolls.set_defaults(run=_make_dolls)
 
+    prepare = commands.add_parser(
+        "prepare", help="make a data set of photos: masks and DensePose, approximate"
+    )
+    prepare.add_argument("output", type=Path, help="folder to write the VITON-HD layout into")
+    prepare.add_argument("--persons", type=Path, required=True, help="folder of photos")
+    prepare.add_argument("--garments", type=Path, required=True, help="folder of photos")
+    prepare.add_argument("--height", type=int, default=512)
+    prepare.add_argument("--width", type=int, default=384)
+    prepare.set_defaults(run=_prepare)
+
     check_data = commands.add_parser("check-data", help="list everything wrong with a data set")
     check_data.add_argument("data", type=Path, help="folder of the VITON-HD layout")
     check_data.add_argument("--splits", nargs="+", default=["train", "test"])
@@ -128,6 +138,16 @@ def _make_dolls(chosen: argparse.Namespace) -> None:
     make_dolls(
         chosen.output, chosen.count, chosen.test_count, chosen.garments, chosen.height, chosen.seed
     )
+
+
+def _prepare(chosen: argparse.Namespace) -> int:
+    from .person.prepare import REPORT, prepare
+
+    done = prepare(chosen.persons, chosen.garments, chosen.output, chosen.height, chosen.width)
+    print(f"{len(done.persons)} persons, {len(done.garments)} garments in {chosen.output}")
+    if done.unused:
+        print(f"{len(done.unused)} photos could not be used, see {chosen.output / REPORT}")
+    return 0 if done.persons and done.garments else 1
 
 
 def _check_data(chosen: argparse.Namespace) -> int:

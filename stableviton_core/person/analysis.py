@@ -1,0 +1,62 @@
+"""Everything that a try-on needs to know about the person in a picture, by the shipped networks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UserError
+from .blazepose import Body, detect, find_body
+from .pose import Pose
+from .skeleton import approximate_parse, approximate_parts
+
+OUTLINE = 0.5  # certainty from which a pixel is the person's
+
+
+class NobodyError(UserError):
+    """A picture in which nobody was found."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One person. outline: H x W bool. parts: DensePose indices and parse: labels in CIHP ids,
+    both H x W uint8 and approximate, from the skeleton."""
+
+    pose: Pose
+    outline: np.ndarray
+    parts: np.ndarray
+    parse: np.ndarray
+
+
+def bodies(image: np.ndarray) -> list[Body]:
+    """The persons of a picture H x W x 3 uint8 RGB, largest first."""
+    found = [find_body(image, detection) for detection in detect(image)]
+    return sorted(found, key=lambda body: body.pose().size(), reverse=True)
+
+
+def largest_body(image: np.ndarray) -> Body:
+    """NobodyError where there is none."""
+    found = bodies(image)
+    if not found:
+        raise NobodyError(
+            "nobody was found in this picture. Take one that shows a person from the head to the "
+            "hips, upright and not too small."
+        )
+    return found[0]
+
+
+def analysed(image: np.ndarray) -> Analysis:
+    """The largest person of a picture H x W x 3 uint8 RGB. NobodyError and PoseError where there is
+    none, or one without both shoulders."""
+    body = largest_body(image)
+    pose, outline = body.pose(), body.mask > OUTLINE
+    parts = approximate_parts(pose, outline)
+    return Analysis(pose, outline, parts, approximate_parse(parts))
+
+
+def box_of(body: Body) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a person's outline and points."""
+    rows, columns = np.nonzero(body.mask > OUTLINE)
+    points = body.pose().points
+    points = points[np.isfinite(points).all(axis=1)]
+    x, y = np.concatenate([columns, points[:, 0]]), np.concatenate([rows, points[:, 1]])
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
