@@ -1,11 +1,12 @@
 """Agnostic masks: which pixels of a person are generated anew."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
 
-from .densepose import HEAD_PARTS, LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
+from ..errors import UserError
+from .densepose import LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
 from .labels import region
 from .pose import ARMS, Pose, PoseError
 
@@ -27,7 +28,11 @@ KEPT = {
 ALWAYS_KEPT = ("hat", "sunglasses", "face", "left_shoe", "right_shoe", "glove")
 WORKING_HEIGHT = 512  # of the grid in which the widths below are given
 ARM_WIDTH, GARMENT_MARGIN = 60, 8
-SLEEVES = ("long", "short", "as worn")
+SLEEVES = {"long": 2, "short": 1, "as worn": 0}  # segments of the arm
+
+
+class MaskError(UserError):
+    """A rule's option that is not one."""
 
 
 class Strokes:
@@ -132,37 +137,45 @@ def _sleeve(shape: tuple[int, ...], pose: Pose, arm: Sequence[str], unit: float)
 
 def parse_pose_mask(
     parse: np.ndarray, pose: Pose, category: str = "upper", keep_hands: bool = True,
-    keep_hair: bool = True, sleeves: str = "long",
+    keep_hair: bool = True, sleeves: str = "long", person: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """The mask of OOTDiffusion's family, H x W bool: the category's garments with a margin, the
-    bare neck, and strokes along the arms; without the head and the other garments.
+    bare neck, and strokes along the arms; without the head and the other garments. (There the wrist
+    is moved a fifth outwards; here hands are told from arms instead.)
 
     parse: H x W label map in CIHP ids. keep_hands: leave what lies beyond the wrists. sleeves: how
     far the strokes along the arms reach: long (whole arms), short (upper arms), or "as worn" (none,
-    only the garment).
+    only the garment). person: H x W bool, the chosen one's outline; labels outside it are others'.
+    An arm whose hand is to be kept and whose wrist or elbow is missing has only its strokes.
     """
+    _check_choice("category", category, GARMENTS)
+    _check_choice("sleeves", sleeves, SLEEVES)
+    if person is not None:
+        parse = np.where(person, parse, 0)
     unit = parse.shape[0] / WORKING_HEIGHT
     mask = _grown(region(parse, *GARMENTS[category]), GARMENT_MARGIN * unit)
-    if category != "lower":
-        mask |= region(parse, "torso_skin")
-        mask |= _arm_strokes(parse.shape, pose, sleeves, ARM_WIDTH * unit)
+    strokes = _arm_strokes(parse.shape, pose, sleeves, ARM_WIDTH * unit)
+    if category == "lower":
+        mask |= region(parse, "left_leg", "right_leg")
+    else:
+        mask |= region(parse, "torso_skin") | strokes
         if sleeves == "long":
             mask |= region(parse, *ARM_LABELS)
-    else:
-        mask |= region(parse, "left_leg", "right_leg")
     mask = _without_holes(mask)
     kept = region(parse, *ALWAYS_KEPT, *KEPT[category])
     if keep_hair:
         kept |= region(parse, "hair")
     if keep_hands:
         kept |= hands(parse, pose)
+        for (_, elbow, wrist), label in zip(ARMS, ARM_LABELS, strict=True):
+            if not pose.has(elbow, wrist):
+                kept |= region(parse, label) & ~strokes
     return mask & ~kept
 
 
 def hands(parse: np.ndarray, pose: Pose) -> np.ndarray:
     """What of the arms' labels lies beyond the wrists, H x W bool."""
     found = region(parse, "glove")
-    rows, columns = np.mgrid[: parse.shape[0], : parse.shape[1]]
     for (_, elbow, wrist), label in zip(ARMS, ARM_LABELS, strict=True):
         if not pose.has(elbow, wrist):
             continue
@@ -170,18 +183,29 @@ def hands(parse: np.ndarray, pose: Pose) -> np.ndarray:
         length = float(np.linalg.norm(along))
         if length == 0:
             continue
+        rows, columns = np.nonzero(region(parse, label))
         x, y = columns - pose[wrist][0], rows - pose[wrist][1]
-        beyond = (x * along[0] + y * along[1]) / length >= 0
-        near = np.hypot(x, y) <= length
-        found |= region(parse, label) & beyond & near
+        beyond = (x * along[0] + y * along[1] >= 0) & (np.hypot(x, y) <= _reach(pose, length))
+        found[rows[beyond], columns[beyond]] = True
     return found
+
+
+def _reach(pose: Pose, forearm: float) -> float:
+    """How far a hand reaches: a forearm, or half the shoulders where that points at the viewer."""
+    if not pose.has("right_shoulder", "left_shoulder"):
+        return forearm
+    return max(forearm, float(np.linalg.norm(pose["left_shoulder"] - pose["right_shoulder"])) / 2)
+
+
+def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise MaskError(f"{name} is one of {', '.join(choices)}, got {value!r}")
 
 
 def _arm_strokes(shape: tuple[int, ...], pose: Pose, sleeves: str, width: float) -> np.ndarray:
     strokes = Strokes(*shape[:2])
-    reach = {"long": 2, "short": 1, "as worn": 0}[sleeves]
     for arm in ARMS:
-        for start, end in list(zip(arm, arm[1:], strict=False))[:reach]:
+        for start, end in list(zip(arm, arm[1:], strict=False))[: SLEEVES[sleeves]]:
             if pose.has(start, end):
                 strokes.line(pose[start], pose[end], width)
                 strokes.ellipse(pose[start], width / 2, width / 2)
@@ -202,13 +226,13 @@ def densepose_mask(parts: np.ndarray, category: str = "upper") -> np.ndarray:
     }[category]
     margin = 2 * GARMENT_MARGIN * parts.shape[0] / WORKING_HEIGHT
     others = (parts > 0) & ~np.isin(parts, chosen)
-    return _grown(np.isin(parts, chosen), margin) & ~others & ~np.isin(parts, HEAD_PARTS)
+    return _grown(np.isin(parts, chosen), margin) & ~others
 
 
 def _grown(mask: np.ndarray, radius: float) -> np.ndarray:
-    size = 2 * max(1, round(radius)) + 1
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    return cv2.dilate(mask.astype(np.uint8), disc) > 0
+    if not mask.any():
+        return mask
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= max(1.0, radius)
 
 
 def _without_holes(mask: np.ndarray) -> np.ndarray:

@@ -10,13 +10,14 @@ from .pose import Pose
 from .skeleton import approximate_parse, approximate_parts
 
 OUTLINE = 0.5  # certainty from which a pixel is the person's
+PRESENT = 0.5  # and from which there is a person at all
 
 
 class NobodyError(UserError):
     """A picture in which nobody was found."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Analysis:
     """One person. outline: H x W bool. parts: DensePose indices and parse: labels in CIHP ids,
     both H x W uint8 and approximate, from the skeleton."""
@@ -30,6 +31,7 @@ class Analysis:
 def bodies(image: np.ndarray) -> list[Body]:
     """The persons of a picture H x W x 3 uint8 RGB, largest first."""
     found = [find_body(image, detection) for detection in detect(image)]
+    found = [body for body in found if body.presence >= PRESENT and (body.mask > OUTLINE).any()]
     return sorted(found, key=lambda body: body.pose().size(), reverse=True)
 
 

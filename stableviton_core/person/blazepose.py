@@ -26,24 +26,24 @@ NECK = (11, 12)
 COCO_OF = (0, None, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7)  # by COCO-18 index
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detection:
-    """A person that was found. box: left, top, right, bottom; centre, top: points whose distance
-    is the radius of a circle around the person, and whose direction is up. Pixels."""
+    """A person that was found: two points, whose distance is the radius of a circle around the
+    person and whose direction is up. Pixels."""
 
-    score: float
-    box: np.ndarray
     centre: np.ndarray
     top: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Body:
-    """points: 33 x 2 pixels; visibility: 33, 0..1; mask: H x W float32, 0..1, of this person."""
+    """points: 33 x 2 pixels; visibility: 33, 0..1; mask: H x W float32, 0..1, of this person;
+    presence: 0..1, whether there is one."""
 
     points: np.ndarray
     visibility: np.ndarray
     mask: np.ndarray
+    presence: float
 
     def pose(self) -> Pose:
         """COCO-18, without invisible points and those outside the picture."""
@@ -95,9 +95,7 @@ def _merged(points: np.ndarray, scores: np.ndarray) -> list[Detection]:
         same = _overlaps(points[:, :2], points[best, :2]) > OVERLAP
         same[best] = True
         mean = np.average(points[same], axis=0, weights=scores[same])
-        found.append(
-            Detection(float(scores[best]), mean[:2].reshape(4), centre=mean[2], top=mean[3])
-        )
+        found.append(Detection(centre=mean[2], top=mean[3]))
         points, scores = points[~same], scores[~same]
     return found
 
@@ -126,13 +124,14 @@ def find_body(image: np.ndarray, detection: Detection) -> Body:
         points=points @ back[:, :2].T + back[:, 2],
         visibility=1 / (1 + np.exp(-raw[:, 3].clip(-50, 50))),
         mask=cv2.warpAffine(certain.astype(np.float32), back, (width, height)),
+        presence=float(outputs[1].reshape(-1)[0]),
     )
 
 
 def _region(detection: Detection) -> np.ndarray:
     """The affine map of the person's turned square into the network's, 2 x 3."""
     up = detection.top - detection.centre
-    side = 2 * float(np.linalg.norm(up)) * REGION
+    side = 2 * max(float(np.linalg.norm(up)), 1.0) * REGION
     angle = math.atan2(up[0], -up[1])  # 0 is upright
     scale = LANDMARK_SIZE / side
     c, s = math.cos(angle) * scale, math.sin(angle) * scale

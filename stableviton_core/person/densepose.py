@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import UserError
+from .palette import FOREIGN, nearest_entries
 
 PARTS = 24
-TOLERANCE = 24.0  # mean distance (levels of 255) of a picture's colours from the palette's
 
 # DensePose's part indices: torso back and front, hands, feet, then limbs back and front.
 TORSO, HEAD = 2, 23
@@ -56,30 +56,26 @@ def colour_parts(parts: np.ndarray) -> np.ndarray:
 
 def decode_parts(image: np.ndarray) -> np.ndarray:
     """DensePose image H x W x 3 uint8 RGB in Parula or Viridis -> part indices H x W uint8, by the
-    nearest colour of the palette that fits better. DensePoseError where neither fits."""
-    palettes = {"Parula": part_palette(), "Viridis": _viridis_palette()}
-    viridis_black = np.concatenate([[[0, 0, 0]], palettes["Viridis"][1:]])
-    found = {
-        name: _nearest(image, palette)
-        for name, palette in (*palettes.items(), ("Viridis on black", viridis_black))
-    }
-    parts, distance = min(found.values(), key=lambda pair: pair[1])
-    if distance > TOLERANCE:
+    nearest colour of the palette that fits better. DensePoseError where neither fits, or where it
+    shows nobody."""
+    viridis = _viridis_palette()
+    on_black = np.concatenate([np.zeros((1, 3), np.uint8), viridis[1:]])
+    parts, foreign = min(
+        (nearest_entries(image, palette) for palette in (part_palette(), viridis, on_black)),
+        key=lambda found: found[1],
+    )
+    if foreign > FOREIGN:
         raise DensePoseError(
-            "this is no DensePose image: its colours are on average "
-            f"{distance:.0f} of 255 levels away from Parula's and Viridis'. Expected the parts' "
-            "colours without blending, as a DensePose node draws them."
+            "this is no DensePose image: "
+            + (
+                "it is empty."
+                if foreign == 1 and not parts.any()
+                else f"{foreign:.0%} of what is not its ground has neither Parula's nor Viridis' "
+                "colours. Expected the parts' colours without blending, as a DensePose node draws "
+                "them."
+            )
         )
     return parts
-
-
-def _nearest(image: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, float]:
-    """Palette indices H x W, and the mean distance per channel."""
-    colours, inverse = np.unique(image.reshape(-1, 3), axis=0, return_inverse=True)
-    distances = np.abs(colours[:, None].astype(int) - palette[None]).mean(axis=-1)
-    indices = distances.argmin(axis=1).astype(np.uint8)
-    nearest = distances.min(axis=1)[inverse.reshape(-1)]
-    return indices[inverse.reshape(-1)].reshape(image.shape[:2]), float(nearest.mean())
 
 
 def parts_of_person(
@@ -87,10 +83,13 @@ def parts_of_person(
 ) -> np.ndarray:
     """Part indices H x W uint8 of one detected person from the outputs of a DensePose network.
 
-    boxes N x 4 (left, top, right, bottom), coarse N x 2 x h x w, fine N x 25 x h x w.
+    boxes N x 4 (left, top, right, bottom), coarse N x 2 x h x w, fine N x 25 x h x w. The box is
+    cut to whole pixels as DensePose's own resampling does it: corner and size, each rounded down.
+    DensePoseError where nothing of the person lies in the picture.
     """
-    left, top, right, bottom = (int(value) for value in boxes[person].tolist())
-    size = (max(bottom - top, 1), max(right - left, 1))
+    exact = boxes[person].tolist()
+    left, top = int(exact[0]), int(exact[1])
+    size = (max(int(exact[3] - exact[1]), 1), max(int(exact[2] - exact[0]), 1))
     labels, body = (
         F.interpolate(scores[person][None].float(), size=size, mode="bilinear")[0].argmax(dim=0)
         for scores in (fine, coarse)
@@ -99,9 +98,12 @@ def parts_of_person(
     parts = np.zeros((height, width), np.uint8)
     rows = slice(max(top, 0), min(top + size[0], height))
     columns = slice(max(left, 0), min(left + size[1], width))
-    parts[rows, columns] = found[
-        rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
-    ]
+    if rows.start < rows.stop and columns.start < columns.stop:
+        parts[rows, columns] = found[
+            rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+        ]
+    if not parts.any():
+        raise DensePoseError("DensePose found no body part in its box. Use another photo.")
     return parts
 
 

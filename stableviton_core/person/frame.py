@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..inputs import MULTIPLE, InputError
+from ..inputs import MULTIPLE, InputError, batch_size, repeated
 
 MARGIN = 0.08  # around the person, of the longer side
-LARGEST = 16384  # a side of a photo or of its frame
+LARGEST = 2**27  # pixels of a frame
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,14 @@ def fit(photo: Tensor, height: int, width: int, person: Box | None = None) -> Fr
             "as 384 x 512."
         )
     left, top, right, bottom = person or (0, 0, columns, rows)
+    if not (right > left and bottom > top and right > 0 and bottom > 0):
+        raise InputError(f"The person's box is empty or outside the photo: {person}.")
     margin = MARGIN * max(right - left, bottom - top) if person else 0.0
     left, top = max(0, left - margin), max(0, top - margin)
     right, bottom = min(columns, right + margin), min(rows, bottom + margin)
     tall = max(bottom - top, (right - left) * height / width, 1)
     frame_height, frame_width = round(tall), max(1, round(tall * width / height))
-    if max(frame_height, frame_width) > LARGEST:
+    if frame_height * frame_width > LARGEST:
         raise InputError(
             f"The photo is {columns} x {rows}. A frame of {width} x {height} around it would be "
             f"{frame_width} x {frame_height}; crop the photo to the person first."
@@ -93,17 +95,13 @@ def framed(frame: Frame, height: int, width: int) -> tuple[Tensor, Tensor]:
 def unframed(frame: Frame, image: Tensor, mask: Tensor | None = None) -> Tensor:
     """The photo with the working picture put back at the photo's resolution.
 
-    mask: the region that changed, of the working size; where it is 0 at the photo's resolution the
-    photo stays exactly. Without it all that the frame shows is replaced. InputError where the
-    batch or the mask's size differs.
+    mask: the region that changed, of the working size; the photo's pixels that lie in a pixel of it
+    that is 0 stay exactly. Without it all that the frame shows is replaced. A batch of one goes
+    with any other; InputError for other unequal batches, or a mask of another size.
     """
-    batch = frame.photo.shape[0]
-    if len(image) != batch or (mask is not None and len(mask) not in (1, batch)):
-        raise InputError(
-            f"The frame holds {batch} photos, the image {len(image)} pictures"
-            + ("." if mask is None else f" and the mask {len(mask)}.")
-            + " They must be the same batch."
-        )
+    sizes = {"frame": len(frame.photo), "image": len(image)}
+    batch = batch_size(sizes if mask is None else sizes | {"mask": len(mask)})
+    photo, image = repeated(frame.photo, batch), repeated(image, batch)
     if mask is not None and mask.shape[1:] != image.shape[1:3]:
         raise InputError(
             f"The mask is {mask.shape[2]} x {mask.shape[1]} and the image {image.shape[2]} x "
@@ -117,12 +115,14 @@ def unframed(frame: Frame, image: Tensor, mask: Tensor | None = None) -> Tensor:
     size = (frame.height, frame.width)
     large = _resized(image.movedim(-1, 1), *size)[:, :, cut[0], cut[1]]
     large = large.clamp(0, 1).movedim(1, -1)  # B C H W -> B H W C
-    region = frame.photo[:, rows, columns]
+    region = photo[:, rows, columns]
     if mask is not None:
-        alpha = F.interpolate(mask[:, None], size=size, mode="bilinear", align_corners=False)
-        alpha = alpha[:, 0, cut[0], cut[1], None]  # B 1 H W -> B H W 1
+        mask = repeated(mask, batch)[:, None]  # B H W -> B 1 H W
+        alpha = F.interpolate(mask, size=size, mode="bilinear", align_corners=False)
+        inside = F.interpolate((mask > 0).to(alpha), size=size, mode="nearest-exact")
+        alpha = (alpha * inside)[:, 0, cut[0], cut[1], None]  # B 1 H W -> B H W 1
         large = torch.where(alpha > 0, region + alpha * (large - region), region)
-    restored = frame.photo.clone()
+    restored = photo.clone()
     restored[:, rows, columns] = large
     return restored
 

@@ -35,6 +35,8 @@ def flat_garment(
     mask: H x W float32, 0..1. The garment is centred and scaled to fill the picture but for a
     margin, never stretched. GarmentError where the mask is empty.
     """
+    if mask.shape != photo.shape[:2]:
+        raise GarmentError(f"the mask is {mask.shape[::-1]} and the photo {photo.shape[1::-1]}")
     rows, columns = np.nonzero(mask > 0.5)
     if not len(rows):
         raise GarmentError("the garment's mask is empty: there is nothing to lay flat.")

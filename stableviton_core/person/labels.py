@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import UserError
+from .palette import FOREIGN, nearest_entries
 
 # VITON-HD image-parse-v3 (CIHP-20), the ids that label maps have inside this pack.
 CIHP = (
@@ -28,7 +29,6 @@ CIHP_COLOURS = (
     (51, 170, 221), (0, 255, 255), (85, 255, 170), (170, 255, 85), (255, 255, 0), (255, 170, 0),
 )  # fmt: skip
 SCHEMES = {"viton-hd": CIHP, "lip": LIP, "atr": ATR}
-TOLERANCE = 6.0  # mean distance (levels of 255) of a picture's colours from the palette's
 
 
 class LabelError(UserError):
@@ -67,19 +67,15 @@ def decode_labels(image: np.ndarray, scheme: str) -> np.ndarray:
     names = SCHEMES[scheme]
     table = np.array(ids(*names), np.uint8)
     grey = (image == image[..., :1]).all()
-    if grey and image.max() < len(names):
+    if grey and 0 < image.max() < len(names):
         return table[image[..., 0]]
-    palette = colours_of(scheme).astype(int)
-    colours, inverse = np.unique(image.reshape(-1, 3), axis=0, return_inverse=True)
-    distances = np.abs(colours[:, None].astype(int) - palette[None]).mean(axis=-1)
-    inverse = inverse.reshape(-1)
-    mean = float(distances.min(axis=1)[inverse].mean())
-    if mean > TOLERANCE:
+    labels, foreign = nearest_entries(image, colours_of(scheme))
+    if foreign > FOREIGN:
         raise LabelError(
-            f"this is no label map in {scheme}'s colours: they are on average {mean:.0f} of 255 "
-            f"levels away. Expected one of {', '.join(SCHEMES)}, without blending."
+            f"this is no label map in {scheme}'s colours: {foreign:.0%} of what is not background "
+            f"has others. Expected one of {', '.join(SCHEMES)}, without blending."
         )
-    return table[distances.argmin(axis=1)][inverse].reshape(image.shape[:2])
+    return table[labels]
 
 
 def colour_labels(parse: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from ..errors import UserError
 
 MODELS = Path(__file__).parent / "models"
+_running = Lock()  # a network holds its input between two calls
 
 
 class NetworkError(UserError):
@@ -22,15 +24,15 @@ def network(name: str) -> cv2.dnn.Net:
     if not path.is_file():
         raise NetworkError(f"{path} is missing: the pack is incomplete. Install it again.")
     try:
-        return cv2.dnn.readNetFromONNX(str(path))
+        # from memory, for OpenCV cannot open every path that Windows can
+        return cv2.dnn.readNetFromONNX(np.frombuffer(path.read_bytes(), np.uint8))
     except cv2.error as error:
         raise NetworkError(f"{path} is damaged ({error.err}). Install the pack again.") from error
 
 
 def run(name: str, pixels: np.ndarray) -> list[np.ndarray]:
     """The outputs of a network for one float32 picture H x W x 3, in the network's own order."""
-    net = network(name)
-    net.setInput(
-        np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
-    )  # H W C -> 1 C H W
-    return list(net.forward(net.getUnconnectedOutLayersNames()))
+    with _running:
+        net = network(name)
+        net.setInput(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32))  # 1 C H W
+        return list(net.forward(net.getUnconnectedOutLayersNames()))

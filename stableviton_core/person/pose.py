@@ -32,7 +32,7 @@ class PoseError(UserError):
     """Keypoints that cannot be read, or that lack what a rule needs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pose:
     """One person. points: 18 x 2 float64, x and y in pixels; missing ones are not a number.
     "Left" and "right" are the person's."""
@@ -50,12 +50,9 @@ class Pose:
         present = self.points[np.isfinite(self.points).all(axis=1)]
         return float(np.linalg.norm(np.ptp(present, axis=0))) if len(present) else 0.0
 
-    def scaled(self, x: float, y: float) -> "Pose":
-        return replace(self, points=self.points * (x, y))
-
     def within(self, height: int, width: int) -> "Pose":
         """Without the points outside a picture."""
-        there = (self.points >= 0) & (self.points <= (width, height))
+        there = (self.points >= 0) & (self.points < (width, height))
         inside = np.all(there, axis=1, keepdims=True)
         return replace(self, points=np.where(inside, self.points, np.nan))
 
@@ -79,16 +76,32 @@ def poses_from_json(frame: Mapping[str, Any], height: int, width: int) -> list[P
     picture of height x width.
 
     Takes pixels of the JSON's own canvas and shares of it (0..1), a confidence as third number or
-    none, and people without a body. PoseError where it is another schema.
+    none, and people without a body (None). PoseError where it is another schema, or the canvas has
+    another aspect than the picture.
     """
     if not isinstance(frame, Mapping) or not isinstance(frame.get("people"), list):
         raise PoseError(
             "keypoints are OpenPose JSON with a list 'people' for each picture, as the pose nodes "
             f"of comfyui_controlnet_aux give it; got {_kind(frame)}"
         )
-    canvas = (frame.get("canvas_width") or width, frame.get("canvas_height") or height)
-    poses = [_person(person, canvas) for person in frame["people"]]
-    found = [pose.scaled(width / canvas[0], height / canvas[1]) for pose in poses if pose]
+    try:
+        people = [found for found in map(_numbers, frame["people"]) if found is not None]
+        canvas = (
+            float(frame.get("canvas_width") or width),
+            float(frame.get("canvas_height") or height),
+        )
+    except (TypeError, ValueError) as error:
+        raise PoseError(f"keypoints and canvas are numbers; {error}") from error
+    if abs(canvas[0] * height / canvas[1] - width) > 1.5:
+        raise PoseError(
+            f"the keypoints' canvas is {canvas[0]:.0f} x {canvas[1]:.0f} and the picture {width} x "
+            f"{height}: their aspects differ. Find the pose in this picture."
+        )
+    present = [abs(points[points != 0]).max() for points in people if (points != 0).any()]
+    shares = bool(present) and max(present) <= 2  # a little outside of 0..1 included
+    scale = np.array((width, height)) / (1.0 if shares else canvas)
+    poses = [pose_from_points((points * scale).tolist()) for points in people]
+    found = [pose for pose in poses if np.isfinite(pose.points).any()]
     return sorted(found, key=Pose.size, reverse=True)
 
 
@@ -97,23 +110,24 @@ def _kind(value: object) -> str:
     return type(value).__name__ + keys
 
 
-def _person(person: Any, canvas: tuple[float, float]) -> Pose | None:
-    numbers = person.get("pose_keypoints_2d") if isinstance(person, Mapping) else None
-    if not numbers:
+def _numbers(person: Any) -> np.ndarray | None:
+    """A person's points N x 2, with 0 where one is missing; None without a body."""
+    if not isinstance(person, Mapping) or "pose_keypoints_2d" not in person:
+        raise PoseError(f"a person has 'pose_keypoints_2d', got {_kind(person)}")
+    numbers = person["pose_keypoints_2d"]
+    if numbers is None or len(numbers) == 0:
         return None
-    if len(numbers) not in (36, 50, 54, 75):
+    array = np.array(numbers, np.float64).reshape(-1)
+    if len(array) not in (36, 50, 54, 75):
         raise PoseError(
             "pose_keypoints_2d holds x, y and confidence of 18 or 25 keypoints (54 or 75 numbers), "
-            f"got {len(numbers)}"
+            f"got {len(array)}"
         )
-    triples = len(numbers) in (54, 75)
-    array = np.array(numbers, np.float64).reshape(-1, 3 if triples else 2)
-    missing = array[:, 2] <= 0 if triples else np.zeros(len(array), bool)
-    points = np.where(missing[:, None], 0, array[:, :2])
-    if np.abs(points).max() <= 2:  # shares of the canvas, a little outside of it included
-        points = points * canvas
-    pose = pose_from_points(points.tolist())
-    return pose if np.isfinite(pose.points).any() else None
+    points = array.reshape(-1, 3 if len(array) in (54, 75) else 2)
+    missing = ~np.isfinite(points).all(axis=1)
+    if points.shape[1] == 3:
+        missing |= points[:, 2] <= 0
+    return np.where(missing[:, None], 0, points[:, :2])
 
 
 def poses_to_json(poses: Sequence[Pose], height: int, width: int) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def write_person(photo: np.ndarray, folder: Path, name: str, height: int, width:
     working, _ = framed(frame, height, width)
     image = (working[0].numpy() * 255).round().astype(np.uint8)
     found = analysed(image)
-    mask = parse_pose_mask(found.parse, found.pose)
+    mask = parse_pose_mask(found.parse, found.pose, person=found.outline)
     if not mask.any():
         raise PhotoError("no upper garment was found on the person")
     agnostic = image.copy()

@@ -6,6 +6,7 @@ import numpy as np
 from .networks import run
 
 PERSON_SIZE, SALIENT_SIZE = 256, 320
+SALIENT = 0.5  # certainty of the most salient pixel, before its range is stretched
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -19,14 +20,13 @@ def person_mask(image: np.ndarray) -> np.ndarray:
 
 def salient_mask(image: np.ndarray) -> np.ndarray:
     """The most salient object of a picture H x W x 3 uint8 RGB, such as a garment on a plain
-    ground -> H x W float32, 0..1 (U-2-Net, small). All zero where the picture is of one colour."""
+    ground -> H x W float32, 0..1 (U-2-Net, small). All zero where nothing is salient."""
     small = cv2.resize(image, (SALIENT_SIZE, SALIENT_SIZE), interpolation=cv2.INTER_AREA)
-    brightest = int(small.max())
-    if brightest == int(small.min()):
-        return np.zeros(image.shape[:2], np.float32)
-    pixels = (small / brightest - IMAGENET_MEAN) / IMAGENET_STD
+    pixels = (small / max(int(small.max()), 1) - IMAGENET_MEAN) / IMAGENET_STD
     output = run("u2netp", pixels)[0].reshape(SALIENT_SIZE, SALIENT_SIZE)
     low, high = float(output.min()), float(output.max())
+    if high < SALIENT:
+        return np.zeros(image.shape[:2], np.float32)
     return _enlarged((output - low) / max(high - low, 1e-9), image)
 
 

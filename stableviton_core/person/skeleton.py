@@ -15,6 +15,7 @@ from .pose import BONES, Pose, PoseError
 UPPER_ARM, LOWER_ARM, HAND = 0.17, 0.14, 0.16
 UPPER_LEG, LOWER_LEG, FOOT = 0.28, 0.2, 0.2
 HEAD, TORSO = 0.36, 0.12
+FARTHEST = 8.0  # thicknesses from its bone that a pixel of the person may lie
 HAND_LENGTH, FOOT_LENGTH = 0.4, 0.35  # of the forearm, of the lower leg
 LINE, DOT = 0.06, 0.08  # of a drawn skeleton, in shoulder widths
 
@@ -31,17 +32,20 @@ PARSE_OF = {
 
 
 def approximate_parts(pose: Pose, person: np.ndarray) -> np.ndarray:
-    """DensePose part indices H x W uint8 of a person's outline (H x W bool), all from the front.
-    PoseError where the pose lacks shoulders."""
+    """DensePose part indices H x W uint8 of a person's outline (H x W bool, this person's alone),
+    all from the front. PoseError where the pose lacks shoulders or lies elsewhere."""
     width = shoulder_width(pose)
     best = np.full(person.shape, np.inf, np.float32)
     parts = np.zeros(person.shape, np.uint8)
     for part, shape, thickness in _shapes(pose, width):
-        distance = _distance(shape, person.shape) / (thickness * width)
+        distance = _distance(shape, person.shape) / thickness
         nearer = distance < best
         best[nearer] = distance[nearer]
         parts[nearer] = part
-    return np.where(person, parts, 0).astype(np.uint8)
+    parts = np.where(person & (best < FARTHEST * width), parts, 0).astype(np.uint8)
+    if not parts.any():
+        raise PoseError("the pose lies outside the person's outline. Take another photo.")
+    return parts
 
 
 def approximate_parse(parts: np.ndarray) -> np.ndarray:
@@ -119,7 +123,7 @@ def _distance(shape: Shape, size: tuple[int, ...]) -> np.ndarray:
 
 
 def draw_skeleton(pose: Pose, height: int, width: int) -> np.ndarray:
-    """The bones on black, H x W x 3 uint8 RGB, in OpenPose's manner: a hue for each."""
+    """The bones on black, H x W x 3 uint8 RGB, a hue for each."""
     canvas = np.zeros((height, width, 3), np.uint8)
     scale = shoulder_width(pose) if pose.has("right_shoulder", "left_shoulder") else pose.size() / 4
     hues = np.linspace(0, 179, len(BONES), endpoint=False, dtype=np.uint8)

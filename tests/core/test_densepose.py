@@ -47,8 +47,13 @@ def test_other_packs_colours_are_decoded(parts):
 
 def test_what_is_no_densepose_image_is_an_error():
     photo = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype(np.uint8)
-    with pytest.raises(DensePoseError, match="this is no DensePose image"):
-        decode_parts(photo)
+    on_black = np.zeros((200, 200, 3), np.uint8)
+    on_black[80:120, 90:120] = photo
+    for image in (photo, on_black, draw_skeleton(upright(), 360, 200)):
+        with pytest.raises(DensePoseError, match="Parula's nor Viridis"):
+            decode_parts(image)
+    with pytest.raises(DensePoseError, match="it is empty"):
+        decode_parts(np.zeros((40, 30, 3), np.uint8))
 
 
 def outputs(boxes: list[list[float]], part: int) -> tuple[torch.Tensor, ...]:
@@ -72,6 +77,10 @@ def test_a_networks_outputs_become_parts_in_the_box():
     rows, columns = np.nonzero(result)
     assert 20 <= rows.min() < 26 and 74 < rows.max() < 80
     assert 10 <= columns.min() < 14 and 46 < columns.max() < 50
+    fraction = parts_of_person(*outputs([[10.6, 20.0, 20.4, 80.0]], 2), 0, 100, 60)
+    assert np.nonzero(fraction)[1].max() <= 18, "nine pixels wide, from 10"
+    with pytest.raises(DensePoseError, match="no body part"):
+        parts_of_person(*outputs([[200.0, 20.0, 250.0, 80.0]], 2), 0, 100, 60)
     beyond = parts_of_person(*outputs([[-20.0, -30.0, 90.0, 140.0]], 2), 0, 100, 60)
     assert beyond.shape == (100, 60) and beyond[50, 30] == 2
 

@@ -46,8 +46,13 @@ def test_the_shipped_network_finds_the_garment():
 
 def test_nothing_to_lay_flat_is_an_error():
     plain = np.full((60, 40, 3), 128, np.uint8)
-    with pytest.raises(GarmentError, match="no garment stands out"):
-        garment_mask(plain)
+    red = np.zeros((60, 40, 3), np.uint8)
+    red[..., 0] = 180
+    for ground in (plain, red):
+        with pytest.raises(GarmentError, match="no garment stands out"):
+            garment_mask(ground)
+    with pytest.raises(GarmentError, match=r"mask is \(10, 20\) and the photo \(40, 60\)"):
+        flat_garment(plain, np.ones((20, 10), np.float32), 512, 384)
     with pytest.raises(GarmentError, match="mask is empty"):
         flat_garment(plain, np.zeros((60, 40), np.float32), 512, 384)
 
@@ -78,5 +83,7 @@ def test_the_atr_palette_is_pascals():
 
 def test_a_photo_is_no_label_map():
     photo = np.random.default_rng(0).integers(0, 256, (30, 20, 3)).astype(np.uint8)
-    with pytest.raises(LabelError, match="no label map in viton-hd's colours"):
-        decode_labels(photo, "viton-hd")
+    atr = colours_of("atr")[labels(len(ATR))]
+    for image in (photo, atr, np.zeros_like(photo)):
+        with pytest.raises(LabelError, match="no label map in viton-hd's colours"):
+            decode_labels(image, "viton-hd")
