@@ -124,10 +124,10 @@ def _numbers(person: Any) -> np.ndarray | None:
             f"got {len(array)}"
         )
     points = array.reshape(-1, 3 if len(array) in (54, 75) else 2)
-    missing = ~np.isfinite(points).all(axis=1)
+    missing = ~np.all(np.isfinite(points), axis=1, keepdims=True)
     if points.shape[1] == 3:
-        missing |= points[:, 2] <= 0
-    return np.where(missing[:, None], 0, points[:, :2])
+        missing |= points[:, 2:] <= 0
+    return np.where(missing, 0, points[:, :2])
 
 
 def poses_to_json(poses: Sequence[Pose], height: int, width: int) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def prepare(persons: Path, garments: Path, output: Path, height: int, width: int
     """
     folder = output / "test"
     unused: dict[str, str] = {}
-    used = {}
+    used: dict[str, list[str]] = {}
     for kind, source, write in (
         ("image", persons, write_person), ("cloth", garments, write_garment)
     ):  # fmt: skip
