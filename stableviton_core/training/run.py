@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -112,7 +113,7 @@ def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
     accelerator.init_trackers("logs")
     metadata = {
         LICENCE_KEY: licence,
-        "stableviton.training": json.dumps(asdict(config), default=str),
+        "stableviton.training": json.dumps(asdict(config), default=_name),
         "stableviton.data": hashed(
             *(f"{path.name} {path.stat().st_size}" for pair in pairs for _, path in pair.files())
         ),
@@ -121,6 +122,11 @@ def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
         config, accelerator, pairs, dataset, model, network, autoencoder, trained, optimizer,
         schedule, average, validation, metadata, maps,
     )  # fmt: skip
+
+
+def _name(path: Path) -> str:
+    """Files are shared, and where they lay on a machine is nobody's business."""
+    return path.name
 
 
 def _schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> LambdaLR:

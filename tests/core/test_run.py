@@ -106,7 +106,9 @@ def test_a_checkpoint_says_what_it_is(inputs, straight):
     with safe_open(straight / saving.WEIGHTS, framework="pt") as file:
         metadata = file.metadata()
     assert metadata[saving.STEP_KEY] == "10"
-    assert json.loads(metadata["stableviton.training"])["learning_rate"] == 1e-3
+    told = json.loads(metadata["stableviton.training"])
+    assert told["learning_rate"] == 1e-3 and told["init"] == "tiny.safetensors"
+    assert str(inputs) not in str(metadata), "where files lay on a machine is told"
     assert len(metadata["stableviton.data"]) == 32
     assert metadata[saving.LICENCE_KEY] == "CC BY-NC-SA 4.0"
     assert config_from_metadata(metadata).network.base_width == 32
