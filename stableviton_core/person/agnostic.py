@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import cv2
 import numpy as np
 
+from ..diffusion import GREY_LEVEL
 from ..errors import UserError
 from .densepose import LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
 from .labels import region
@@ -227,6 +228,11 @@ def densepose_mask(parts: np.ndarray, category: str = "upper") -> np.ndarray:
     margin = 2 * GARMENT_MARGIN * parts.shape[0] / WORKING_HEIGHT
     others = (parts > 0) & ~np.isin(parts, chosen)
     return _grown(np.isin(parts, chosen), margin) & ~others
+
+
+def refilled(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The agnostic image: grey where a mask H x W is not 0, H x W x 3 uint8."""
+    return np.where(mask[..., None] > 0, np.uint8(GREY_LEVEL), image)
 
 
 def _grown(mask: np.ndarray, radius: float) -> np.ndarray:

@@ -19,7 +19,7 @@ UPPER_LEGS = {"right": 9, "left": 10}
 LOWER_LEGS = {"right": 13, "left": 14}
 UPPER_ARMS = {"left": 15, "right": 16}
 LOWER_ARMS = {"left": 19, "right": 20}
-TORSO_PARTS, HEAD_PARTS = (1, 2), (23, 24)
+TORSO_PARTS = (1, 2)
 UPPER_ARM_PARTS = {"left": (15, 17), "right": (16, 18)}
 LOWER_ARM_PARTS = {"left": (19, 21), "right": (20, 22)}
 

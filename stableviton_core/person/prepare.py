@@ -9,10 +9,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..diffusion import GREY_LEVEL
 from ..errors import UserError
 from ..writing import replacing
-from .agnostic import parse_pose_mask
+from .agnostic import parse_pose_mask, refilled
 from .analysis import analysed, box_of, largest_body
 from .densepose import colour_parts
 from .frame import fit, framed
@@ -100,10 +99,8 @@ def write_person(photo: np.ndarray, folder: Path, name: str, height: int, width:
     mask = parse_pose_mask(found.parse, found.pose, person=found.outline)
     if not mask.any():
         raise PhotoError("no upper garment was found on the person")
-    agnostic = image.copy()
-    agnostic[mask] = GREY_LEVEL
     stem = Path(name).stem
-    _save(folder / "agnostic-v3.2" / name, agnostic)
+    _save(folder / "agnostic-v3.2" / name, refilled(image, mask))
     _save(folder / "agnostic-mask" / f"{stem}_mask.png", np.where(mask, 255, 0).astype(np.uint8))
     _save(folder / "image-densepose" / name, colour_parts(found.parts))
     _save(folder / "image-parse-v3" / name, colour_labels(found.parse))

@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..diffusion import GREY_LEVEL
+from ..person.agnostic import refilled
 from .data import Sample
 
 PROBABILITY = 0.5
@@ -81,10 +81,6 @@ def augmented(sample: Sample, augmentation: Augmentation) -> Sample:
     )
     moved = replace(moved, agnostic=refilled(moved.agnostic, moved.mask))
     return _flipped(moved) if augmentation.flip else moved
-
-
-def refilled(agnostic: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return np.where(mask[..., None] > 0, np.uint8(GREY_LEVEL), agnostic)
 
 
 def _flipped(sample: Sample) -> Sample:

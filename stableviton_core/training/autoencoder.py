@@ -7,6 +7,7 @@ the released files use (`first_stage_model.*`).
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from diffusers.optimization import get_cosine_schedule_with_warmup
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
+from ..checkpoint import CheckpointError
 from ..config import AutoencoderConfig
 
 
@@ -161,6 +163,19 @@ def load_ldm(autoencoder: AutoencoderKL, weights: dict[str, Tensor]) -> None:
     names = {key: ldm_key(key, levels) for key in own}
     renamed = {key: weights[name].reshape(own[key].shape) for key, name in names.items()}
     autoencoder.load_state_dict(renamed, strict=True)
+
+
+def loaded_autoencoder(
+    config: AutoencoderConfig, weights: dict[str, Tensor], source: Path
+) -> AutoencoderKL:
+    """An autoencoder in float32 with a state dict of LDM names. CheckpointError, which names the
+    file it came from, where that is none of this size."""
+    autoencoder = build_autoencoder(config)
+    try:
+        load_ldm(autoencoder, weights)
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{source} holds no VAE of this size ({error}).") from error
+    return autoencoder
 
 
 def to_signed(images: np.ndarray | Tensor) -> Tensor:

@@ -57,13 +57,17 @@ class Share:
         first = (index * self.processes + self.rank) * self.size
         return slice(first, first + self.size)
 
+    def choices(self, seed: int, step: int, index: int, count: int) -> list[Choice]:
+        """The pairs of that batch."""
+        rows = range(self.joint)[self.part(index)]
+        return [chosen(seed, step * self.joint + row, count) for row in rows]
+
 
 def choices(seed: int, start: int, stop: int, count: int, share: Share) -> Iterator[list[Choice]]:
     """The pairs of every batch of this process, from step `start` on."""
     for step in range(start, stop):
         for index in range(share.accumulation):
-            rows = range(share.joint)[share.part(index)]
-            yield [chosen(seed, step * share.joint + row, count) for row in rows]
+            yield share.choices(seed, step, index, count)
 
 
 def picture(pair: Pair, config: TrainConfig, variant: int) -> Sample:
@@ -118,9 +122,10 @@ def cache_keys(
     )  # fmt: skip
     recipe = hashed(FORMAT, *frozen, repr(how))
     variants = range(config.cache_variants if config.augmentation else 1)
+    contents = [pair_hash(pair) for pair in tqdm(pairs, desc="hashing", mininterval=1)]
     return [
-        [hashed(recipe, pair_hash(pair), pair.name, str(variant)) for variant in variants]
-        for pair in tqdm(pairs, desc="hashing", mininterval=1)
+        [hashed(recipe, content, pair.name, str(variant)) for variant in variants]
+        for pair, content in zip(pairs, contents, strict=True)
     ]
 
 

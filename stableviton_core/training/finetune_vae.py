@@ -15,12 +15,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from ..checkpoint import CheckpointError, config_from_metadata, split, tuples
+from ..checkpoint import config_from_metadata, split, tuples
 from ..config import AutoencoderConfig
 from ..files import LICENCE_KEY, RELEASED_LICENCE, read_weights
 from ..writing import replacing
-from .autoencoder import build_autoencoder, load_ldm, to_ldm, to_signed
-from .batches import chosen
+from .autoencoder import loaded_autoencoder, to_ldm, to_signed
+from .batches import Share
 from .check import raise_missing
 from .data import load, read_pairs
 from .perceptual import BackboneError, lpips
@@ -83,16 +83,16 @@ def finetune_vae(config: VaeConfig) -> None:
     parameters = [p for p in autoencoder.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
     autoencoder, optimizer = accelerator.prepare(autoencoder, optimizer)
-    rows = config.train_batch_size * accelerator.num_processes
-    first = config.train_batch_size * accelerator.process_index
+    share = Share(
+        config.train_batch_size,
+        processes=accelerator.num_processes,
+        rank=accelerator.process_index,
+    )
 
     def pictures(step: int) -> np.ndarray:
         """Persons in even, garments in odd steps."""
-        picked = [
-            pairs[chosen(config.seed, step * rows + first + i, len(pairs))[0]]
-            for i in range(config.train_batch_size)
-        ]
-        samples = [load(pair, config.height, config.width) for pair in picked]
+        own = share.choices(config.seed, step, 0, len(pairs))
+        samples = [load(pairs[pair], config.height, config.width) for pair, _ in own]
         return np.stack([s.garment if step % 2 else s.image for s in samples])
 
     bar = tqdm(range(config.max_train_steps), "VAE", disable=not accelerator.is_main_process)
@@ -127,11 +127,7 @@ def load_vae(path: Path) -> tuple[AutoencoderKL, dict[str, str]]:
         config = config_from_metadata(metadata).autoencoder
     else:
         config = AutoencoderConfig(**tuples(json.loads(metadata.get(AUTOENCODER_KEY, "{}"))))
-    autoencoder = build_autoencoder(config)
-    try:
-        load_ldm(autoencoder, {k: v.float() for k, v in (own or weights).items()})
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path} holds no VAE of this size ({error}).") from error
+    autoencoder = loaded_autoencoder(config, own or weights, path)
     described = {AUTOENCODER_KEY: json.dumps(asdict(config))}
     if own or LICENCE_KEY in metadata:
         described[LICENCE_KEY] = metadata.get(LICENCE_KEY, RELEASED_LICENCE)

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import saving
-from .batches import Share, choices, chosen, loader
+from .batches import Share, choices, loader
 from .config import TrainConfig
 from .latents import Latents, encode_samples
 from .objective import (
@@ -189,13 +189,8 @@ def _latents(run: Run, loaded: Latents | list) -> Latents:
 
 
 def _stop(run: Run, share: Share, step: int, index: int, what: str) -> None:
-    rows = range(share.joint)[share.part(index)]
-    names = gather_object(
-        [
-            run.pairs[chosen(run.config.seed, step * share.joint + row, len(run.pairs))[0]].name
-            for row in rows
-        ]
-    )
+    own = share.choices(run.config.seed, step, index, len(run.pairs))
+    names = gather_object([run.pairs[pair].name for pair, _ in own])
     raise TrainingError(
         f"The {what}. Its batch: {', '.join(names)}. {_kept(run.config.output)} Look at these "
         f"pictures, or go on with a lower learning rate (now {run.config.learning_rate})."

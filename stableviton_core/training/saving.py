@@ -23,7 +23,7 @@ from ..config import ModelConfig
 from ..errors import UserError
 from ..files import DTYPES, LICENCE_KEY, RELEASED_LICENCE, checked_parts, read_weights
 from ..writing import replacing
-from .autoencoder import build_autoencoder, load_ldm
+from .autoencoder import loaded_autoencoder
 from .model import TryOnModel
 
 WEIGHTS = "stableviton.safetensors"
@@ -43,12 +43,9 @@ def load_model(path: Path, vae: Path | None = None) -> tuple[TryOnModel, Autoenc
     """Model and autoencoder of a checkpoint in float32, and its licence. CheckpointError where it
     holds something else."""
     parts, config, licence = read_parts(path, vae)
-    model, autoencoder = TryOnModel(config), build_autoencoder(config.autoencoder)
+    model = TryOnModel(config)
     model.load_parts(parts)
-    try:
-        load_ldm(autoencoder, parts["autoencoder"])
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{vae or path} holds no VAE of this size ({error}).") from error
+    autoencoder = loaded_autoencoder(config.autoencoder, parts["autoencoder"], vae or path)
     return model, autoencoder.eval(), licence
 
 

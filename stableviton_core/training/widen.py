@@ -9,7 +9,7 @@ from torch import Tensor
 from ..checkpoint import CheckpointError, Weights, join, split
 from ..config import ModelConfig, NetworkConfig
 from ..files import LICENCE_KEY, read_weights
-from .autoencoder import build_autoencoder, load_ldm, to_ldm
+from .autoencoder import loaded_autoencoder, to_ldm
 from .model import TOWER, TryOnModel
 from .saving import save_weights
 from .start import copy_encoder, zero, zero_init
@@ -42,12 +42,8 @@ def prepare_start(
     weights, metadata = read_weights(source)
     parts = split(weights)
     model = TryOnModel(config or ModelConfig())
-    autoencoder = build_autoencoder(model.config.autoencoder)
     _load_trunk(model, source, parts["trunk"], model.config.network)
-    try:
-        load_ldm(autoencoder, {k: v.float() for k, v in parts["autoencoder"].items()})
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{source} holds no VAE of this size ({error}).") from error
+    autoencoder = loaded_autoencoder(model.config.autoencoder, parts["autoencoder"], source)
     fresh = ["zero cross-attention (model.diffusion_model.warp_*)"]
     _load_clip(model, source, parts["clip"], clip)
     fresh += _load_condition(model, parts)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stableviton_core.person.agnostic import refilled
 from stableviton_core.person.densepose import part_palette
 from stableviton_core.training import dolls
 from stableviton_core.training.augment import (
@@ -13,7 +14,6 @@ from stableviton_core.training.augment import (
     Move,
     augmented,
     random_augmentation,
-    refilled,
 )
 from stableviton_core.training.data import Sample
 from stableviton_core.training.doll_data import sample_of

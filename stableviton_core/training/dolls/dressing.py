@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ...diffusion import GREY_LEVEL
+from ...person import densepose
+from ...person.agnostic import refilled
 from ...person.labels import CIHP
 from .garment import (
     FLAT_LIMB,
@@ -37,12 +38,15 @@ from .shapes import (
 SLEEVE_SHADE = 0.9  # so that an arm before the body shows
 
 # DensePose part indices
-TORSO, HEAD = 2, 23
-HANDS = (3, 4)
-UPPER_LEGS = (9, 10)
-UPPER_ARMS = (16, 15)
-LOWER_ARMS = (20, 19)
-ARMS = ("right_arm", "left_arm")  # labels, by side of the picture
+TORSO, HEAD = densepose.TORSO, densepose.HEAD
+SIDES = ("right", "left")  # the person's, by side of the picture
+HANDS, UPPER_LEGS, UPPER_ARMS, LOWER_ARMS = (
+    tuple(parts[side] for side in SIDES)
+    for parts in (
+        densepose.HANDS, densepose.UPPER_LEGS, densepose.UPPER_ARMS, densepose.LOWER_ARMS
+    )
+)  # fmt: skip
+ARMS = tuple(f"{side}_arm" for side in SIDES)
 
 
 @dataclass(frozen=True)
@@ -81,13 +85,11 @@ def draw(person: Person, garment: Garment, height: int) -> Doll:
     mask = _change_mask(canvas, person)
     image = reduced(canvas.image)
     mask = reduced_mask(mask)
-    agnostic = image.copy()
-    agnostic[mask > 0] = GREY_LEVEL
     return Doll(
         image=image,
         garment=reduced(flat_picture(texture, parts)),
         garment_mask=reduced_mask(np.maximum.reduce(parts)),
-        agnostic=agnostic,
+        agnostic=refilled(image, mask),
         mask=mask,
         densepose=reduced_labels(canvas.parts),
         worn=reduced_mask(canvas.worn),
