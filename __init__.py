@@ -2,8 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .nodes.framing import StableVITONFrame, StableVITONUnframe
 from .nodes.host.folders import register
 from .nodes.load import StableVITONLoader
+from .nodes.masking import StableVITONAgnosticMask, StableVITONGarment
+from .nodes.person import StableVITONDensePose, StableVITONParse, StableVITONPose
 from .nodes.sampling import StableVITONPLMS, StableVITONSchedule
 from .nodes.tryon import StableVITONApply, StableVITONConditioning, StableVITONPasteBack
 
@@ -19,6 +22,13 @@ class StableVITONExtension(ComfyExtension):
             StableVITONPLMS,
             StableVITONSchedule,
             StableVITONPasteBack,
+            StableVITONFrame,
+            StableVITONUnframe,
+            StableVITONPose,
+            StableVITONParse,
+            StableVITONDensePose,
+            StableVITONAgnosticMask,
+            StableVITONGarment,
         ]
 
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from ..diffusion import GREY_LEVEL
 from ..errors import UserError
-from .densepose import LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
+from .densepose import HANDS, LEG_PARTS, LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
 from .labels import region
 from .pose import ARMS, Pose, PoseError
+from .skeleton import hips_of
 
 HEAD = ("sunglasses", "face")
 LOWER = ("pants", "skirt", "left_leg", "right_leg", "left_shoe", "right_shoe")
@@ -26,7 +27,7 @@ KEPT = {
     "lower": ("upper", "coat", "scarf", "left_arm", "right_arm", "torso_skin"),
     "dress": (),
 }
-ALWAYS_KEPT = ("hat", "sunglasses", "face", "left_shoe", "right_shoe", "glove")
+ALWAYS_KEPT = ("hat", "sunglasses", "face", "left_shoe", "right_shoe")
 WORKING_HEIGHT = 512  # of the grid in which the widths below are given
 ARM_WIDTH, GARMENT_MARGIN = 60, 8
 SLEEVES = {"long": 2, "short": 1, "as worn": 0}  # segments of the arm
@@ -109,13 +110,10 @@ def _torso(pose: Pose) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.nda
         )
     right, left = pose["right_shoulder"], pose["left_shoulder"]
     width = float(np.linalg.norm(left - right))
-    if pose.has("right_hip", "left_hip"):
-        hips = (pose["right_hip"], pose["left_hip"])
-        middle, span = (hips[0] + hips[1]) / 2, float(np.linalg.norm(hips[1] - hips[0]))
-        if span > 0:
-            hips = tuple(middle + (hip - middle) / span * width for hip in hips)
-    else:
-        hips = (right + (0, 1.5 * width), left + (0, 1.5 * width))
+    hips = hips_of(pose, width)
+    middle, span = (hips[0] + hips[1]) / 2, float(np.linalg.norm(hips[1] - hips[0]))
+    if span > 0:
+        hips = [middle + (hip - middle) / span * width for hip in hips]
     return right, left, (hips[0], hips[1]), int(width / 16) + 1
 
 
@@ -139,6 +137,7 @@ def _sleeve(shape: tuple[int, ...], pose: Pose, arm: Sequence[str], unit: float)
 def parse_pose_mask(
     parse: np.ndarray, pose: Pose, category: str = "upper", keep_hands: bool = True,
     keep_hair: bool = True, sleeves: str = "long", person: np.ndarray | None = None,
+    gloves_are_hands: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """The mask of OOTDiffusion's family, H x W bool: the category's garments with a margin, the
     bare neck, and strokes along the arms; without the head and the other garments. (There the wrist
@@ -147,7 +146,8 @@ def parse_pose_mask(
     parse: H x W label map in CIHP ids. keep_hands: leave what lies beyond the wrists. sleeves: how
     far the strokes along the arms reach: long (whole arms), short (upper arms), or "as worn" (none,
     only the garment). person: H x W bool, the chosen one's outline; labels outside it are others'.
-    An arm whose hand is to be kept and whose wrist or elbow is missing has only its strokes.
+    gloves_are_hands: the label map tells hands from arms by the label glove. Where it does not, an
+    arm whose hand is to be kept and whose wrist or elbow is missing has only its strokes.
     """
     _check_choice("category", category, GARMENTS)
     _check_choice("sleeves", sleeves, SLEEVES)
@@ -161,12 +161,14 @@ def parse_pose_mask(
     else:
         mask |= region(parse, "torso_skin") | strokes
         if sleeves == "long":
-            mask |= region(parse, *ARM_LABELS)
+            mask |= region(parse, *ARM_LABELS, "glove")
     mask = _without_holes(mask)
     kept = region(parse, *ALWAYS_KEPT, *KEPT[category])
     if keep_hair:
         kept |= region(parse, "hair")
-    if keep_hands:
+    if keep_hands and gloves_are_hands:
+        kept |= region(parse, "glove")
+    elif keep_hands:
         kept |= hands(parse, pose)
         for (_, elbow, wrist), label in zip(ARMS, ARM_LABELS, strict=True):
             if not pose.has(elbow, wrist):
@@ -213,17 +215,21 @@ def _arm_strokes(shape: tuple[int, ...], pose: Pose, sleeves: str, width: float)
     return strokes.mask > 0
 
 
-def densepose_mask(parts: np.ndarray, category: str = "upper") -> np.ndarray:
+def densepose_mask(
+    parts: np.ndarray, category: str = "upper", keep_hands: bool = True, sleeves: str = "long"
+) -> np.ndarray:
     """A mask of body parts alone, H x W bool, with a margin for cloth that DensePose does not see:
-    torso and arms, or the legs."""
-    arms = [
-        part for side in (UPPER_ARM_PARTS, LOWER_ARM_PARTS) for own in side.values() for part in own
-    ]
-    legs = list(range(7, 15))
+    torso and arms, or the legs. sleeves: how much of the arms, as in `parse_pose_mask`."""
+    _check_choice("category", category, GARMENTS)
+    _check_choice("sleeves", sleeves, SLEEVES)
+    segments = (UPPER_ARM_PARTS, LOWER_ARM_PARTS)[: SLEEVES[sleeves]]
+    arms = [part for segment in segments for own in segment.values() for part in own]
+    if not keep_hands:
+        arms += HANDS.values()
     chosen = {
         "upper": [*TORSO_PARTS, *arms],
-        "lower": legs,
-        "dress": [*TORSO_PARTS, *arms, *legs],
+        "lower": LEG_PARTS,
+        "dress": [*TORSO_PARTS, *arms, *LEG_PARTS],
     }[category]
     margin = 2 * GARMENT_MARGIN * parts.shape[0] / WORKING_HEIGHT
     others = (parts > 0) & ~np.isin(parts, chosen)

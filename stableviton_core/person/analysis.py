@@ -6,7 +6,8 @@ import numpy as np
 
 from ..errors import UserError
 from .blazepose import Body, detect, find_body
-from .pose import Pose
+from .pose import Pose, chosen
+from .segment import person_mask
 from .skeleton import approximate_parse, approximate_parts
 
 OUTLINE = 0.5  # certainty from which a pixel is the person's
@@ -31,26 +32,50 @@ class Analysis:
 def bodies(image: np.ndarray) -> list[Body]:
     """The persons of a picture H x W x 3 uint8 RGB, largest first."""
     found = [find_body(image, detection) for detection in detect(image)]
-    found = [body for body in found if body.presence >= PRESENT and (body.mask > OUTLINE).any()]
+    found = [
+        body
+        for body in found
+        if body.presence >= PRESENT and (body.mask > OUTLINE).any() and body.pose().size() > 0
+    ]
     return sorted(found, key=lambda body: body.pose().size(), reverse=True)
 
 
-def largest_body(image: np.ndarray) -> Body:
-    """NobodyError where there is none."""
+def chosen_body(image: np.ndarray, point: tuple[float, float] | None = None) -> Body:
+    """The largest person, or the one whose middle is nearest to a point (x, y), pixels. NobodyError
+    where there is none."""
     found = bodies(image)
     if not found:
         raise NobodyError(
             "nobody was found in this picture. Take one that shows a person from the head to the "
             "hips, upright and not too small."
         )
-    return found[0]
+    return found[chosen([body.pose() for body in found], point)]
 
 
-def analysed(image: np.ndarray) -> Analysis:
-    """The largest person of a picture H x W x 3 uint8 RGB. NobodyError and PoseError where there is
-    none, or one without both shoulders."""
-    body = largest_body(image)
-    pose, outline = body.pose(), body.mask > OUTLINE
+def outlines(image: np.ndarray, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
+    """Where the person of a pose is, and where others are: both H x W bool, apart. Where nobody is
+    found, everyone's outline counts as the person's."""
+    found = bodies(image)
+    if not found:
+        everyone = person_mask(image) > OUTLINE
+        return everyone, np.zeros_like(everyone)
+    own = min(found, key=lambda body: pose.distance(body.pose()))
+    outline = own.mask > OUTLINE
+    others = np.zeros_like(outline)
+    for body in found:
+        if body is not own:
+            others |= body.mask > OUTLINE
+    return outline, others & ~outline
+
+
+def analysed(image: np.ndarray, pose: Pose | None = None) -> Analysis:
+    """The person of a pose, or the largest, of a picture H x W x 3 uint8 RGB. NobodyError and
+    PoseError where there is none, or one without both shoulders."""
+    if pose is None:
+        body = chosen_body(image)
+        pose, outline = body.pose(), body.mask > OUTLINE
+    else:
+        outline, _ = outlines(image, pose)
     parts = approximate_parts(pose, outline)
     return Analysis(pose, outline, parts, approximate_parse(parts))
 

@@ -18,6 +18,7 @@ DETECTION_SIZE, LANDMARK_SIZE = 224, 256
 STRIDES = (8, 16, 32, 32, 32)
 POINTS = 33
 MINIMUM_SCORE = 0.5
+FAINT_SCORE = 0.2  # of the best, where none is certain: greyscale photos, close-ups
 OVERLAP = 0.3
 REGION = 1.25
 MINIMUM_VISIBILITY = 0.3
@@ -54,7 +55,8 @@ class Body:
 
 
 def detect(image: np.ndarray) -> list[Detection]:
-    """The persons of a picture H x W x 3 uint8 RGB, best score first."""
+    """The persons of a picture H x W x 3 uint8 RGB, best score first; one faint detection where
+    there is none better."""
     height, width = image.shape[:2]
     side = max(height, width)
     left, top = (side - width) / 2, (side - height) / 2
@@ -71,8 +73,11 @@ def detect(image: np.ndarray) -> list[Detection]:
     )
     points = points * side - (left, top)
     score = 1 / (1 + np.exp(-scores.reshape(-1).clip(-50, 50)))
-    chosen = score >= MINIMUM_SCORE
-    return _merged(points[chosen], score[chosen])
+    certain = score >= MINIMUM_SCORE
+    if certain.any():
+        return _merged(points[certain], score[certain])
+    faint = score >= FAINT_SCORE
+    return _merged(points[faint], score[faint])[:1]
 
 
 @cache

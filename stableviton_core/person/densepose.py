@@ -22,6 +22,7 @@ LOWER_ARMS = {"left": 19, "right": 20}
 TORSO_PARTS = (1, 2)
 UPPER_ARM_PARTS = {"left": (15, 17), "right": (16, 18)}
 LOWER_ARM_PARTS = {"left": (19, 21), "right": (20, 22)}
+LEG_PARTS = tuple(range(7, 15))
 
 
 class DensePoseError(UserError):

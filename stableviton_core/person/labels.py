@@ -1,5 +1,7 @@
 """Label maps of clothes and body parts, under one set of names."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..errors import UserError
@@ -33,6 +35,28 @@ SCHEMES = {"viton-hd": CIHP, "lip": LIP, "atr": ATR}
 
 class LabelError(UserError):
     """A label map of other colours or ids."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parse:
+    """Label maps of a batch. labels: B x H x W uint8 in CIHP ids. source: what made them.
+    approximate: whether that was a skeleton, which knows neither hair nor sleeves."""
+
+    labels: np.ndarray
+    source: str
+    approximate: bool
+
+
+def names_in(text: str) -> list[str]:
+    """Names of labels from a list with commas. LabelError for others."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in CIHP]
+    if unknown or not names:
+        raise LabelError(
+            f"labels are names with commas between them, out of {', '.join(CIHP)}; got "
+            f"{', '.join(map(repr, unknown)) or 'none'}"
+        )
+    return names
 
 
 def ids(*names: str) -> list[int]:

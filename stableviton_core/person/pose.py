@@ -1,5 +1,6 @@
 """Body keypoints: OpenPose's COCO-18, and the JSON in which ComfyUI packs pass them on."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -49,6 +50,16 @@ class Pose:
         """Diagonal of the box around the points that are there; 0 without any."""
         present = self.points[np.isfinite(self.points).all(axis=1)]
         return float(np.linalg.norm(np.ptp(present, axis=0))) if len(present) else 0.0
+
+    def middle(self) -> np.ndarray:
+        """Of the points that are there; not a number without any."""
+        return self.points[np.isfinite(self.points).all(axis=1)].mean(axis=0)
+
+    def distance(self, other: "Pose") -> float:
+        """Mean distance of the points that both have, pixels; infinite without any."""
+        apart = np.linalg.norm(self.points - other.points, axis=1)
+        common = apart[np.isfinite(apart)]
+        return float(common.mean()) if len(common) else math.inf
 
     def within(self, height: int, width: int) -> "Pose":
         """Without the points outside a picture."""
@@ -103,6 +114,37 @@ def poses_from_json(frame: Mapping[str, Any], height: int, width: int) -> list[P
     poses = [pose_from_points((points * scale).tolist()) for points in people]
     found = [pose for pose in poses if np.isfinite(pose.points).any()]
     return sorted(found, key=Pose.size, reverse=True)
+
+
+def chosen(poses: Sequence[Pose], point: tuple[float, float] | None) -> int:
+    """The index of the pose whose middle is nearest to a point (x, y), pixels; of the first without
+    a point."""
+    if point is None:
+        return 0
+    distances = [float(np.linalg.norm(pose.middle() - point)) for pose in poses]
+    return distances.index(min(distances))
+
+
+def chosen_poses(keypoints: Any, batch: int, height: int, width: int) -> list[Pose]:
+    """The largest person of every picture of a batch, from a POSE_KEYPOINT: a list of OpenPose
+    JSON, one for each picture or one for all, or a single one. PoseError where it is something
+    else, or shows nobody."""
+    frames = [keypoints] if isinstance(keypoints, Mapping) else keypoints
+    if not isinstance(frames, list) or len(frames) not in (1, batch):
+        raise PoseError(
+            f"keypoints are a list with one entry for each of the {batch} pictures, or one for "
+            f"all; got {len(frames) if isinstance(frames, list) else _kind(frames)}"
+        )
+    found = []
+    for index, frame in enumerate(frames):
+        poses = poses_from_json(frame, height, width)
+        if not poses:
+            raise PoseError(
+                f"the keypoints of picture {index + 1} show nobody. Leave them out for the "
+                "built-in pose, or use another photo."
+            )
+        found.append(poses[0])
+    return found * (batch // len(found))
 
 
 def _kind(value: object) -> str:

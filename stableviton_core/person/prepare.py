@@ -11,12 +11,13 @@ from tqdm import tqdm
 
 from ..errors import UserError
 from ..writing import replacing
-from .agnostic import parse_pose_mask, refilled
-from .analysis import analysed, box_of, largest_body
+from .agnostic import refilled
+from .analysis import analysed, box_of, chosen_body
 from .densepose import colour_parts
 from .frame import fit, framed
 from .garment import flat_garment, garment_mask
 from .labels import colour_labels
+from .masking import Known, MaskOptions, agnostic_mask
 
 PHOTO_TYPES = (".jpg", ".jpeg", ".png", ".webp")
 REPORT = "report.txt"
@@ -92,13 +93,12 @@ def write_person(photo: np.ndarray, folder: Path, name: str, height: int, width:
     """The person's pictures of a pair, at the working size around the largest person. The image
     comes last: it says that the others are there."""
     original = torch.from_numpy(photo)[None].float() / 255  # H W C -> 1 H W C
-    frame = fit(original, height, width, person=box_of(largest_body(photo)))
+    frame = fit(original, height, width, person=box_of(chosen_body(photo)))
     working, _ = framed(frame, height, width)
     image = (working[0].numpy() * 255).round().astype(np.uint8)
     found = analysed(image)
-    mask = parse_pose_mask(found.parse, found.pose, person=found.outline)
-    if not mask.any():
-        raise PhotoError("no upper garment was found on the person")
+    known = Known(found.pose, found.parse, approximate=True)
+    mask, _ = agnostic_mask(image, known, MaskOptions())
     stem = Path(name).stem
     _save(folder / "agnostic-v3.2" / name, refilled(image, mask))
     _save(folder / "agnostic-mask" / f"{stem}_mask.png", np.where(mask, 255, 0).astype(np.uint8))

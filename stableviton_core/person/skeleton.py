@@ -17,12 +17,17 @@ UPPER_LEG, LOWER_LEG, FOOT = 0.28, 0.2, 0.2
 HEAD, TORSO = 0.36, 0.12
 FARTHEST = 8.0  # thicknesses from its bone that a pixel of the person may lie
 HAND_LENGTH, FOOT_LENGTH = 0.4, 0.35  # of the forearm, of the lower leg
+COLLAR = 0.35  # of the way from the neck's joint to the head's middle: what clothes may cover
+GROIN = 0.2  # of the upper leg, that counts as the torso: tops reach over the hips
+THIGH = 0.8  # of the torso's length, where the knees are out of the picture
 LINE, DOT = 0.06, 0.08  # of a drawn skeleton, in shoulder widths
+
+Shape = list[np.ndarray]  # corners of a polygon; two are a line
 
 PARSE_OF = {
     densepose.TORSO: "upper",
     densepose.HEAD: "face",
-    **{densepose.HANDS[side]: f"{side}_arm" for side in ("left", "right")},
+    **{densepose.HANDS[side]: "glove" for side in ("left", "right")},
     **{densepose.UPPER_ARMS[side]: f"{side}_arm" for side in ("left", "right")},
     **{densepose.LOWER_ARMS[side]: f"{side}_arm" for side in ("left", "right")},
     **{densepose.UPPER_LEGS[side]: "pants" for side in ("left", "right")},
@@ -50,7 +55,7 @@ def approximate_parts(pose: Pose, person: np.ndarray) -> np.ndarray:
 
 def approximate_parse(parts: np.ndarray) -> np.ndarray:
     """Part indices -> labels in CIHP ids. A skeleton knows neither hair nor sleeves: the head is
-    all face, arms are bare, legs are trousers."""
+    all face, arms are bare, legs are trousers. Hands are gloves, to tell them from arms."""
     table = np.zeros(densepose.PARTS + 1, np.uint8)
     for part, name in PARSE_OF.items():
         table[part] = CIHP.index(name)
@@ -66,41 +71,69 @@ def shoulder_width(pose: Pose) -> float:
     return max(float(np.linalg.norm(pose["left_shoulder"] - pose["right_shoulder"])), 1.0)
 
 
-Shape = list[np.ndarray]  # corners of a polygon; two are a line
+def _end(joint: np.ndarray, last: np.ndarray, length: float) -> Shape:
+    """A hand or a foot beyond a limb's last joint, of a share of that bone."""
+    tip = last + length * (last - joint)
+    return [last + 0.3 * (tip - last), tip]
+
+
+def hips_of(pose: Pose, width: float) -> list[np.ndarray]:
+    """The right and the left hip. One that is missing lies a shoulder width beside the other; both
+    lie 1.5 shoulder widths below the shoulders."""
+    right, left = pose["right_shoulder"], pose["left_shoulder"]
+    if pose.has("right_hip", "left_hip"):
+        return [pose["right_hip"], pose["left_hip"]]
+    if pose.has("right_hip"):
+        return [pose["right_hip"], pose["right_hip"] + (left - right)]
+    if pose.has("left_hip"):
+        return [pose["left_hip"] + (right - left), pose["left_hip"]]
+    return [right + (0, 1.5 * width), left + (0, 1.5 * width)]
 
 
 def _shapes(pose: Pose, width: float) -> list[tuple[int, Shape, float]]:
     """Part index, shape and thickness of what the pose holds."""
     shapes: list[tuple[int, Shape, float]] = []
     right, left = pose["right_shoulder"], pose["left_shoulder"]
-    hips = [
-        pose[f"{side}_hip"] if pose.has(f"{side}_hip") else shoulder + (0, 1.5 * width)
-        for side, shoulder in (("right", right), ("left", left))
-    ]
-    shapes.append((densepose.TORSO, [right, left, hips[1], hips[0]], TORSO))
-    shapes.append((densepose.HEAD, [_head(pose, width)] * 2, HEAD))
+    hips = hips_of(pose, width)
+    head, neck = _head(pose, width), (right + left) / 2
+    collar = neck + COLLAR * (head - neck)
+    shapes.append((densepose.TORSO, [right, collar, left, hips[1], hips[0]], TORSO))
+    shapes.append((densepose.HEAD, [head] * 2, HEAD))
     for side in ("right", "left"):
-        limbs = (
-            ("shoulder", "elbow", "wrist", HAND_LENGTH),
-            ("hip", "knee", "ankle", FOOT_LENGTH),
-        )
-        tables = (
-            ((densepose.UPPER_ARMS, UPPER_ARM), (densepose.LOWER_ARMS, LOWER_ARM),
-             (densepose.HANDS, HAND)),
-            ((densepose.UPPER_LEGS, UPPER_LEG), (densepose.LOWER_LEGS, LOWER_LEG),
-             (densepose.FEET, FOOT)),
-        )  # fmt: skip
-        for (*joints, length), (upper, lower, end) in zip(limbs, tables, strict=True):
-            first, second, third = (f"{side}_{joint}" for joint in joints)
-            if pose.has(first, second):
-                shapes.append((upper[0][side], [pose[first], pose[second]], upper[1]))
-            if pose.has(second, third):
-                shapes.append((lower[0][side], [pose[second], pose[third]], lower[1]))
-                tip = pose[third] + length * (pose[third] - pose[second])
-                shapes.append(
-                    (end[0][side], [pose[third] + 0.3 * (tip - pose[third]), tip], end[1])
-                )
+        shoulder, elbow, wrist = (f"{side}_{joint}" for joint in ("shoulder", "elbow", "wrist"))
+        if pose.has(elbow):
+            shapes.append((densepose.UPPER_ARMS[side], [pose[shoulder], pose[elbow]], UPPER_ARM))
+        if pose.has(elbow, wrist):
+            shapes.append((densepose.LOWER_ARMS[side], [pose[elbow], pose[wrist]], LOWER_ARM))
+            hand = _end(pose[elbow], pose[wrist], HAND_LENGTH)
+            shapes.append((densepose.HANDS[side], hand, HAND))
+    down = THIGH * ((hips[0] + hips[1]) / 2 - neck)
+    for side, hip in zip(("right", "left"), hips, strict=True):
+        knee, ankle = f"{side}_knee", f"{side}_ankle"
+        bend = pose[knee] if pose.has(knee) else hip + down
+        shapes.append((densepose.UPPER_LEGS[side], [hip + GROIN * (bend - hip), bend], UPPER_LEG))
+        if pose.has(knee, ankle):
+            shapes.append((densepose.LOWER_LEGS[side], [bend, pose[ankle]], LOWER_LEG))
+            shapes.append((densepose.FEET[side], _end(bend, pose[ankle], FOOT_LENGTH), FOOT))
     return shapes
+
+
+def nearer_left(size: tuple[int, ...], pose: Pose | None, joints: tuple[str, ...]) -> np.ndarray:
+    """Whether a pixel is nearer to the person's left limb (of joints such as shoulder, elbow,
+    wrist) than to the right one, H x W bool; by the halves of the picture without the limbs."""
+    distances = {}
+    for side in ("left", "right"):
+        there = [
+            pose[f"{side}_{joint}"]
+            for joint in joints
+            if pose is not None and pose.has(f"{side}_{joint}")
+        ]
+        bones = list(zip(there, there[1:], strict=False)) or [(point, point) for point in there]
+        lines = [_distance(list(bone), size) for bone in bones]
+        distances[side] = np.minimum.reduce([np.full(size, np.inf, np.float32), *lines])
+    if all(np.isinf(distance).all() for distance in distances.values()):
+        return np.broadcast_to(np.arange(size[1]) >= size[1] / 2, size)
+    return distances["left"] < distances["right"]
 
 
 def _head(pose: Pose, width: float) -> np.ndarray:

@@ -14,8 +14,14 @@ from stableviton_core.person.densepose import (
     part_palette,
     parts_of_person,
 )
+from stableviton_core.person.labels import CIHP
 from stableviton_core.person.pose import COCO_18, Pose, PoseError
-from stableviton_core.person.skeleton import approximate_parse, approximate_parts, draw_skeleton
+from stableviton_core.person.skeleton import (
+    approximate_parse,
+    approximate_parts,
+    draw_skeleton,
+    hips_of,
+)
 
 
 @pytest.fixture
@@ -121,14 +127,20 @@ def test_a_skeleton_gives_the_parts_where_they_are():
     }  # fmt: skip
     assert {place: int(parts[place]) for place in expected} == expected
     parse = approximate_parse(parts)
-    assert {int(parse[130, 100]), int(parse[35, 100])} == {5, 13}, "upper and face"
+    assert [int(parse[y, 100]) for y in (130, 35)] == [5, 13], "upper and face"
+    assert CIHP[parse[190, 49]] == "glove", "hands are told from arms"
 
 
 def test_half_a_person_is_enough():
     points = upright().points.copy()
     points[8:14] = np.nan
-    parts = approximate_parts(Pose(points), np.ones((200, 200), bool))
-    assert densepose.TORSO in parts and densepose.UPPER_LEGS["left"] not in parts
+    parts = approximate_parts(Pose(points), np.ones((360, 200), bool))
+    assert {densepose.TORSO, densepose.UPPER_LEGS["left"]} <= set(np.unique(parts))
+    assert densepose.LOWER_LEGS["left"] not in parts, "where knees are, nobody knows"
+    one_hip = upright().points.copy()
+    one_hip[COCO_18.index("left_hip")] = np.nan
+    hips = hips_of(Pose(one_hip), 60)
+    assert np.allclose(hips, [(80, 180), (140, 180)]), "a shoulder width beside the other"
     points[2] = np.nan
     with pytest.raises(PoseError, match="lacks a shoulder"):
         approximate_parts(Pose(points), np.ones((200, 200), bool))

@@ -1,0 +1,105 @@
+"""From any photo to the working size and back: StableVITONFrame, StableVITONUnframe."""
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..stableviton_core.inputs import batch_size
+from ..stableviton_core.person.analysis import box_of, chosen_body
+from ..stableviton_core.person.frame import Frame, fit, framed, unframed
+from ..stableviton_core.person.pictures import three_channels, to_arrays
+from .host.progress import each
+from .types import PERSON_CATEGORY, FrameSocket
+
+PERSON, WHOLE = "person", "whole photo"
+
+
+class StableVITONFrame(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StableVITONFrame",
+            display_name="StableVITON Frame",
+            category=PERSON_CATEGORY,
+            description="Bring a photo of any size to the working size by cropping or padding "
+            "around the person, never stretching. StableVITON Unframe puts the result back.",
+            inputs=[
+                io.Image.Input("photo", tooltip="The person's photo, of any size and aspect."),
+                io.Int.Input(
+                    "width", default=384, min=64, max=4096, step=8,
+                    tooltip="Of the working picture; 3:4 as trained (384 x 512).",
+                ),
+                io.Int.Input(
+                    "height", default=512, min=64, max=4096, step=8,
+                    tooltip="Of the working picture; 3:4 as trained (384 x 512).",
+                ),
+                io.Combo.Input(
+                    "around", options=[PERSON, WHOLE], default=PERSON,
+                    tooltip="person: close around the largest person. whole photo: all of it, "
+                    "padded to the working aspect.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(tooltip="The picture to work on."),
+                io.Mask.Output(
+                    display_name="padding", tooltip="White (1) where it lies outside the photo."
+                ),
+                FrameSocket.Output(
+                    display_name="frame", tooltip="Where it lies in the photo, for Unframe."
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, photo: Tensor, width: int, height: int, around: str) -> io.NodeOutput:
+        photo = three_channels(photo)
+        frames, pictures, paddings = [], [], []
+        for index, array in enumerate(each(to_arrays(photo))):
+            person = box_of(chosen_body(array)) if around == PERSON else None
+            frames.append(fit(photo[index : index + 1], height, width, person))
+            picture, padding = framed(frames[-1], height, width)
+            pictures.append(picture)
+            paddings.append(padding)
+        return io.NodeOutput(torch.cat(pictures), torch.cat(paddings), frames)
+
+
+class StableVITONUnframe(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StableVITONUnframe",
+            display_name="StableVITON Unframe",
+            category=PERSON_CATEGORY,
+            description="Put a working picture back into its photo, at the photo's resolution.",
+            inputs=[
+                FrameSocket.Input("frame", tooltip="From StableVITON Frame."),
+                io.Image.Input("image", tooltip="The dressed working picture."),
+                io.Mask.Input(
+                    "mask", optional=True,
+                    tooltip="The agnostic mask of the working picture: outside it the photo's own "
+                    "pixels stay, exactly. Without it all that the frame shows is replaced.",
+                ),
+            ],
+            outputs=[io.Image.Output()],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, frame: list[Frame], image: Tensor, mask: Tensor | None = None
+    ) -> io.NodeOutput:
+        image = three_channels(image)
+        sizes = {"frame": len(frame), "image": len(image)}
+        batch = batch_size(sizes if mask is None else sizes | {"mask": len(mask)})
+
+        def item(values, index: int):
+            return values[index % len(values)]
+
+        photos = [
+            unframed(
+                item(frame, index),
+                item(image, index)[None],
+                None if mask is None else item(mask, index)[None],
+            )
+            for index in each(range(batch))
+        ]
+        return io.NodeOutput(torch.cat(photos))

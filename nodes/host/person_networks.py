@@ -1,0 +1,145 @@
+"""Large person networks that users bring: DensePose, SegFormer, OpenPose. Found in ComfyUI's model
+folders, run through its memory manager, never downloaded."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from ...stableviton_core.checkpoint import CheckpointError
+from ...stableviton_core.person.densepose import DensePoseError, chosen_person, parts_of_person
+from ...stableviton_core.person.labels import LabelError
+from ...stableviton_core.person.pose import Pose, PoseError, pose_from_points
+from ...stableviton_core.person.segformer import enlarged, label_names, labelled
+from .loading import read_file
+
+DensePose = Callable[[np.ndarray, tuple[float, float] | None], np.ndarray]
+SegFormer = Callable[[np.ndarray, Pose | None], np.ndarray]
+OpenPose = Callable[[np.ndarray], list[Pose]]
+
+
+class PersonNetwork(nn.Module):
+    """Any network, where the memory manager can write its own attributes beside it."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+
+@contextmanager
+def on_device(network: nn.Module) -> Iterator[torch.device]:
+    """A network on ComfyUI's device, known to its memory manager."""
+    patcher = ModelPatcher(
+        PersonNetwork(network),
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+    comfy.model_management.load_models_gpu([patcher], force_full_load=True)
+    with torch.no_grad():
+        yield patcher.load_device
+
+
+@contextmanager
+def densepose(path: Path) -> Iterator[DensePose]:
+    """The part indices H x W uint8 of one person of a picture H x W x 3 uint8 RGB: the largest, or
+    the nearest to a point. DensePoseError where the file is no such network, and for pictures
+    without a person."""
+    import torchvision  # noqa: F401 -- registers the operators that DensePose's file calls
+
+    try:
+        network = torch.jit.load(str(path), map_location="cpu").eval()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise DensePoseError(
+            f"{path.name} cannot be loaded as TorchScript ({_first_line(error)}). Download "
+            "densepose_r50_fpn_dl.torchscript again."
+        ) from error
+    with on_device(network) as device:
+
+        def parts(image: np.ndarray, point: tuple[float, float] | None) -> np.ndarray:
+            pixels = torch.from_numpy(image).movedim(-1, 0).to(device)  # H W C -> C H W
+            try:
+                boxes, coarse, fine = network(pixels)[:3]
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise DensePoseError(
+                    f"{path.name} does not work as a DensePose network ({_first_line(error)})."
+                ) from error
+            person = chosen_person(boxes.cpu(), point)
+            return parts_of_person(boxes.cpu(), coarse.cpu(), fine.cpu(), person, *image.shape[:2])
+
+        yield parts
+
+
+@contextmanager
+def segformer(folder: Path) -> Iterator[SegFormer]:
+    """The labels H x W uint8 (CIHP ids) of a picture H x W x 3 uint8 RGB, and of a pose, which
+    tells left limbs from right ones. LabelError where the folder holds no such model."""
+    from transformers import AutoImageProcessor, SegformerForSemanticSegmentation
+
+    try:
+        processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        network = SegformerForSemanticSegmentation.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True
+        ).eval()
+    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
+        raise LabelError(
+            f"{folder.name} is no SegFormer in transformers' layout ({_first_line(error)}). Its "
+            "folder holds config.json, preprocessor_config.json and model.safetensors."
+        ) from error
+    names = label_names(network.config.id2label)
+    with on_device(network) as device:
+
+        def parse(image: np.ndarray, pose: Pose | None) -> np.ndarray:
+            pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
+            scores = network(pixel_values=pixels.to(device)).logits[0]
+            found = enlarged(scores.float().cpu().numpy(), *image.shape[:2])
+            return labelled(found, names, pose)
+
+        yield parse
+
+
+@contextmanager
+def openpose(path: Path) -> Iterator[OpenPose]:
+    """Everyone's pose in a picture H x W x 3 uint8 RGB, by controlnet_aux's body network. PoseError
+    where the package or the weights do not work."""
+    try:
+        from controlnet_aux.open_pose import util
+        from controlnet_aux.open_pose.body import Body
+        from controlnet_aux.open_pose.model import bodypose_model
+    except (ImportError, AttributeError, RuntimeError) as error:
+        raise PoseError(
+            f"OpenPose needs the Python package controlnet_aux, which cannot be imported here "
+            f"({_first_line(error)}). Install it, or choose the model blazepose."
+        ) from error
+    body = Body.__new__(Body)  # its __init__ reads the file by itself, and could run code in it
+    body.model = bodypose_model().eval()
+    try:
+        weights, _ = read_file(path)
+        body.model.load_state_dict(util.transfer(body.model, weights))
+    except (CheckpointError, KeyError, RuntimeError) as error:
+        raise PoseError(
+            f"{path.name} does not hold OpenPose's body network ({_first_line(error)}). The file "
+            "is body_pose_model.pth of lllyasviel/Annotators."
+        ) from error
+    with on_device(body.model):
+
+        def poses(image: np.ndarray) -> list[Pose]:
+            found = Body.format_body_result(*body(image[..., ::-1].copy()))  # RGB -> BGR
+            people = [
+                [(0, 0) if point is None else (point.x, point.y) for point in person.keypoints]
+                for person in found
+            ]
+            return sorted(map(pose_from_points, people), key=Pose.size, reverse=True)
+
+        yield poses
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
