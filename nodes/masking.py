@@ -1,19 +1,28 @@
 """The person without the garment, and the garment alone: StableVITONAgnosticMask,
 StableVITONGarment."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..stableviton_core.inputs import batch_size, check_person_size, fitted, repeated
-from ..stableviton_core.person.agnostic import GARMENTS, SLEEVES, MaskError, refilled
+from ..stableviton_core.inputs import batch_size, fitted, repeated
+from ..stableviton_core.person.agnostic import GARMENTS, SLEEVES, refilled
 from ..stableviton_core.person.densepose import decode_parts
+from ..stableviton_core.person.frame import check_working_size
 from ..stableviton_core.person.garment import flat_garment, garment_mask
 from ..stableviton_core.person.labels import Parse
-from ..stableviton_core.person.masking import RULES, Known, MaskOptions, agnostic_mask
-from ..stableviton_core.person.pictures import three_channels, to_arrays, to_images, to_masks
+from ..stableviton_core.person.masking import (
+    RULES,
+    Known,
+    MaskOptions,
+    agnostic_mask,
+    check_mask,
+)
+from ..stableviton_core.person.pictures import channels_first, to_arrays, to_images, to_masks
 from .host.progress import each
 from .person import pose_input, poses_of
 from .types import PERSON_CATEGORY, ParseSocket
@@ -45,8 +54,8 @@ class StableVITONAgnosticMask(io.ComfyNode):
                 io.Combo.Input(
                     "sleeves", options=list(SLEEVES), default="long",
                     tooltip="How much of the arms is masked: long for all of them, so that any new "
-                    "sleeve fits; short for the upper arms; as worn for the old garment's sleeves "
-                    "only. Not used by the rule viton-hd.",
+                    "sleeve fits; short for the upper arms; as worn for none but what the parse "
+                    "labels as the garment. Not used by viton-hd and for the category lower.",
                 ),
                 io.Boolean.Input(
                     "keep_hands", default=True,
@@ -69,9 +78,10 @@ class StableVITONAgnosticMask(io.ComfyNode):
                 ),
                 ParseSocket.Input(
                     "parse", optional=True,
-                    tooltip="From StableVITON Parse. Without it: approximate parts from the pose.",
+                    tooltip="From StableVITON Parse. Without it, labels come from the DensePose "
+                    "image, or from the pose.",
                 ),
-                pose_input(),
+                pose_input("Without them the built-in network looks for the largest person."),
                 io.Image.Input(
                     "densepose", optional=True,
                     tooltip="A DensePose image in Parula or Viridis colours.",
@@ -104,60 +114,45 @@ class StableVITONAgnosticMask(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         height, width = image.shape[1:3]
         options = MaskOptions(rule, category, sleeves, keep_hands, keep_hair, grow)
-        arrays = to_arrays(image)
-        labels = None if parse is None else torch.from_numpy(parse.labels)[:, None].float()
-        if densepose is not None:
-            densepose = three_channels(densepose).movedim(-1, 1)  # B H W C -> B C H W
-        drawn = {
-            "parse": labels,
-            "DensePose": densepose,
+        given = {
+            "parse": None if parse is None else torch.from_numpy(parse.labels)[:, None].float(),
+            "DensePose": None if densepose is None else channels_first(densepose),
             "mask to add": None if add is None else add[:, None],  # B H W -> B 1 H W
             "mask to remove": None if remove is None else remove[:, None],
         }
-        given = {
+        fitting = {
             name: fitted(name, value, height, width, "nearest")
-            for name, value in drawn.items()
+            for name, value in given.items()
             if value is not None
         }
-        batch_size({"image": len(arrays)} | {name: len(value) for name, value in given.items()})
-        given = {name: repeated(value, len(arrays)) for name, value in given.items()}
-        poses = poses_of(pose_keypoint, image)
+        sizes = {name: len(value) for name, value in fitting.items()}
+        batch = batch_size({"image": len(image)} | sizes)
+        arrays = to_arrays(repeated(image, batch))
+        fitting = {name: repeated(value, batch) for name, value in fitting.items()}
+        poses = poses_of(pose_keypoint, batch, height, width)
         masks, rules = [], []
         for index, array in enumerate(each(arrays)):
-            own = {name: value[index] for name, value in given.items()}
-            known = Known(
-                pose=poses[index],
-                parse=own["parse"][0].byte().numpy() if "parse" in own else None,
-                approximate=parse is not None and parse.approximate,
-                parts=_parts(own["DensePose"]) if "DensePose" in own else None,
-            )
+            own = {name: value[index : index + 1] for name, value in fitting.items()}
+            known = Known(pose=poses[index])
+            if parse is not None:
+                labels = own["parse"][0, 0].byte().numpy()
+                known = replace(
+                    known, parse=labels, source=parse.source, approximate=parse.approximate
+                )
+            if densepose is not None:
+                (picture,) = to_arrays(own["DensePose"].movedim(1, -1))  # B C H W -> B H W C
+                known = replace(known, parts=decode_parts(picture))
             mask, used = agnostic_mask(array, known, options)
-            if "mask to add" in own:
-                mask |= own["mask to add"][0].cpu().numpy() >= 0.5
-            if "mask to remove" in own:
-                mask &= own["mask to remove"][0].cpu().numpy() < 0.5
-            _check(mask, index)
+            if add is not None:
+                mask |= own["mask to add"][0, 0].cpu().numpy() >= 0.5
+            if remove is not None:
+                mask &= own["mask to remove"][0, 0].cpu().numpy() < 0.5
+            check_mask(mask, category)
             masks.append(_blurred(mask, blur))
             rules.append(used)
         agnostic = [refilled(a, m >= 0.5) for a, m in zip(arrays, masks, strict=True)]
-        return io.NodeOutput(to_masks(masks), to_images(agnostic), "; ".join(dict.fromkeys(rules)))
-
-
-def _parts(densepose: Tensor) -> np.ndarray:
-    (array,) = to_arrays(densepose.movedim(0, -1)[None])  # C H W -> 1 H W C
-    return decode_parts(array)
-
-
-def _check(mask: np.ndarray, index: int) -> None:
-    if not mask.any():
-        raise MaskError(
-            f"the mask of picture {index + 1} is empty: what is to be removed covers all of it."
-        )
-    if mask.all():
-        raise MaskError(
-            f"the mask of picture {index + 1} covers all of it, so nothing of the person would be "
-            "left. Add or grow less."
-        )
+        told = "; ".join(dict.fromkeys(rules))
+        return io.NodeOutput(to_masks(masks), to_images(agnostic), told)
 
 
 def _blurred(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -203,14 +198,14 @@ class StableVITONGarment(io.ComfyNode):
     def execute(
         cls, photo: Tensor, width: int, height: int, mask: Tensor | None = None
     ) -> io.NodeOutput:
-        check_person_size(height, width)
-        arrays = to_arrays(photo)
+        check_working_size(height, width)
         masks = None
         if mask is not None:
-            batch_size({"photo": len(photo), "mask": len(mask)})
+            batch = batch_size({"photo": len(photo), "mask": len(mask)})
             masks = fitted("mask", mask[:, None], *photo.shape[1:3], "nearest")[:, 0]
-            masks = repeated(masks, len(photo)).cpu().float().numpy()
-        flat, shapes = [], []
+            masks = repeated(masks, batch).cpu().float().numpy()
+            photo = repeated(photo, batch)
+        arrays, flat, shapes = to_arrays(photo), [], []
         for index, array in enumerate(each(arrays)):
             own = garment_mask(array) if masks is None else masks[index]
             picture, shape = flat_garment(array, own, height, width)

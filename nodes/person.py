@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..stableviton_core.inputs import batch_size, fitted
 from ..stableviton_core.person.analysis import NobodyError, analysed, bodies, chosen_body
 from ..stableviton_core.person.densepose import DensePoseError, colour_parts, decode_parts
 from ..stableviton_core.person.labels import (
@@ -17,24 +18,25 @@ from ..stableviton_core.person.labels import (
     names_in,
     region,
 )
-from ..stableviton_core.person.pictures import to_arrays, to_images, to_masks
+from ..stableviton_core.person.masking import DENSEPOSE_IMAGE, SKELETON
+from ..stableviton_core.person.pictures import channels_first, to_arrays, to_images, to_masks
 from ..stableviton_core.person.pose import Pose, chosen, chosen_poses, poses_to_json
 from ..stableviton_core.person.skeleton import draw_skeleton
 from .host import folders, person_networks
 from .host.progress import each
 from .types import PERSON_CATEGORY, ParseSocket, PoseSocket
 
-BLAZEPOSE, SKELETON = "blazepose", "skeleton (approximate)"
+BLAZEPOSE = "blazepose"
 LARGEST, NEAREST, EVERYONE = "largest", "nearest to point", "everyone"
 
 
-def person_inputs(*choices: str) -> list:
+def person_inputs(*choices: str, note: str) -> list:
     """Whom to take of several persons."""
     return [
         io.Combo.Input(
             "person", options=list(choices), default=LARGEST,
             tooltip="Of several persons in the picture: the largest, or the one whose middle is "
-            "nearest to the point below.",
+            f"nearest to the point below. {note}",
         ),
         io.Float.Input(
             "point_x", default=0.5, min=0.0, max=1.0, step=0.01, advanced=True,
@@ -52,19 +54,25 @@ def point_in(image: np.ndarray, person: str, x: float, y: float) -> tuple[float,
     return (x * image.shape[1], y * image.shape[0]) if person == NEAREST else None
 
 
-def poses_of(keypoints: list | None, image: Tensor) -> list[Pose | None]:
+def poses_of(keypoints: list | None, batch: int, height: int, width: int) -> list[Pose | None]:
     """The person of every picture, where another node has found one."""
     if keypoints is None:
-        return [None] * len(image)
-    return list(chosen_poses(keypoints, len(image), *image.shape[1:3]))
+        return [None] * batch
+    return list(chosen_poses(keypoints, batch, height, width))
 
 
-def pose_input() -> PoseSocket.Input:
+def pose_input(note: str) -> PoseSocket.Input:
     return PoseSocket.Input(
         "pose_keypoint", optional=True,
-        tooltip="The person's keypoints, from StableVITON Pose or a pose node of another pack. "
-        "Without them the built-in network looks for the largest person.",
+        tooltip=f"The person's keypoints, from StableVITON Pose or another pack's node. {note}",
     )  # fmt: skip
+
+
+def label_arrays(name: str, given: Tensor, image: Tensor) -> list[np.ndarray]:
+    """A picture whose colours are labels, at the image's size."""
+    batch_size({"image": len(image), name: len(given)})
+    given = fitted(name, channels_first(given), *image.shape[1:3], "nearest")
+    return to_arrays(given.movedim(1, -1))  # B C H W -> B H W C
 
 
 class StableVITONPose(io.ComfyNode):
@@ -83,7 +91,10 @@ class StableVITONPose(io.ComfyNode):
                     tooltip="blazepose ships with this pack. body_pose_model.pth in models/openpose"
                     " is OpenPose, which needs the Python package controlnet_aux.",
                 ),
-                *person_inputs(LARGEST, NEAREST, EVERYONE),
+                *person_inputs(
+                    LARGEST, NEAREST, EVERYONE,
+                    note="everyone: all of them, the largest first.",
+                ),
             ],
             outputs=[
                 PoseSocket.Output(tooltip="OpenPose JSON in pixels, one entry a picture."),
@@ -152,7 +163,10 @@ class StableVITONParse(io.ComfyNode):
                     tooltip="A ready label image, such as VITON-HD's image-parse-v3, instead of a "
                     "model.",
                 ),
-                pose_input(),
+                pose_input(
+                    "They say whom to label, and tell left limbs from right ones. Without them: "
+                    "the largest person."
+                ),
             ],
             outputs=[
                 ParseSocket.Output(display_name="parse", tooltip="For StableVITON Agnostic Mask."),
@@ -169,26 +183,28 @@ class StableVITONParse(io.ComfyNode):
         cls, image: Tensor, model: str, labels: str, scheme: str,
         label_image: Tensor | None = None, pose_keypoint: list | None = None,
     ) -> io.NodeOutput:  # fmt: skip
-        names, arrays = names_in(labels), to_arrays(image)
-        poses = poses_of(pose_keypoint, image)
-        approximate = False
+        names = names_in(labels)
         if label_image is not None:
             source = f"label image ({scheme})"
-            maps = [decode_labels(array, scheme) for array in each(to_arrays(label_image))]
-        elif model == SKELETON:
-            source, approximate = SKELETON, True
-            pairs = list(zip(arrays, poses, strict=True))
+            given = label_arrays("label image", label_image, image)
+            maps = [decode_labels(array, scheme) for array in each(given)]
+            return cls._outputs(maps, names, source)
+        poses = poses_of(pose_keypoint, *image.shape[:3])
+        pairs = list(zip(to_arrays(image), poses, strict=True))
+        if model == SKELETON:
             maps = [analysed(array, pose).parse for array, pose in each(pairs)]
         else:
-            source = model
             path = folders.person_model_path(folders.SEGFORMER, model)
-            pairs = list(zip(arrays, poses, strict=True))
             with person_networks.segformer(path) as parse:
                 maps = [parse(array, pose or _pose_if_any(array)) for array, pose in each(pairs)]
-        masks = [region(found, *names) for found in maps]
+        return cls._outputs(maps, names, model)
+
+    @staticmethod
+    def _outputs(maps: list[np.ndarray], names: list[str], source: str) -> io.NodeOutput:
+        parsed = Parse(np.stack(maps), source, approximate=source == SKELETON)
         coloured = to_images([colour_labels(found) for found in maps])
-        parsed = Parse(np.stack(maps), source, approximate)
-        return io.NodeOutput(parsed, coloured, to_masks(masks), source)
+        masks = to_masks([region(found, *names) for found in maps])
+        return io.NodeOutput(parsed, coloured, masks, source)
 
 
 def _pose_if_any(image: np.ndarray) -> Pose | None:
@@ -213,13 +229,13 @@ class StableVITONDensePose(io.ComfyNode):
                     "densepose_r50_fpn_dl.torchscript or densepose_r101_fpn_dl.torchscript in "
                     "models/densepose: the real network.",
                 ),
-                *person_inputs(LARGEST, NEAREST),
+                *person_inputs(LARGEST, NEAREST, note="Not used with keypoints."),
                 io.Image.Input(
                     "densepose", optional=True,
                     tooltip="Another node's DensePose image, in Parula or Viridis colours, to be "
                     "brought to StableVITON's colours instead.",
                 ),
-                pose_input(),
+                pose_input("They say whom to take."),
             ],
             outputs=[
                 io.Image.Output(tooltip="Parula colours on black."),
@@ -239,11 +255,11 @@ class StableVITONDensePose(io.ComfyNode):
         densepose: Tensor | None = None, pose_keypoint: list | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         if densepose is not None:
-            parts = [decode_parts(array) for array in each(to_arrays(densepose))]
-            return cls._outputs(parts, "DensePose image")
+            given = label_arrays("DensePose", densepose, image)
+            return cls._outputs([decode_parts(array) for array in each(given)], DENSEPOSE_IMAGE)
         arrays = to_arrays(image)
         points = [point_in(array, person, point_x, point_y) for array in arrays]
-        poses = poses_of(pose_keypoint, image)
+        poses = poses_of(pose_keypoint, *image.shape[:3])
         people = list(zip(arrays, points, poses, strict=True))
         if model == SKELETON:
             parts = [

@@ -224,7 +224,7 @@ def densepose_mask(
     _check_choice("sleeves", sleeves, SLEEVES)
     segments = (UPPER_ARM_PARTS, LOWER_ARM_PARTS)[: SLEEVES[sleeves]]
     arms = [part for segment in segments for own in segment.values() for part in own]
-    if not keep_hands:
+    if sleeves == "long" and not keep_hands:
         arms += HANDS.values()
     chosen = {
         "upper": [*TORSO_PARTS, *arms],

@@ -20,6 +20,7 @@ LOWER_LEGS = {"right": 13, "left": 14}
 UPPER_ARMS = {"left": 15, "right": 16}
 LOWER_ARMS = {"left": 19, "right": 20}
 TORSO_PARTS = (1, 2)
+HEAD_PARTS = (23, 24)
 UPPER_ARM_PARTS = {"left": (15, 17), "right": (16, 18)}
 LOWER_ARM_PARTS = {"left": (19, 21), "right": (20, 22)}
 LEG_PARTS = tuple(range(7, 15))

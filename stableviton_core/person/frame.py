@@ -38,16 +38,20 @@ class Frame:
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def fit(photo: Tensor, height: int, width: int, person: Box | None = None) -> Frame:
-    """The frame of a working size's aspect: around a person where a box is given, else around the
-    whole photo. It stays within the photo as far as it can. InputError for sizes that cannot be
-    used."""
-    rows, columns = photo.shape[1:3]
+def check_working_size(height: int, width: int) -> None:
     if height % MULTIPLE or width % MULTIPLE:
         raise InputError(
             f"The working size is {width} x {height}; both must be multiples of {MULTIPLE}, such "
             "as 384 x 512."
         )
+
+
+def fit(photo: Tensor, height: int, width: int, person: Box | None = None) -> Frame:
+    """The frame of a working size's aspect: around a person where a box is given, else around the
+    whole photo. It stays within the photo as far as it can. InputError for sizes that cannot be
+    used."""
+    rows, columns = photo.shape[1:3]
+    check_working_size(height, width)
     left, top, right, bottom = person or (0, 0, columns, rows)
     if not (right > left and bottom > top and right > 0 and bottom > 0):
         raise InputError(f"The person's box is empty or outside the photo: {person}.")
@@ -97,7 +101,8 @@ def unframed(frame: Frame, image: Tensor, mask: Tensor | None = None) -> Tensor:
 
     mask: the region that changed, of the working size; the photo's pixels that lie in a pixel of it
     that is 0 stay exactly. Without it all that the frame shows is replaced. A batch of one goes
-    with any other; InputError for other unequal batches, or a mask of another size.
+    with any other; InputError for other unequal batches, a mask of another size,
+    or an image of another aspect.
     """
     sizes = {"frame": len(frame.photo), "image": len(image)}
     batch = batch_size(sizes if mask is None else sizes | {"mask": len(mask)})
@@ -106,6 +111,11 @@ def unframed(frame: Frame, image: Tensor, mask: Tensor | None = None) -> Tensor:
         raise InputError(
             f"The mask is {mask.shape[2]} x {mask.shape[1]} and the image {image.shape[2]} x "
             f"{image.shape[1]}. Give the mask of the working picture."
+        )
+    if abs(frame.height * image.shape[2] / image.shape[1] - frame.width) > 1.5:  # they are rounded
+        raise InputError(
+            f"The image is {image.shape[2]} x {image.shape[1]} and its frame {frame.width} x "
+            f"{frame.height}: their aspects differ. Give a picture of the frame's working size."
         )
     rows, columns = frame.inside()
     cut = (

@@ -7,13 +7,14 @@ import numpy as np
 
 from .agnostic import HEAD, MaskError, densepose_mask, hands, parse_pose_mask, viton_hd_mask
 from .analysis import analysed, chosen_body, outlines
-from .densepose import HANDS
-from .densepose import HEAD as HEAD_PART
+from .densepose import HANDS, HEAD_PARTS
 from .labels import region
 from .pose import Pose
 from .skeleton import approximate_parse
 
 RULES = ("auto", "viton-hd", "parse+pose", "densepose")
+SKELETON = "skeleton (approximate)"
+DENSEPOSE_IMAGE = "DensePose image"
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,24 @@ class MaskOptions:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known about a person. parse: H x W uint8 in CIHP ids; approximate: whether it is one
-    of `skeleton.approximate_parse`. parts: DensePose indices H x W uint8."""
+    """What is known about a person. parse: H x W uint8 in CIHP ids; source: what made it.
+    approximate: whether it is one of `skeleton.approximate_parse`. parts: DensePose indices
+    H x W uint8."""
 
     pose: Pose | None = None
     parse: np.ndarray | None = None
-    approximate: bool = False
+    source: str = SKELETON
+    approximate: bool = True
     parts: np.ndarray | None = None
 
 
 def agnostic_mask(image: np.ndarray, known: Known, options: MaskOptions) -> tuple[np.ndarray, str]:
-    """The mask H x W bool of a picture H x W x 3 uint8 RGB, and the rule that made it.
+    """The mask H x W bool of a picture H x W x 3 uint8 RGB, and the rule that made it, from what.
 
     What a rule needs and is not known is found by the shipped networks. "auto" is the rule
-    "densepose" where parts are all that is known, else "parse+pose". MaskError where the mask is
-    empty or the rule has no such category; NobodyError and PoseError from finding the person.
+    "densepose" where parts are all that is known, else "parse+pose". The mask is empty where the
+    person wears nothing of the category. MaskError where the rule has no such category;
+    NobodyError and PoseError from finding the person.
     """
     rule = options.rule
     if rule == "auto":
@@ -54,68 +58,93 @@ def agnostic_mask(image: np.ndarray, known: Known, options: MaskOptions) -> tupl
     if rule == "densepose":
         mask, kept, source = _by_parts(image, known, options)
     else:
-        mask, kept, source = _by_parse(image, known, options, rule)
+        known = _with_parse(image, known)
+        source = known.source
+        by_rule = _by_viton_hd if rule == "viton-hd" else _by_parse
+        mask, kept = by_rule(image, known, options)
     if options.grow:
         mask = _resized(mask, options.grow) & ~kept
+    return mask, f"{rule}, from {source}"
+
+
+def check_mask(mask: np.ndarray, category: str) -> None:
+    """MaskError where a finished mask is empty, or leaves nothing of the picture."""
     if not mask.any():
         raise MaskError(
-            f"the rule {rule} found nothing of the category {options.category!r} on this person. "
-            "Choose another category or rule, connect a better parse, or draw the mask."
+            f"nothing of the category {category!r} was found on this person, so the mask is empty. "
+            "Choose another category or rule, connect a better parse, or draw what to add."
         )
-    return mask, f"{rule}{source}"
+    if mask.all():
+        raise MaskError(
+            "the mask covers the whole picture, so nothing of the person would be left. Add or "
+            "grow less."
+        )
 
 
 def _by_parts(
     image: np.ndarray, known: Known, options: MaskOptions
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Mask, what growing must spare, and where the parts come from."""
-    parts, source = known.parts, ""
+    parts, source = known.parts, DENSEPOSE_IMAGE
     if parts is None:
-        parts, source = analysed(image, known.pose).parts, " (approximate parts)"
+        parts, source = analysed(image, known.pose).parts, SKELETON
     mask = densepose_mask(parts, options.category, options.keep_hands, options.sleeves)
-    spared = [HEAD_PART, *(HANDS.values() if options.keep_hands else ())]
+    spared = [*HEAD_PARTS, *(HANDS.values() if options.keep_hands else ())]
     return mask, np.isin(parts, spared), source
 
 
+def _with_parse(image: np.ndarray, known: Known) -> Known:
+    """With a pose and a label map."""
+    if known.parse is None and known.parts is None:
+        found = analysed(image, known.pose)
+        return Known(found.pose, found.parse)
+    pose = known.pose or chosen_body(image).pose()
+    if known.parse is None:
+        assert known.parts is not None
+        return Known(pose, approximate_parse(known.parts), DENSEPOSE_IMAGE)
+    return Known(pose, known.parse, known.source, known.approximate)
+
+
 def _by_parse(
-    image: np.ndarray, known: Known, options: MaskOptions, rule: str
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """As `_by_parts`, with the source of the label map."""
-    pose, parse, others, approximate = known.pose, known.parse, None, True
-    if parse is None and known.parts is None:
-        found = analysed(image, pose)
-        pose, parse, source = found.pose, found.parse, " (approximate parse)"
-    else:
-        pose = pose or chosen_body(image).pose()
-        if parse is None:
-            parse, source = approximate_parse(known.parts), " (parse from DensePose)"
-        elif known.approximate:
-            source = " (approximate parse)"
-        else:
-            approximate, source = False, ""
-            _, others = outlines(image, pose)
+    image: np.ndarray, known: Known, options: MaskOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mask, and what growing must spare."""
+    pose, parse = known.pose, known.parse
+    assert pose is not None and parse is not None
+    person = None if known.approximate else ~outlines(image, pose)[1]
+    mask = parse_pose_mask(
+        parse, pose, options.category, options.keep_hands, options.keep_hair, options.sleeves,
+        person, gloves_are_hands=known.approximate,
+    )  # fmt: skip
     kept = region(parse, *HEAD, *(("hair",) if options.keep_hair else ()))
     if options.keep_hands:
-        kept |= region(parse, "glove") if approximate else hands(parse, pose)
-    if rule == "parse+pose":
-        mask = parse_pose_mask(
-            parse, pose, options.category, options.keep_hands, options.keep_hair, options.sleeves,
-            None if others is None else ~others, gloves_are_hands=approximate,
-        )  # fmt: skip
-        return mask, kept, source
+        kept |= region(parse, "glove") if known.approximate else hands(parse, pose)
+    return mask, kept
+
+
+def _by_viton_hd(
+    image: np.ndarray, known: Known, options: MaskOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `_by_parse`. The rule always keeps the hands, and masks hair."""
+    pose, parse = known.pose, known.parse
+    assert pose is not None and parse is not None
     if options.category != "upper":
         raise MaskError(
             "the rule viton-hd is defined for upper garments only, got the category "
             f"{options.category!r}. Choose the rule parse+pose."
         )
-    mask = viton_hd_mask(parse, pose)
-    return (mask & ~region(parse, "glove") if approximate else mask), kept, source
+    gloves = region(parse, "glove")
+    mask = viton_hd_mask(parse, pose) & ~gloves
+    own_hands = gloves if known.approximate else hands(parse, pose)
+    return mask, region(parse, *HEAD) | own_hands
 
 
 def _resized(mask: np.ndarray, pixels: int) -> np.ndarray:
     """Grown by so many pixels in all directions, or shrunk."""
+    if not mask.any():
+        return mask
     if pixels > 0:
         away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        return away <= pixels if mask.any() else mask
+        return away <= pixels
     inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return inside > -pixels

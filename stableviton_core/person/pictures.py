@@ -23,6 +23,11 @@ def three_channels(images: Tensor) -> Tensor:
     return images.expand(*images.shape[:-1], 3)
 
 
+def channels_first(images: Tensor) -> Tensor:
+    """B x H x W x C -> B x 3 x H x W."""
+    return three_channels(images).movedim(-1, 1)
+
+
 def to_arrays(images: Tensor) -> list[np.ndarray]:
     levels = (three_channels(images).clamp(0, 1) * 255).round()
     return list(levels.to("cpu", torch.uint8).numpy())

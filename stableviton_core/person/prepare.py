@@ -17,7 +17,7 @@ from .densepose import colour_parts
 from .frame import fit, framed
 from .garment import flat_garment, garment_mask
 from .labels import colour_labels
-from .masking import Known, MaskOptions, agnostic_mask
+from .masking import Known, MaskOptions, agnostic_mask, check_mask
 
 PHOTO_TYPES = (".jpg", ".jpeg", ".png", ".webp")
 REPORT = "report.txt"
@@ -97,8 +97,9 @@ def write_person(photo: np.ndarray, folder: Path, name: str, height: int, width:
     working, _ = framed(frame, height, width)
     image = (working[0].numpy() * 255).round().astype(np.uint8)
     found = analysed(image)
-    known = Known(found.pose, found.parse, approximate=True)
-    mask, _ = agnostic_mask(image, known, MaskOptions())
+    options = MaskOptions()
+    mask, _ = agnostic_mask(image, Known(found.pose, found.parse), options)
+    check_mask(mask, options.category)
     stem = Path(name).stem
     _save(folder / "agnostic-v3.2" / name, refilled(image, mask))
     _save(folder / "agnostic-mask" / f"{stem}_mask.png", np.where(mask, 255, 0).astype(np.uint8))

@@ -17,7 +17,7 @@ UPPER_LEG, LOWER_LEG, FOOT = 0.28, 0.2, 0.2
 HEAD, TORSO = 0.36, 0.12
 FARTHEST = 8.0  # thicknesses from its bone that a pixel of the person may lie
 HAND_LENGTH, FOOT_LENGTH = 0.4, 0.35  # of the forearm, of the lower leg
-COLLAR = 0.35  # of the way from the neck's joint to the head's middle: what clothes may cover
+COLLAR = 0.15  # of the way from the neck's joint to the head's middle: what clothes may cover
 GROIN = 0.2  # of the upper leg, that counts as the torso: tops reach over the hips
 THIGH = 0.8  # of the torso's length, where the knees are out of the picture
 LINE, DOT = 0.06, 0.08  # of a drawn skeleton, in shoulder widths
@@ -25,14 +25,14 @@ LINE, DOT = 0.06, 0.08  # of a drawn skeleton, in shoulder widths
 Shape = list[np.ndarray]  # corners of a polygon; two are a line
 
 PARSE_OF = {
-    densepose.TORSO: "upper",
-    densepose.HEAD: "face",
-    **{densepose.HANDS[side]: "glove" for side in ("left", "right")},
-    **{densepose.UPPER_ARMS[side]: f"{side}_arm" for side in ("left", "right")},
-    **{densepose.LOWER_ARMS[side]: f"{side}_arm" for side in ("left", "right")},
-    **{densepose.UPPER_LEGS[side]: "pants" for side in ("left", "right")},
-    **{densepose.LOWER_LEGS[side]: "pants" for side in ("left", "right")},
-    **{densepose.FEET[side]: f"{side}_shoe" for side in ("left", "right")},
+    "upper": densepose.TORSO_PARTS,
+    "face": densepose.HEAD_PARTS,
+    "glove": densepose.HANDS.values(),
+    "left_arm": (*densepose.UPPER_ARM_PARTS["left"], *densepose.LOWER_ARM_PARTS["left"]),
+    "right_arm": (*densepose.UPPER_ARM_PARTS["right"], *densepose.LOWER_ARM_PARTS["right"]),
+    "pants": densepose.LEG_PARTS,
+    "left_shoe": (densepose.FEET["left"],),
+    "right_shoe": (densepose.FEET["right"],),
 }
 
 
@@ -54,11 +54,11 @@ def approximate_parts(pose: Pose, person: np.ndarray) -> np.ndarray:
 
 
 def approximate_parse(parts: np.ndarray) -> np.ndarray:
-    """Part indices -> labels in CIHP ids. A skeleton knows neither hair nor sleeves: the head is
-    all face, arms are bare, legs are trousers. Hands are gloves, to tell them from arms."""
+    """Part indices -> labels in CIHP ids. Parts know neither hair nor sleeves: the head is all
+    face, arms are bare, legs are trousers. Hands are gloves, to tell them from arms."""
     table = np.zeros(densepose.PARTS + 1, np.uint8)
-    for part, name in PARSE_OF.items():
-        table[part] = CIHP.index(name)
+    for name, own in PARSE_OF.items():
+        table[list(own)] = CIHP.index(name)
     return table[parts]
 
 

@@ -89,11 +89,18 @@ def _pair(folder: Path, person: str, garment: str) -> Pair:
         garment=garment,
         image=find(folder, ("image",), stem, Path(person).suffix),
         agnostic=find(folder, ("agnostic-v3.2", "agnostic"), stem, Path(person).suffix),
-        mask=find(folder, ("agnostic-mask", "agnostic_mask"), stem + "_mask", ".png"),
+        mask=_mask(folder, stem),
         densepose=find(folder, ("image-densepose",), stem, Path(person).suffix),
         cloth=find(folder, ("cloth",), Path(garment).stem, Path(garment).suffix),
         warped=warped if warped.is_file() else None,
     )
+
+
+def _mask(folder: Path, stem: str) -> Path:
+    """VITON-HD's name, or the person's where ComfyUI has saved it."""
+    spellings = ("agnostic-mask", "agnostic_mask")
+    plain = find(folder, spellings, stem, ".png")
+    return plain if plain.is_file() else find(folder, spellings, stem + "_mask", ".png")
 
 
 def find(folder: Path, spellings: tuple[str, ...], stem: str, suffix: str) -> Path:

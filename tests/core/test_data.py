@@ -73,6 +73,10 @@ def test_other_spellings_and_types_are_found(dolls):
     (dolls / "train_pairs.txt").write_text("00000_00.jpg 00000_00.jpg\n")  # the files are .png
     (pair,) = read_pairs(dolls, "train", paired=True)
     assert np.array_equal(load(pair, HEIGHT, WIDTH).mask, before.mask)
+    masks = dolls / "train" / "agnostic_mask"
+    (masks / "00000_00_mask.png").rename(masks / "00000_00.png")  # as ComfyUI saves it
+    (pair,) = read_pairs(dolls, "train", paired=True)
+    assert np.array_equal(load(pair, HEIGHT, WIDTH).mask, before.mask)
     assert "1 pairs, 1 with a garment mask" in check_data(dolls, ["train"])[1]
 
 

@@ -150,3 +150,11 @@ def test_a_skeleton_is_drawn():
     canvas = draw_skeleton(upright(), 360, 200)
     assert canvas.shape == (360, 200, 3) and canvas[80, 85].any() and not canvas[5, 5].any()
     assert not draw_skeleton(Pose(np.full((18, 2), np.nan)), 20, 20).any()
+
+
+def test_every_part_has_a_label():
+    labels = approximate_parse(np.arange(25, dtype=np.uint8))
+    assert labels[0] == 0 and (labels[1:] > 0).all(), "backs and both halves of the head too"
+    assert [CIHP[labels[part]] for part in (1, 24, 17, 22, 8)] == [
+        "upper", "face", "left_arm", "right_arm", "pants"
+    ]  # fmt: skip

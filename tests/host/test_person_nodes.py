@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import comfy.model_management
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_a_photo_becomes_all_that_a_tryon_needs(host, working):
         assert picture.shape == working.shape and picture.dtype == torch.float32
         assert picture.min() >= 0 and 0 < picture.max() <= 1
     assert source == parts_source == "skeleton (approximate)"
-    assert rule == "parse+pose (approximate parse)"
+    assert rule == "parse+pose, from skeleton (approximate)"
     assert 0.2 < region.mean() < 0.7 and region[cloth > 0].mean() > 0.99
     assert torch.allclose(agnostic[region == 0], working[region == 0], atol=0.5 / 255)
     assert (agnostic[region > 0] - 128 / 255).abs().max() < 1e-6
@@ -187,15 +188,38 @@ def test_blur_softens_the_mask_and_not_the_agnostic_image(host, working):
 
 def test_the_rule_is_told(host, working):
     parts, *_ = densepose(host, working)
-    assert mask(host, working, densepose=parts)[2] == "densepose"
+    assert mask(host, working, densepose=parts)[2] == "densepose, from DensePose image"
     keypoints, _ = pose(host, working)
     told = mask(host, working, densepose=parts, pose_keypoint=keypoints)[2]
-    assert told == "parse+pose (parse from DensePose)"
+    assert told == "parse+pose, from DensePose image"
     found, coloured, *_ = parse(host, working)
-    assert mask(host, working, parse=found, rule="viton-hd")[2] == "viton-hd (approximate parse)"
+    told = mask(host, working, parse=found, rule="viton-hd")[2]
+    assert told == "viton-hd, from skeleton (approximate)"
     read, *_ = parse(host, working, label_image=coloured)
     assert np.array_equal(read.labels, found.labels) and not read.approximate
-    assert mask(host, working, parse=read)[2] == "parse+pose"
+    assert mask(host, working, parse=read)[2] == "parse+pose, from label image (viton-hd)"
+
+
+def test_one_picture_with_many_drawn_masks(host, working):
+    drawn = torch.zeros(3, 512, 384)
+    for index in range(3):
+        drawn[index, : 10 * (index + 1), :20] = 1
+    region, agnostic, _ = mask(host, working, add=drawn)
+    assert len(region) == len(agnostic) == 3
+    for index in range(3):
+        alone, *_ = mask(host, working, add=drawn[index : index + 1])
+        assert torch.equal(region[index], alone[0])
+
+
+def test_a_drawn_mask_helps_where_a_rule_finds_nothing(host, working, errors):
+    nothing = torch.zeros_like(working)
+    nothing[:, 100:200, 100:200] = torch.tensor([0.0, 0.0, 1.0])  # a face
+    faces, *_ = parse(host, working, label_image=nothing)
+    with pytest.raises(errors, match="nothing of the category 'upper' was found"):
+        mask(host, working, parse=faces, sleeves="as worn")
+    drawn = torch.zeros(1, 512, 384)
+    drawn[:, 300:400] = 1
+    assert torch.equal(mask(host, working, parse=faces, sleeves="as worn", add=drawn)[0], drawn)
 
 
 def test_a_densepose_of_other_colours_is_converted(host, working):
@@ -448,13 +472,18 @@ def test_what_does_not_belong_to_the_picture_is_refused(host, working, errors):
         ({"pose_keypoint": [{"shapes": []}]}, "OpenPose JSON with a list 'people'"),
         ({"pose_keypoint": [{"people": []}]}, "show nobody"),
         ({"pose_keypoint": "nose"}, "one entry for each"),
-        ({"add": torch.ones(1, 512, 384)}, "covers all of it"),
-        ({"remove": torch.ones(1, 512, 384)}, "is empty"),
+        ({"add": torch.ones(1, 512, 384)}, "covers the whole picture"),
+        ({"remove": torch.ones(1, 512, 384)}, "the mask is empty"),
         ({"add": torch.ones(3, 512, 384), "remove": torch.zeros(2, 512, 384)}, "unequal length"),
         ({"category": "lower", "rule": "viton-hd"}, "upper garments only"),
     ):
         with pytest.raises(errors, match=message):
             mask(host, working, **wrong)
+    with pytest.raises(errors, match="label image is 320 x 512"):
+        parse(host, working, label_image=working[:, :, 32:-32])
+    frame = host.node("StableVITONFrame", photo=working, width=384, height=512, around="person")[2]
+    with pytest.raises(errors, match="aspects differ"):
+        host.node("StableVITONUnframe", frame=frame, image=working[:, :384])
     with pytest.raises(errors, match="no label map in lip's colours"):
         parse(host, working, label_image=working, scheme="lip")
     with pytest.raises(errors, match="got 'shirt'"):
@@ -478,3 +507,46 @@ def test_nothing_here_touches_the_global_random_state(host, working):
     mask(host, working, pose_keypoint=keypoints)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+# Real pictures, against polygons drawn by hand in their working pictures
+
+
+def man() -> Path:
+    """A generated picture that comes with the host."""
+    package = pytest.importorskip("comfyui_workflow_templates_media_image")
+    folder = Path(package.__file__).parent / "templates"
+    return folder / "image_flux2_klein_9b_kv_image_edit-2.webp"
+
+
+JACKET = [
+    (150, 272), (152, 300), (170, 345), (215, 345), (250, 300), (258, 276), (300, 300), (330, 312),
+    (372, 335), (383, 350), (383, 478), (6, 478), (12, 420), (24, 355), (36, 318), (80, 300),
+    (110, 285),
+]  # fmt: skip
+T_SHIRT = [
+    (181, 94), (202, 105), (230, 81), (266, 105), (286, 157), (256, 161), (246, 218), (165, 218),
+    (161, 190), (139, 177), (145, 145), (161, 109),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("picture", "garment", "face"),
+    [
+        (lambda: PHOTO, JACKET, ((195, 205), (60, 72))),
+        (man, T_SHIRT, ((181, 56), (20, 28))),
+    ],
+    ids=["jacket", "t-shirt"],
+)
+def test_the_mask_covers_the_garment_and_no_face(host, picture, garment, face):
+    file = picture()
+    if not file.is_file():
+        pytest.skip(f"this host comes without {file.name}")
+    photo = torch.from_numpy(np.array(Image.open(file).convert("RGB")))[None].float() / 255
+    working, *_ = host.node("StableVITONFrame", photo=photo, width=384, height=512, around="person")
+    region = mask(host, working)[0][0].numpy() > 0
+    drawn, visage = np.zeros((512, 384), np.uint8), np.zeros((512, 384), np.uint8)
+    cv2.fillPoly(drawn, [np.array(garment)], 1)
+    cv2.ellipse(visage, *face, 0, 0, 360, 1, -1)
+    assert region[drawn > 0].mean() >= 0.95
+    assert not region[visage > 0].any()

@@ -8,11 +8,13 @@ from helpers.browser import fetch, find_browser, inputs_of, object_info, pack_no
 from stableviton_core.serving.graph import load_graph
 from stableviton_core.serving.install import FOLDER_NAME, PACK
 
-CANVAS = PACK / "workflows" / "tryon.json"
-API = PACK / "workflows" / "api" / "tryon.json"
+WORKFLOWS = PACK / "workflows"
+GRAPHS = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
 NODES = {
     "StableVITONLoader", "StableVITONApply", "StableVITONConditioning", "StableVITONPLMS",
-    "StableVITONSchedule", "StableVITONPasteBack",
+    "StableVITONSchedule", "StableVITONPasteBack", "StableVITONFrame", "StableVITONUnframe",
+    "StableVITONPose", "StableVITONParse", "StableVITONDensePose", "StableVITONAgnosticMask",
+    "StableVITONGarment",
 }  # fmt: skip
 FRONTEND_ONLY = {"MarkdownNote"}
 FLAGS = (
@@ -48,22 +50,38 @@ def page(server):
         running.close()
 
 
+def canvas(name: str) -> dict:
+    """A graph as the web interface saves it."""
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def api(name: str) -> dict:
+    """The same as it is queued."""
+    return load_graph(WORKFLOWS / "api" / f"{name}.json")
+
+
+def test_there_are_graphs():
+    assert GRAPHS == ["prepare_dataset", "tryon", "tryon_photo"]
+
+
 @pytest.mark.browser
-def test_the_canvas_graph_makes_the_api_graph(page):
-    opened = page.evaluate(OPEN_GRAPH, json.loads(CANVAS.read_text(encoding="utf-8")))
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_canvas_graph_makes_the_api_graph(page, name):
+    opened = page.evaluate(OPEN_GRAPH, canvas(name))
     assert opened["missing"] == []
-    assert opened["output"] == load_graph(API)
+    assert opened["output"] == api(name)
 
 
 @pytest.mark.browser
 def test_an_unknown_node_is_seen_as_missing(page):
-    graph = json.loads(CANVAS.read_text(encoding="utf-8"))
+    graph = canvas("tryon")
     graph["nodes"][0]["type"] = "NoSuchNode"
     assert page.evaluate(OPEN_GRAPH, graph)["missing"] == ["NoSuchNode"]
 
 
-def test_the_api_graph_fits_the_nodes(server):
-    graph, nodes = load_graph(API), object_info(server)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_api_graph_fits_the_nodes(server, name):
+    graph, nodes = api(name), object_info(server)
     for node in graph.values():
         info = nodes[node["class_type"]]
         known, given = inputs_of(info), node["inputs"]
@@ -87,8 +105,9 @@ def check_input(declared: tuple, value, graph: dict, nodes: dict) -> None:
         assert isinstance(value, {"BOOLEAN": bool, "STRING": str}[kind])
 
 
-def test_the_canvas_graph_fits_the_nodes(server):
-    graph, nodes = json.loads(CANVAS.read_text(encoding="utf-8")), object_info(server)
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_canvas_graph_fits_the_nodes(server, name):
+    graph, nodes = canvas(name), object_info(server)
     placed = {node["id"]: node for node in graph["nodes"] if node["type"] not in FRONTEND_ONLY}
     linked = {node: set() for node in placed}
     for _, source, slot, target, position, kind in graph["links"]:
@@ -106,11 +125,12 @@ def is_socket(kind: str | list) -> bool:
     return not isinstance(kind, list) and kind not in ("COMBO", "INT", "FLOAT", "BOOLEAN", "STRING")
 
 
-def test_the_graph_is_offered_as_a_template(server):
+def test_the_graphs_are_offered_as_templates(server):
     templates = json.loads(fetch(server, "workflow_templates"))
-    assert templates[FOLDER_NAME] == ["tryon"]
-    picture = fetch(server, f"api/workflow_templates/{FOLDER_NAME}/tryon.jpg")
-    assert picture == CANVAS.with_suffix(".jpg").read_bytes()
+    assert sorted(templates[FOLDER_NAME]) == GRAPHS
+    for name in GRAPHS:
+        picture = fetch(server, f"api/workflow_templates/{FOLDER_NAME}/{name}.jpg")
+        assert picture == (WORKFLOWS / f"{name}.jpg").read_bytes()
 
 
 def test_every_node_has_a_help_page(server):

@@ -1,0 +1,42 @@
+"""What loading the pack brings into a process that has the host."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = {"controlnet_aux", "transformers", "torchvision", "diffusers", "accelerate", "mediapipe"}
+
+SCRIPT = """
+import asyncio, builtins, json, os, sys
+sys.path.insert(0, os.environ["COMFYUI_PATH"])
+from comfy.cli_args import args
+args.cpu, args.base_directory = True, sys.argv[2]
+import comfy_api.latest, nodes
+before, asked, own_import = set(sys.modules), set(), builtins.__import__
+def record(name, globals=None, *rest):
+    file = (globals or {}).get("__file__") or ""
+    relative = len(rest) > 2 and rest[2] > 0
+    if file.startswith(sys.argv[1] + os.sep) and not relative:
+        asked.add(name.split(".")[0])
+    return own_import(name, globals, *rest)
+builtins.__import__ = record
+loaded = asyncio.run(nodes.load_custom_node(sys.argv[1]))
+new = {name.split(".")[0] for name in set(sys.modules) - before}
+print(json.dumps({"loaded": loaded, "asked": sorted(asked), "new": sorted(new)}))
+"""
+
+
+def test_the_pack_loads_alone(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(ROOT), str(tmp_path)],
+        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["loaded"]
+    assert {"torch", "cv2", "numpy"} <= set(told["asked"]), "the imports were not recorded"
+    assert HEAVY.isdisjoint(told["asked"]), told["asked"]
+    assert HEAVY.isdisjoint(told["new"]), told["new"]
