@@ -1,0 +1,63 @@
+"""The graphs for photos, through the server."""
+
+import asyncio
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stableviton_core.serving import client
+from stableviton_core.serving.graph import find_class, find_title, load_graph, set_image
+from stableviton_core.serving.install import PACK
+from stableviton_core.training.check import check_data
+
+PHOTO, GARMENT = PACK / "demo" / "photo.jpg", PACK / "demo" / "garment.png"
+
+
+def run(server, graph: dict, photo: Path) -> dict:
+    """Queue a graph on a photo and the demo's garment -> the outputs by node."""
+
+    async def action() -> dict:
+        async with client.connect(server.url) as session:
+            set_image(graph, "Person", await client.upload_image(session, photo))
+            set_image(graph, "Garment", await client.upload_image(session, GARMENT))
+            return await client.run(session, graph)
+
+    return asyncio.run(action())
+
+
+def picture(server, image: dict) -> np.ndarray:
+    async def action() -> bytes:
+        async with client.connect(server.url) as session:
+            return await client.download(session, image)
+
+    return np.array(Image.open(io.BytesIO(asyncio.run(action()))))
+
+
+def test_two_photos_become_one_picture(server, tmp_path):
+    photo = np.array(Image.open(PHOTO))
+    file = tmp_path / "photo.png"  # every host decodes it alike
+    Image.fromarray(photo).save(file)
+    graph = load_graph(PACK / "workflows" / "api" / "tryon_photo.json")
+    graph[find_class(graph, "StableVITONSchedule")]["inputs"]["steps"] = 2
+    outputs = run(server, graph, file)
+    result = picture(server, outputs[find_title(graph, "Result")]["images"][0])
+    assert result.shape == photo.shape
+    changed = (np.abs(result.astype(int) - photo) > 1).any(axis=-1)
+    assert 0.1 < changed.mean() < 0.5
+    assert not changed[:130].any(), "the face"
+    assert changed[300, 190:240].all(), "the chest"
+    agnostic = picture(server, outputs[find_title(graph, "Agnostic")]["images"][0])
+    assert agnostic.shape == (512, 384, 3) and (agnostic == 128).all(axis=-1).mean() > 0.2
+
+
+def test_the_data_set_graph_writes_what_training_reads(server):
+    run(server, load_graph(PACK / "workflows" / "api" / "prepare_dataset.json"), PHOTO)
+    data = Path(server.base) / "output" / "viton"
+    (person,) = (data / "test" / "image").iterdir()
+    (garment,) = (data / "test" / "cloth").iterdir()
+    assert (person.name, garment.name) == ("photo.jpg_00001_.png", "garment.png_00001_.png")
+    (data / "test_pairs.txt").write_text(f"{person.name} {garment.name}\n")
+    problems, counts = check_data(data, ["test"])
+    assert problems == [] and "1 pairs, 1 with a garment mask" in counts
