@@ -88,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, help="also write the figures to this file")
     evaluate.set_defaults(run=_evaluate)
 
+    from .batch.command import add_flags
+
+    batch = commands.add_parser(
+        "batch", help="run a graph for many pairs on many ComfyUI servers, and go on where it ended"
+    )
+    add_flags(batch)
+    batch.set_defaults(run=_batch)
+
     train_demo = commands.add_parser(
         "train-demo", help="train the demo checkpoint on paper dolls (hours on a CPU)"
     )
@@ -167,6 +175,12 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     print(table(figures))
     if chosen.json:
         figures.save(chosen.json)
+
+
+def _batch(chosen: argparse.Namespace) -> int:
+    from .batch.command import run
+
+    return run(chosen)
 
 
 def _train_demo(chosen: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..errors import UserError
+from ..pictures import pictures_in
 from ..writing import replacing
 from .agnostic import refilled
 from .analysis import analysed, box_of, chosen_body
@@ -19,7 +20,6 @@ from .garment import flat_garment, garment_mask
 from .labels import colour_labels
 from .masking import Known, MaskOptions, agnostic_mask, check_mask
 
-PHOTO_TYPES = (".jpg", ".jpeg", ".png", ".webp")
 REPORT = "report.txt"
 
 
@@ -41,7 +41,7 @@ def prepare(persons: Path, garments: Path, output: Path, height: int, width: int
     name, where there is one, else with all garments.
 
     What an earlier run has finished is not made again. Photos that cannot be used are left out,
-    with the reason in report.txt. PhotoError where a folder has no photos.
+    with the reason in report.txt. FolderError where a folder has no photos.
     """
     folder = output / "test"
     unused: dict[str, str] = {}
@@ -50,7 +50,7 @@ def prepare(persons: Path, garments: Path, output: Path, height: int, width: int
         ("image", persons, write_person), ("cloth", garments, write_garment)
     ):  # fmt: skip
         used[kind] = []
-        for photo in tqdm(photos(source), desc=source.name, mininterval=1):
+        for photo in tqdm(pictures_in(source), desc=source.name, mininterval=1):
             name = f"{photo.stem}.png"
             if not (folder / kind / name).is_file():
                 try:
@@ -62,15 +62,6 @@ def prepare(persons: Path, garments: Path, output: Path, height: int, width: int
     _write_lines(output / "test_pairs.txt", _pairs(used["image"], used["cloth"]))
     _write_lines(output / REPORT, [f"{photo}: {reason}" for photo, reason in unused.items()])
     return Prepared(used["image"], used["cloth"], unused)
-
-
-def photos(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise PhotoError(f"{folder} is not a folder.")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_TYPES)
-    if not found:
-        raise PhotoError(f"{folder} has no photos ({', '.join(PHOTO_TYPES)}).")
-    return found
 
 
 def read_photo(path: Path) -> np.ndarray:

@@ -9,8 +9,8 @@ import json
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,20 @@ async def upload_image(
 
     Returns the name by which a LoadImage node finds it.
     """
+    return await upload_content(session, path.read_bytes(), name or path.name, subfolder)
+
+
+async def upload_content(
+    session: aiohttp.ClientSession, content: bytes, name: str, subfolder: str = ""
+) -> str:
+    """As upload_image, of a file's content."""
     form = aiohttp.FormData()
-    form.add_field("image", path.read_bytes(), filename=name or path.name)
+    form.add_field("image", content, filename=name)
     form.add_field("subfolder", subfolder)
     form.add_field("overwrite", "true")
     stored = await _json(session, "POST", "upload/image", data=form)
-    return "/".join(part for part in (stored["subfolder"], stored["name"]) if part)
+    with _understood("upload/image"):
+        return "/".join(part for part in (stored["subfolder"], stored["name"]) if part)
 
 
 async def object_info(
@@ -76,12 +84,13 @@ async def queue_prompt(
     status, answer = await _call(session, "POST", "prompt", json=body)
     if status not in (200, 400):
         raise ServerError(_unexpected("POST", "prompt", status, answer))
-    told = json.loads(answer)
-    if status == 400:
-        raise PromptError(_refusal(told, graph))
-    if told.get("node_errors"):
-        _log.warning("The server leaves out a part of the graph. %s", _refusal(told, graph))
-    return told["prompt_id"]
+    with _understood("prompt"):
+        told = json.loads(answer)
+        if status == 400:
+            raise PromptError(_refusal(told, graph))
+        if told.get("node_errors"):
+            _log.warning("The server leaves out a part of the graph. %s", _refusal(told, graph))
+        return told["prompt_id"]
 
 
 async def history(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, Any] | None:
@@ -92,7 +101,8 @@ async def history(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, A
 async def is_queued(session: aiohttp.ClientSession, prompt_id: str) -> bool:
     """Whether the prompt runs or waits to be run."""
     queue = await _json(session, "GET", "queue")
-    return any(entry[1] == prompt_id for part in queue.values() for entry in part)
+    with _understood("queue"):
+        return any(entry[1] == prompt_id for part in queue.values() for entry in part)
 
 
 async def cancel(session: aiohttp.ClientSession, prompt_id: str) -> None:
@@ -103,7 +113,8 @@ async def cancel(session: aiohttp.ClientSession, prompt_id: str) -> None:
 
 async def download(session: aiohttp.ClientSession, file: dict[str, str]) -> bytes:
     """An output as it stands in a history: {filename, subfolder, type}."""
-    wanted = {key: file[key] for key in ("filename", "subfolder", "type")}
+    with _understood("history"):
+        wanted = {key: file[key] for key in ("filename", "subfolder", "type")}
     return await _answered(session, "GET", "view", params=wanted)
 
 
@@ -149,7 +160,8 @@ async def follow(
     record = await history(session, prompt_id)
     if record is None:
         raise PromptInterrupted("The prompt was taken off the server's queue before it ran.")
-    return _outputs(record)
+    with _understood("history"):
+        return _outputs(record)
 
 
 async def run(
@@ -183,7 +195,11 @@ async def _next_event(
         message = await events.receive(timeout=max(timeout, 0.001))
     except asyncio.TimeoutError:
         return None
-    return json.loads(message.data) if message.type is aiohttp.WSMsgType.TEXT else None
+    if message.type is not aiohttp.WSMsgType.TEXT:
+        return None
+    with _understood("ws"):
+        event = json.loads(message.data)
+        return event if event["data"] is not None else None
 
 
 def _outputs(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -241,7 +257,23 @@ def _node_name(graph: Graph, node: str, class_type: str) -> str:
 async def _json(
     session: aiohttp.ClientSession, method: str, path: str, **options: Any
 ) -> dict[str, Any]:
-    return json.loads(await _answered(session, method, path, **options))
+    with _understood(path):
+        told = json.loads(await _answered(session, method, path, **options))
+        if not isinstance(told, dict):
+            raise TypeError(f"expected an object, got {type(told).__name__}")
+        return told
+
+
+@contextmanager
+def _understood(path: str) -> Iterator[None]:
+    """ServerError for an answer that is not ComfyUI's."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ServerError(
+            f"The answer to /{path} is not ComfyUI's ({type(error).__name__}: {error}). Is this "
+            "the address of a ComfyUI?"
+        ) from error
 
 
 async def _answered(

@@ -18,7 +18,7 @@ from . import client
 from .errors import PromptError, ServingError
 from .graph import Graph, find_class, find_title, load_graph, set_image, set_input, title_of
 from .install import PACK, install_pack
-from .process import Server, has_accelerator, serve
+from .process import Server, accelerators, serve
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def run_demo(
 
     install_pack(BASE)
     _log.info("Starting ComfyUI (%s)", comfyui)
-    with serve(comfyui, BASE, cpu=not has_accelerator()) as server:
+    with serve(comfyui, BASE, cpu=accelerators() == 0) as server:
         result = asyncio.run(try_on(server, graph, pictures))
 
     sheet = output.with_name(f"{output.stem}-sheet.png")

@@ -16,10 +16,11 @@ from pathlib import Path
 from .errors import ServerError, ServingError
 
 _FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
-_FIND_DEVICE = """
+_COUNT_DEVICES = """
 import sys, torch
 xpu = hasattr(torch, "xpu") and torch.xpu.is_available()
-sys.exit(not (torch.cuda.is_available() or torch.backends.mps.is_available() or xpu))
+others = torch.backends.mps.is_available() or xpu
+sys.exit(torch.cuda.device_count() if torch.cuda.is_available() else int(others))
 """
 
 
@@ -88,12 +89,12 @@ def serve(
         _stop(process)
 
 
-def has_accelerator(python: str = sys.executable) -> bool:
-    """Whether that interpreter's torch finds a device other than the CPU.
+def accelerators(python: str = sys.executable) -> int:
+    """How many devices other than the CPU that interpreter's torch finds.
 
     It is asked in a process of its own: torch is not imported here.
     """
-    return subprocess.run([python, "-c", _FIND_DEVICE]).returncode == 0
+    return subprocess.run([python, "-c", _COUNT_DEVICES]).returncode
 
 
 def _free_port() -> int:

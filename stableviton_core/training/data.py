@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError
 from ..inputs import MULTIPLE
+from ..pictures import PICTURE_TYPES
 
-IMAGE_TYPES = (".jpg", ".png", ".jpeg", ".webp")
 CHANGE = 128  # from this value on a mask says: generate
 
 
@@ -106,7 +106,7 @@ def _mask(folder: Path, stem: str) -> Path:
 def find(folder: Path, spellings: tuple[str, ...], stem: str, suffix: str) -> Path:
     """The file of a name in the first folder that has it, whatever type of image it is."""
     for spelling in spellings:
-        for ending in (suffix, *IMAGE_TYPES):
+        for ending in (suffix, *PICTURE_TYPES):
             path = folder / spelling / (stem + ending)
             if path.is_file():
                 return path

@@ -17,8 +17,9 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
 
+from ..pictures import pictures_in
 from ..writing import replacing
-from .data import IMAGE_TYPES, DataError, read_image
+from .data import DataError, read_image
 from .perceptual import Net, backbone, lpips
 
 INCEPTION = "inception-2015-12-05.pt"
@@ -113,14 +114,10 @@ def table(figures: Figures) -> str:
 
 def _pictures(folder: Path) -> dict[str, Path]:
     """By name without the ending."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder.")
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_TYPES]
+    files = pictures_in(folder)
     found = {path.stem: path for path in files}
     if len(found) < len(files):
         raise DataError(f"{folder} has several pictures of one name, such as a.jpg and a.png.")
-    if not found:
-        raise DataError(f"{folder} has no pictures ({', '.join(IMAGE_TYPES)}).")
     return found
 
 

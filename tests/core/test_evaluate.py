@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from stableviton_core.pictures import FolderError
 from stableviton_core.training.data import DataError
 from stableviton_core.training.evaluate import INCEPTION, evaluate, table
 from stableviton_core.training.perceptual import FILES, BackboneError
@@ -151,5 +152,5 @@ def test_results_without_a_reference_are_an_error(folders, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "000.png")
     with pytest.raises(DataError, match="is 8 x 8, its reference .* 48 x 64"):
         evaluate(tmp_path, folders / "reference", "catvton", True, None)
-    with pytest.raises(DataError, match="has no pictures"):
+    with pytest.raises(FolderError, match="has no pictures"):
         evaluate(folders, folders / "reference", "catvton", True, None)

@@ -1,0 +1,145 @@
+"""Where a batch stands: what is done, what is to do, and what failed and why."""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ..serving.graph import Graph
+from ..writing import replacing
+from . import manifest
+from .jobs import BatchError, Job
+from .manifest import Entry
+from .uploads import digest_of
+from .wiring import Wiring, graph_hash
+
+_log = logging.getLogger(__name__)
+
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """done: jobs with a result, also from earlier runs. failed: names and reasons. left: jobs that
+    no server was left for."""
+
+    done: int
+    failed: dict[str, str]
+    left: int
+
+
+class Ledger:
+    """A batch's manifest and progress bar. `todo`: the jobs without a result whose pictures can be
+    read. `digests`: of pictures, by job's name and role."""
+
+    def __init__(self, jobs: Sequence[Job], graph: Graph, wiring: Wiring, output: Path):
+        output.mkdir(parents=True, exist_ok=True)
+        self.output, self.graph_hash = output, graph_hash(graph, wiring)
+        self.total, self.failures = len(jobs), dict[str, str]()
+        known = manifest.read(output)
+        self.digests, unreadable = _digests(jobs)
+        self.todo = [
+            job
+            for job in jobs
+            if job.name in self.digests and not manifest.is_done(known.get(self._key(job)), output)
+        ]
+        self.done = len(self.digests) - len(self.todo)
+        self._bar = tqdm(total=len(jobs), initial=self.done, desc="try-ons", unit="pair")
+        self._redirected = logging_redirect_tqdm()
+        for job in jobs:
+            if job.name in unreadable:
+                self.failed(job, None, time.time(), unreadable[job.name])
+
+    def __enter__(self) -> "Ledger":
+        self._redirected.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+        self._redirected.__exit__(None, None, None)
+
+    def finished(self, job: Job, server: str, started: float, files: list[str]) -> None:
+        self._append(job, server, started, files, None)
+        self.done += 1
+        self._bar.update()
+
+    def failed(self, job: Job, server: str | None, started: float, reason: str) -> None:
+        self._append(job, server, started, [], reason)
+        self.failures[job.name] = reason
+        self._bar.set_postfix(failed=len(self.failures), refresh=False)
+        self._bar.update()
+
+    def outcome(self) -> Outcome:
+        left = self.total - self.done - len(self.failures)
+        return Outcome(self.done, self.failures, left)
+
+    def _key(self, job: Job) -> str:
+        return manifest.key_of(job, self.digests.get(job.name, {}), self.graph_hash)
+
+    def _append(
+        self, job: Job, server: str | None, started: float, files: list[str], error: str | None
+    ) -> None:
+        manifest.append(
+            self.output,
+            Entry(
+                pair=job.name,
+                key=self._key(job),
+                person=str(job.pictures["person"]),
+                garment=str(job.pictures["garment"]),
+                seed=job.seed,
+                graph=self.graph_hash,
+                server=server,
+                started=round(started, 3),
+                seconds=round(time.time() - started, 3),
+                files=files,
+                error=error,
+            ),
+        )
+
+
+def roles_of(jobs: Sequence[Job]) -> list[str]:
+    return sorted({role for job in jobs for role in job.pictures})
+
+
+def _digests(jobs: Sequence[Job]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """By job: its pictures' digests, or why one cannot be read."""
+    known: dict[Path, str] = {}
+    unreadable: dict[Path, str] = {}
+    digests, failed = {}, {}
+    for job in tqdm(jobs, desc="reading pictures", mininterval=1):
+        for path in job.pictures.values():
+            if path not in known and path not in unreadable:
+                try:
+                    known[path] = digest_of(path)
+                except BatchError as error:
+                    unreadable[path] = str(error)
+        reasons = [unreadable[path] for path in job.pictures.values() if path in unreadable]
+        if reasons:
+            failed[job.name] = "; ".join(reasons)
+        else:
+            digests[job.name] = {role: known[path] for role, path in job.pictures.items()}
+    return digests, failed
+
+
+def write_results(output: Path, name: str, pictures: Sequence[tuple[str, bytes]]) -> list[str]:
+    """Write a job's pictures (a server's file name and the contents) as NAME.png, NAME_2.png ...;
+    the files' names. BatchError where there is no room."""
+    files = []
+    for number, (server_file, content) in enumerate(pictures, start=1):
+        ending = Path(server_file).suffix.lower()
+        stem = name if number == 1 else f"{name}_{number}"
+        file = output / (stem + (ending if ending in PICTURE_ENDINGS else ".png"))
+        try:
+            with replacing(file) as partial:
+                partial.write_bytes(content)
+        except OSError as error:
+            raise BatchError(
+                f"{file} cannot be written: {error}. Make room and start again; what is done is "
+                "not made again."
+            ) from error
+        files.append(file.name)
+    return files

@@ -1,0 +1,304 @@
+"""Batches: their lists and names, and what they do with servers that fail."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from helpers.standin import GRAPH, INFO, standing_in
+from stableviton_core.batch import manifest, run
+from stableviton_core.batch.jobs import BatchError, Job, named, product, read_pairs
+from stableviton_core.batch.run import run_batch
+from stableviton_core.batch.sheet import contact_sheet
+from stableviton_core.batch.wiring import filled, graph_hash, override, problems, wire
+from stableviton_core.serving import client
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = ("garment", "person")
+
+
+def picture(path: Path, colour: str = "red") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 16), colour).save(path, format="PNG")
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    """Three persons and four garments."""
+    for index in range(3):
+        picture(tmp_path / "persons" / f"p{index}.png", f"#{index}00000")
+    for index in range(4):
+        picture(tmp_path / "garments" / f"g{index}.png", f"#00{index}000")
+    return tmp_path / "persons", tmp_path / "garments"
+
+
+@pytest.fixture
+def jobs(folders) -> list[Job]:
+    return product(*folders, {}, seed=7)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(run, "BACKOFF", 0.01)
+    monkeypatch.setattr(client, "POLL_AFTER", 0.3)
+
+
+def batch(jobs: list[Job], servers: list[str], output: Path, timeout: float = 20.0):
+    return asyncio.run(run_batch(jobs, GRAPH, servers, output, {}, timeout))
+
+
+def lines(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / manifest.FILE).read_text().splitlines()]
+
+
+# Lists and names
+
+
+def test_every_person_in_every_garment(folders, jobs):
+    assert [job.name for job in jobs[:5]] == ["p0+g0", "p0+g1", "p0+g2", "p0+g3", "p1+g0"]
+    assert len(jobs) == 12 and {job.seed for job in jobs} == {7}
+    masks = folders[0].parent / "masks"
+    for index in range(3):
+        picture(masks / f"p{index}_mask.png")
+    with_masks = product(*folders, {"mask": masks}, seed=0)
+    assert with_masks[4].pictures["mask"] == masks / "p1_mask.png"
+    (masks / "p2_mask.png").unlink()
+    with pytest.raises(BatchError, match="expected one mask for p2.png.*p2 or p2_mask; found 0"):
+        product(*folders, {"mask": masks}, seed=0)
+
+
+def test_pairs_are_read_beside_their_file(tmp_path):
+    file = tmp_path / "pairs.csv"
+    file.write_text("person,garment,seed\na/1.png,b/2.png,\na/1.png,b/3.png,5\n")
+    first, second = read_pairs(file, seed=9)
+    assert first.pictures == {"person": tmp_path / "a/1.png", "garment": tmp_path / "b/2.png"}
+    assert (first.seed, second.seed) == (9, 5)
+    for text, message in (
+        ("", "an empty file"),
+        ("person,cloth\n", "got 'person', 'cloth'"),
+        ("person,garment\na.png\n", "line 2: expected person, garment"),
+        ("person,garment,seed\na,b,x\n", "line 2: the seed"),
+        ("person,garment\n", "names no pairs"),
+        ("person,garment\na,b\na,b\n", "is there twice"),
+    ):
+        file.write_text(text)
+        with pytest.raises(BatchError, match=message):
+            read_pairs(file, seed=0)
+
+
+def test_names_are_safe_and_unlike_each_other(tmp_path):
+    odd = ["../x.png", "a b.png", "ü漢字.png", "x" * 300 + ".png", "one/s.png", "two/S.png"]
+    listed = [({"person": Path(p), "garment": Path("g.png")}, 0) for p in odd]
+    names = [job.name for job in named(listed)]
+    assert len({name.casefold() for name in names}) == len(odd)
+    assert names[2] == "ü漢字+g", "letters of any script stay"
+    for name in names:
+        assert (tmp_path / f"{name}.png").parent == tmp_path and not name.startswith(".")
+        (tmp_path / f"{name}.png").write_bytes(b"")
+    assert names == [job.name for job in named(listed)], "the same in the next run"
+
+
+# Graphs
+
+
+def test_overrides_are_checked():
+    graph = json.loads(json.dumps(GRAPH))
+    override(graph, ["Sampler.steps=3", "3.mode=good"])
+    assert graph["3"]["inputs"]["steps"] == 3 and graph["3"]["inputs"]["mode"] == "good"
+    for wrong, message in (
+        ("steps=3", "NODE.INPUT=VALUE"),
+        ("Nobody.steps=3", "title 'Nobody'"),
+        ("Sampler.stops=3", "no input 'stops'"),
+        ("Sampler.person=3", "linked"),
+    ):
+        with pytest.raises(BatchError, match=message):
+            override(graph, [wrong])
+
+
+def test_a_graph_is_checked_before_anything_is_queued():
+    graph = json.loads(json.dumps(GRAPH))
+    wiring = wire(graph, INFO, ROLES, {})
+    assert problems(graph, INFO, wiring) == []
+    graph["3"]["inputs"] |= {"steps": 1000, "mode": "best", "person": ["9", 0]}
+    del graph["4"]["inputs"]["filename_prefix"]
+    graph["5"] = {"class_type": "Foreign", "inputs": {}}
+    told = "\n".join(problems(graph, INFO, wiring))
+    for part in ("steps is 1000", "'best', but can be fast, good", "node '9'", "Foreign",
+                 "'filename_prefix' is missing"):  # fmt: skip
+        assert part in told
+
+
+def test_the_nodes_are_found_by_title_or_name():
+    graph = json.loads(json.dumps(GRAPH))
+    wiring = wire(graph, INFO, ROLES, {})
+    assert wiring.pictures == {"person": ("1", "image"), "garment": ("2", "image")}
+    assert wiring.seeds == [("3", "seed")] and wiring.result == "4"
+    own = filled(graph, wiring, {"person": "p.png", "garment": "g.png"}, 42)
+    assert own["1"]["inputs"]["image"] == "p.png" and own["3"]["inputs"]["seed"] == 42
+    assert graph["1"]["inputs"]["image"] == "a.png", "the graph itself is unchanged"
+    assert graph_hash(own, wiring) == graph_hash(graph, wiring)
+    graph["1"]["_meta"]["title"] = "Model"
+    assert wire(graph, INFO, ROLES, {"person": "Model"}).pictures["person"] == ("1", "image")
+    with pytest.raises(BatchError, match="--person-node"):
+        wire(graph, INFO, ROLES, {})
+    graph["1"]["_meta"]["title"], graph["3"]["_meta"]["title"] = "Person", "Garment"
+    graph["2"]["_meta"]["title"] = "Mask"
+    with pytest.raises(BatchError, match="loads no picture"):
+        wire(graph, INFO, ROLES, {})
+    with pytest.raises(BatchError, match="has a node 'Mask', and the pairs give no mask"):
+        wire(graph, INFO, ("person",), {"garment": "1"})
+
+
+# Servers that fail
+
+
+def test_two_servers_share_the_work_and_pictures_are_sent_once(jobs, tmp_path):
+    with standing_in(latency=0.02) as one, standing_in(latency=0.02) as two:
+        outcome = batch(jobs, [one.url, two.url], tmp_path / "out")
+        assert (outcome.done, outcome.failed, outcome.left) == (12, {}, 0)
+        assert len(one.prompts) + len(two.prompts) == 12 and min(
+            map(len, (one.prompts, two.prompts))
+        )
+        for server in (one, two):
+            assert len(server.uploads) == len(set(server.uploads)) <= 7
+        again = batch(jobs, [one.url], tmp_path / "out")
+        assert again.done == 12 and len(one.prompts) + len(two.prompts) == 12, (
+            "nothing is made twice"
+        )
+    entries = lines(tmp_path / "out")
+    assert sorted(entry["pair"] for entry in entries) == sorted(job.name for job in jobs)
+    assert all(entry["error"] is None and entry["seconds"] > 0 for entry in entries)
+    files = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert files == {f"{job.name}.png" for job in jobs}
+
+
+@pytest.mark.parametrize("fault", ["status 500", "garbage", "closed websocket"])
+def test_a_server_that_fails_for_a_while_is_tried_again(jobs, tmp_path, fault):
+    with standing_in(fault=fault, faulty=range(2, 4)) as server:
+        outcome = batch(jobs, [server.url], tmp_path / "out")
+        assert (outcome.done, outcome.failed) == (12, {})
+        assert len(server.prompts) <= 12 + 2, "retries are bounded"
+
+
+@pytest.mark.parametrize("fault", ["status 500", "garbage"])
+def test_a_server_that_always_fails_is_given_up(jobs, tmp_path, fault):
+    with standing_in(fault=fault) as bad, standing_in() as good:
+        outcome = batch(jobs, [bad.url, good.url], tmp_path / "both")
+        assert (outcome.done, outcome.failed, outcome.left) == (12, {}, 0)
+        assert len(bad.prompts) <= run.STRIKES + run.DEPTH
+        alone = batch(jobs, [bad.url], tmp_path / "alone")
+        assert alone.done == 0 and alone.left + len(alone.failed) == 12
+        finished = batch(jobs, [good.url], tmp_path / "alone")
+        assert finished.done == 12, "another run goes on"
+
+
+@pytest.mark.parametrize("fault", ["error", "no picture"])
+def test_a_graph_that_fails_is_tried_on_another_server(jobs, tmp_path, fault):
+    with standing_in(fault=fault) as bad, standing_in(latency=0.01) as good:
+        outcome = batch(jobs[:4], [bad.url, good.url], tmp_path / "both")
+        assert (outcome.done, outcome.failed) == (4, {})
+        alone = batch(jobs[:4], [bad.url], tmp_path / "alone")
+        assert alone.done == 0 and len(alone.failed) == 4 and alone.left == 0
+        assert len([entry for entry in lines(tmp_path / "alone") if entry["error"]]) == 4
+
+
+def test_a_slow_prompt_ends_and_is_taken_off(jobs, tmp_path):
+    with standing_in(latency=5) as server:
+        outcome = batch(jobs[:1], [server.url], tmp_path / "out", timeout=0.3)
+        assert "longer than --timeout" in outcome.failed["p0+g0"]
+        assert len(server.cancelled) == 1
+
+
+def test_servers_that_cannot_run_it_are_told_at_once(jobs, tmp_path):
+    foreign = json.loads(json.dumps(GRAPH))
+    foreign["3"]["class_type"] = "StableVITONLoader"
+    with standing_in() as server:
+        with pytest.raises(BatchError, match="no node StableVITONLoader. Install the pack"):
+            asyncio.run(run_batch(jobs, foreign, [server.url], tmp_path, {}, 5))
+        with pytest.raises(BatchError, match="No ComfyUI answers"):
+            batch(jobs, ["http://127.0.0.1:9"], tmp_path)
+        outcome = batch(jobs[:2], ["http://127.0.0.1:9", server.url], tmp_path / "out")
+        assert outcome.done == 2, "it goes on without the one that is down"
+
+
+def test_one_unreadable_picture_costs_its_own_pairs(jobs, folders, tmp_path):
+    (folders[1] / "g3.png").write_bytes(b"no picture")
+    with standing_in() as server:
+        outcome = batch(jobs, [server.url], tmp_path / "out")
+    assert outcome.done == 9 and sorted(outcome.failed) == ["p0+g3", "p1+g3", "p2+g3"]
+    assert str(folders[1] / "g3.png") in outcome.failed["p0+g3"]
+
+
+def test_what_changed_is_made_again(jobs, folders, tmp_path):
+    with standing_in() as server:
+        batch(jobs[:3], [server.url], tmp_path / "out")
+        picture(folders[1] / "g0.png", "white")
+        (tmp_path / "out" / "p0+g1.png").unlink()
+        batch(jobs[:3], [server.url], tmp_path / "out")
+        assert len(server.prompts) == 3 + 2
+        other = json.loads(json.dumps(GRAPH))
+        other["3"]["inputs"]["steps"] = 5
+        asyncio.run(run_batch(jobs[:3], other, [server.url], tmp_path / "out", {}, 5))
+        assert len(server.prompts) == 5 + 3
+
+
+def test_a_line_that_a_kill_cut_off_is_no_obstacle(jobs, tmp_path):
+    with standing_in() as server:
+        batch(jobs[:2], [server.url], tmp_path / "out")
+        file = tmp_path / "out" / manifest.FILE
+        file.write_bytes(file.read_bytes()[:-30])
+        batch(jobs[:3], [server.url], tmp_path / "out")
+        assert len(server.prompts) == 4
+    entries = manifest.read(tmp_path / "out")
+    assert sorted(entry.pair for entry in entries.values()) == ["p0+g0", "p0+g1", "p0+g2"]
+
+
+def test_a_full_disk_is_a_clear_error(jobs, tmp_path, monkeypatch):
+    def full(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with standing_in() as server:
+        with pytest.raises(BatchError, match="No space left.*Make room and start again"):
+            batch(jobs, [server.url], tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.png*"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_takes_this_batch_off_the_server_and_nothing_else(folders, tmp_path, number):
+    graph = tmp_path / "graph.json"
+    graph.write_text(json.dumps(GRAPH))
+    with standing_in(latency=1.0) as server:
+        server.queue.append("somebody else's")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stableviton_core", "batch", "--graph", graph, "--persons",
+             folders[0], "--garments", folders[1], "--server", server.url, "--output",
+             tmp_path / "out"],
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while len(server.prompts) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, told = process.communicate(timeout=30)
+        assert process.returncode == 130 and "start again to go on" in told
+        assert server.queue == ["somebody else's"] and server.cancelled
+    assert not list((tmp_path / "out").glob("*.partial"))
+
+
+def test_the_contact_sheet_shows_all(jobs, tmp_path):
+    results = {job.name: picture(tmp_path / f"{job.name}.png", "blue") for job in jobs[:-1]}
+    with Image.open(contact_sheet(jobs, results, tmp_path)) as sheet:
+        assert sheet.size == (5 * 144, 4 * 192)
+        assert sheet.getpixel((144 + 72, 192 + 96))[2] > 240, "a result"
+        corner = sheet.getpixel((4 * 144 + 72, 3 * 192 + 96))
+        assert corner[0] > corner[2] + 50, "a cross where there is none"

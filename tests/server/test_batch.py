@@ -1,0 +1,162 @@
+"""Batches on real ComfyUI servers, with kills."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stableviton_core.batch import manifest
+from stableviton_core.serving import client
+from stableviton_core.serving.graph import find_title, load_graph, set_image
+from stableviton_core.serving.install import PACK, install_pack
+from stableviton_core.serving.process import serve
+from stableviton_core.training.doll_data import random_dolls
+
+GRAPH = PACK / "workflows" / "api" / "tryon.json"
+SETTINGS = ["--set", "StableVITON Schedule.steps=4"]
+KINDS = {"person": "image", "mask": "mask", "densepose": "densepose", "garment": "garment"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Three persons, four garments, and the list of their pairs, each with a seed of its own."""
+    folder = tmp_path_factory.mktemp("pictures")
+    people = list(random_dolls(3, 4, 128, seed=3))
+    rows = []
+    for index, dolls in enumerate(people):
+        for role in ("person", "mask", "densepose"):
+            Image.fromarray(getattr(dolls[0], KINDS[role])).save(folder / f"{role}{index}.png")
+    for index, doll in enumerate(people[0]):
+        Image.fromarray(doll.garment).save(folder / f"garment{index}.png")
+    for person in range(3):
+        for garment in range(4):
+            row = {role: f"{role}{person}.png" for role in ("person", "mask", "densepose")}
+            rows.append(row | {"garment": f"garment{garment}.png", "seed": len(rows)})
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def singles(server, folder) -> dict[str, np.ndarray]:
+    """Every pair run alone: by the name of its result."""
+
+    async def run_all() -> dict[str, np.ndarray]:
+        found = {}
+        async with client.connect(server.url) as session:
+            for row in csv.DictReader((folder / "pairs.csv").open()):
+                graph = load_graph(GRAPH)
+                titles = {"person": "Person", "mask": "Mask", "densepose": "DensePose",
+                          "garment": "Garment"}  # fmt: skip
+                for role, title in titles.items():
+                    picture = folder / row[role]
+                    set_image(graph, title, await client.upload_image(session, picture))
+                graph["9"]["inputs"]["steps"] = 4
+                graph["10"]["inputs"]["noise_seed"] = int(row["seed"])
+                outputs = await client.run(session, graph)
+                image = outputs[find_title(graph, "Result")]["images"][0]
+                content = await client.download(session, image)
+                name = f"{Path(row['person']).stem}+{Path(row['garment']).stem}"
+                found[name] = np.array(Image.open(io.BytesIO(content)))
+        return found
+
+    return asyncio.run(run_all())
+
+
+def start(folder: Path, output: Path, where: Sequence[str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "stableviton_core", "batch", "--graph", GRAPH, "--pairs",
+         folder / "pairs.csv", "--output", output, *SETTINGS, *where],
+        cwd=PACK, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def entries(output: Path) -> list[dict]:
+    file = output / manifest.FILE
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def wait_for(output: Path, results: int, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 200
+    while len(entries(output)) < results and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def check_all(output: Path, singles: dict[str, np.ndarray]) -> None:
+    """All results, each equal to its single run, once in the manifest, and nothing half-written."""
+    for name, expected in singles.items():
+        assert np.array_equal(np.array(Image.open(output / f"{name}.png")), expected), name
+    done = [entry["pair"] for entry in entries(output) if not entry["error"]]
+    assert sorted(done) == sorted(singles)
+    assert {path.name for path in output.glob("*.p*")} == {f"{name}.png" for name in singles}
+
+
+def test_a_batch_survives_the_kill_of_a_server_and_of_itself(
+    server, comfyui, folder, singles, tmp_path
+):
+    install_pack(tmp_path / "second")
+    output = tmp_path / "out"
+    with serve(comfyui, tmp_path / "second", cpu=True) as second:
+        where = ["--server", server.url, "--server", second.url]
+        process = start(folder, output, where)
+        wait_for(output, 3, process)
+        os.killpg(second.process.pid, signal.SIGKILL)
+        wait_for(output, 6, process)
+        process.kill()
+        process.communicate()
+        before = len(entries(output))
+        assert 6 <= before < 12, "it was killed in the middle"
+        process = start(folder, output, where)
+        _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told
+    assert "Going on without" in told and "12 of 12 results" in told
+    check_all(output, singles)
+
+
+def test_one_unreadable_picture_costs_one_result(server, folder, singles, tmp_path):
+    rows = (folder / "pairs.csv").read_text().splitlines()
+    broken = folder / "broken.png"
+    broken.write_bytes(b"\x89PNG and no more")
+    changed = folder / "broken.csv"
+    changed.write_text("\n".join([*rows[:12], rows[12].replace("garment3.png", "broken.png")]))
+    output = tmp_path / "out"
+    process = subprocess.run(
+        [sys.executable, "-m", "stableviton_core", "batch", "--graph", GRAPH, "--pairs", changed,
+         "--output", output, "--server", server.url, "--contact-sheet", *SETTINGS],
+        cwd=PACK, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 1
+    assert "11 of 12 results" in process.stderr and str(broken) in process.stderr
+    failed = [entry for entry in entries(output) if entry["error"]]
+    assert [entry["pair"] for entry in failed] == ["person2+broken"]
+    assert (output / "contact-sheet.jpg").is_file()
+    for name in list(singles)[:11]:
+        assert np.array_equal(np.array(Image.open(output / f"{name}.png")), singles[name])
+
+
+def test_servers_of_its_own(comfyui, folder, singles, tmp_path):
+    two = folder / "two.csv"
+    two.write_text("\n".join((folder / "pairs.csv").read_text().splitlines()[:3]))
+    process = subprocess.run(
+        [sys.executable, "-m", "stableviton_core", "batch", "--graph", GRAPH, "--pairs", two,
+         "--output", tmp_path / "out", "--start-servers", "1", "--comfyui", comfyui, *SETTINGS],
+        cwd=PACK, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    for name in list(singles)[:2]:
+        result = np.array(Image.open(tmp_path / "out" / f"{name}.png"))
+        assert np.array_equal(result, singles[name])
