@@ -124,6 +124,8 @@ class Worker:
     """An actor: a ComfyUI, and the jobs on it."""
 
     def __init__(self, comfyui: str, gpu: bool):
+        # Ray sets it to the actor's CPUs, and another number of threads rounds differently
+        os.environ.pop("OMP_NUM_THREADS", None)
         self.stack = ExitStack()
         base = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="stableviton-")))
         # Ray shows an actor its own GPU only
