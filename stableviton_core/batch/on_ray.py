@@ -45,9 +45,7 @@ def run_on_ray(
         import ray
     except ImportError as error:
         raise BatchError("--ray needs the package: pip install -e .[ray]") from error
-    local = {"_system_config": {"kill_child_processes_on_worker_exit_with_raylet_subreaper": True}}
-    ray.init(address=cluster.address or None, log_to_driver=False,
-             **({} if cluster.address else local))  # fmt: skip
+    ray.init(address=cluster.address or None, log_to_driver=False)
     try:
         gpus = int(ray.cluster_resources().get("GPU", 0))
         count = cluster.actors or max(1, gpus)

@@ -24,6 +24,17 @@ sys.exit(torch.cuda.device_count() if torch.cuda.is_available() else int(others)
 """
 
 
+# Waits until whoever started it is gone, however that ended, then ends the group of processes.
+_GUARD = """
+import os, signal, sys
+sys.stdin.read()
+try:
+    os.killpg(int(sys.argv[1]), signal.SIGKILL)
+except (ProcessLookupError, PermissionError):
+    pass
+"""
+
+
 @dataclass(frozen=True)
 class Server:
     url: str
@@ -75,6 +86,7 @@ def serve(
             start_new_session=True,  # a group of its own, to end its children with it
         )
     server = Server(f"http://127.0.0.1:{port}", base, log, process)
+    guard = _guard(process)
     try:
         _wait_for_answer(server, timeout)
         yield server
@@ -87,6 +99,9 @@ def serve(
         raise
     finally:
         _stop(process)
+        if guard is not None and guard.stdin is not None:
+            guard.stdin.close()
+            guard.wait()
 
 
 def accelerators(python: str = sys.executable) -> int:
@@ -118,6 +133,14 @@ def _wait_for_answer(server: Server, timeout: float) -> None:
         f"ComfyUI did not answer at {server.url} within {timeout:.0f} s. The end of its log, "
         f"{server.log}:\n{server.log_tail()}"
     )
+
+
+def _guard(process: subprocess.Popen) -> subprocess.Popen | None:
+    """A process that ends the server when ours is killed; Windows has no process groups for it."""
+    if os.name == "nt":
+        return None
+    command = [sys.executable, "-c", _GUARD, str(process.pid)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 def _stop(process: subprocess.Popen) -> None:

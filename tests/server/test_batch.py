@@ -168,13 +168,13 @@ def test_the_same_on_ray_with_an_actor_killed(comfyui, folder, singles, tmp_path
     output = tmp_path / "out"
     process = start(folder, output, ["--ray", "--ray-actors", "2", "--comfyui", str(comfyui)])
     wait_for(output, 3, process)
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True).stdout
     actors = [line.split() for line in listed.splitlines() if "ray::Worker" in line]
     assert len(actors) == 2, listed
     os.kill(int(actors[0][0]), signal.SIGKILL)
     _, told = process.communicate(timeout=400)
     assert process.returncode == 0, told
     check_all(output, singles)
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True).stdout
     left = [line for line in listed.splitlines() if "main.py" in line and "stableviton-" in line]
     assert left == [], "servers of actors that are gone"

@@ -4,6 +4,9 @@ import asyncio
 import io
 import os
 import socket
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 
 from stableviton_core.serving import client
 from stableviton_core.serving.errors import PromptError, PromptInterrupted, ServerError
+from stableviton_core.serving.install import PACK
 from stableviton_core.serving.process import serve
 
 
@@ -190,3 +194,24 @@ def test_the_process_is_gone_after_ctrl_c(comfyui, tmp_path):
     if os.name == "posix":
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups")
+def test_the_process_is_gone_after_a_kill_of_ours(comfyui, tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; "
+        "from stableviton_core.serving.process import serve\n"
+        "with serve(Path(sys.argv[1]), Path(sys.argv[2]), cpu=True) as running:\n"
+        "    print(running.process.pid, flush=True); time.sleep(100)"
+    )
+    ours = subprocess.Popen(
+        [sys.executable, "-c", script, comfyui, tmp_path], cwd=PACK, stdout=subprocess.PIPE
+    )
+    group = int(ours.stdout.readline())
+    ours.kill()
+    ours.wait()
+    deadline = time.monotonic() + 10
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.1)
