@@ -1,0 +1,94 @@
+"""The commands of docs/batch.md and docs/api.md, as they are written but for address and steps."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from stableviton_core.serving.install import PACK
+
+ADDRESS = "http://127.0.0.1:8188"
+pytestmark = pytest.mark.skipif(
+    os.name == "nt" or not shutil.which("curl"), reason="needs a POSIX shell and curl"
+)
+
+
+def blocks(name: str, kind: str = "") -> list[str]:
+    text = (PACK / "docs" / name).read_text(encoding="utf-8")
+    return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.M | re.S)
+
+
+@pytest.fixture
+def shell(server, tmp_path):
+    """Runs a command in a folder that looks like the pack's; its output."""
+    for name in ("workflows", "demo", "stableviton_core"):
+        (tmp_path / name).symlink_to(PACK / name)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    def run(command: str) -> str:
+        command = command.replace(ADDRESS, server.url)
+        done = subprocess.run(
+            ["bash", "-ec", command], cwd=tmp_path, env=os.environ | {"PATH": path},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    run.folder = tmp_path
+    return run
+
+
+def test_the_batch_page(shell):
+    setup, plain, overridden, pairs = blocks("batch.md")[:4]
+    shell(setup)
+    steps = ' --set "StableVITON Schedule.steps=1"'
+    shell(plain.rstrip() + steps)
+    results = shell.folder / "shop" / "results"
+    with Image.open(results / "anna+shirt.png") as result:
+        assert result.size == (512, 512)
+    checkpoint = overridden.replace("VITONHD", "stableviton-demo").replace("=25", "=1")
+    assert checkpoint != overridden
+    shell(checkpoint + "\n")
+    (shell.folder / "shop" / "pairs.csv").write_text(pairs)
+    folders = "--persons shop/persons --garments shop/garments"
+    assert folders in plain
+    shell(plain.rstrip().replace(folders, "--pairs shop/pairs.csv") + steps)
+    names = [path.name for path in results.glob("anna+shirt*.png")]
+    assert len(names) == 3, "two seeds, told apart by a hash, and the first result"
+
+
+def test_the_api_page(shell):
+    commands = [block for block in blocks("api.md") if not block.startswith("{")]
+    first, second, queue, history, view, stop = commands
+    assert json.loads(shell(first))["name"] == "photo.jpg"
+    shell(second)
+    told = json.loads(shell(queue.replace("= 10", "= 1")))
+    assert told["node_errors"] == {}
+    identity = told["prompt_id"]
+    record: dict = {}
+    deadline = time.monotonic() + 120
+    while not record and time.monotonic() < deadline:
+        record = json.loads(shell(history.replace("PROMPT_ID", identity)))
+        time.sleep(0.5)
+    (image,) = record[identity]["outputs"]["20"]["images"]
+    assert record[identity]["status"]["status_str"] == "success"
+    shell(view.replace("tryon_00001_.png", image["filename"]))
+    with Image.open(shell.folder / "result.png") as result:
+        assert result.size == (512, 512)
+    shell(stop.replace("PROMPT_ID", identity))
+
+
+def test_the_python_of_the_api_page(shell):
+    (code,) = blocks("api.md", "python")
+    shorter = code.replace('["steps"] = 10', '["steps"] = 1')
+    assert shorter != code
+    shell(f"cat > client.py <<'EOF'\n{shorter}EOF\npython client.py")
+    with Image.open(shell.folder / "result.png") as result:
+        assert result.size == (512, 512)
