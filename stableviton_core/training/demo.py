@@ -1,7 +1,7 @@
 """The demo checkpoint from nothing: an autoencoder, then the network, on paper dolls."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,9 +23,25 @@ from .start_denoiser import start_from_denoiser
 NETWORK = NetworkConfig(base_width=96, multipliers=(1, 1, 1), blocks=1, heads=4, context_width=128)
 CLIP = ClipConfig(width=128, layers=3, heads=4, intermediate=512, patch=32)
 CONFIGS = Path(__file__).parent / "configs"
-PEOPLE = {128: 500, 192: 250}  # by height; each in GARMENTS_EACH
-GARMENTS_EACH = 4
+GARMENTS_EACH = 4  # that each person wears
 CHECKPOINT = "stableviton-demo.safetensors"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training on paper dolls. name: of its file in CONFIGS; seed: of its people."""
+
+    name: str
+    height: int
+    people: int
+    seed: int
+
+
+STAGES = (
+    Stage("demo-128", 128, 500, 128),
+    Stage("demo-192", 192, 250, 192),
+    Stage("demo-192-long", 192, 500, 1192),
+)
 
 
 def train_demo(output: Path) -> None:
@@ -37,18 +53,18 @@ def train_demo(output: Path) -> None:
     checkpoint = output / "start.safetensors"
     if not checkpoint.exists():
         write_start(checkpoint, output / demo_autoencoder.FILE)
-    for height, people in PEOPLE.items():
-        data = output / f"dolls-{height}"
+    for stage in STAGES:
+        data = output / f"dolls-{stage.name}"
         if not (data / "test_pairs.txt").exists():
             shutil.rmtree(data, ignore_errors=True)
-            make_dolls(data, people, 6, GARMENTS_EACH, height, seed=height)
-        folder = train(demo_config(height, data, checkpoint, output / f"run-{height}"))
+            make_dolls(data, stage.people, 6, GARMENTS_EACH, stage.height, stage.seed)
+        folder = train(stage_config(stage, data, checkpoint, output / f"run-{stage.name}"))
         checkpoint = folder / saving.WEIGHTS
     shutil.copy(checkpoint, output / CHECKPOINT)
 
 
-def demo_config(height: int, data: Path, init: Path, output: Path) -> TrainConfig:
-    file = CONFIGS / f"demo-{height}.yaml"
+def stage_config(stage: Stage, data: Path, init: Path, output: Path) -> TrainConfig:
+    file = CONFIGS / f"{stage.name}.yaml"
     paths = {"config": file, "data": data, "init": init, "output": output}
     config = parse_config(
         [f"--{name}={path}" for name, path in paths.items()], TrainConfig, "train"

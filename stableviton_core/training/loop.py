@@ -16,6 +16,7 @@ from accelerate.utils import (
 )
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
 from . import saving
@@ -35,11 +36,7 @@ from .sample import save_picture
 from .saving import TrainingError
 from .trainable import checkpoint_name
 
-UNSUPPORTED = (  # they shard or wrap the weights in their own ways
-    DistributedType.FSDP,
-    DistributedType.DEEPSPEED,
-    DistributedType.MEGATRON_LM,
-)
+UNSUPPORTED = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 SHEET = "validation.png"
 
 
@@ -67,10 +64,12 @@ def _train(config: TrainConfig) -> Path:
             InitProcessGroupKwargs(timeout=timedelta(hours=12)),  # encoding is one long wait
         ],
     )
-    if accelerator.distributed_type in UNSUPPORTED:
+    first_fsdp = accelerator.distributed_type is DistributedType.FSDP and not accelerator.is_fsdp2
+    if accelerator.distributed_type in UNSUPPORTED or first_fsdp:
         raise TrainingError(
-            f"accelerate is set to {accelerator.distributed_type.value}, which this trainer does "
-            "not support. Choose several processes (DDP) in `accelerate config`."
+            f"accelerate is set to {accelerator.distributed_type.value}"
+            f"{', version 1' if first_fsdp else ''}, which this trainer does not support. Choose "
+            "several processes (DDP), or FSDP version 2, in `accelerate config`."
         )
     run = prepared(config, accelerator)
     start = _resume(run) if config.resume_from_checkpoint else 0
@@ -118,7 +117,8 @@ def _resume(run: Run) -> int:
     saving.load_parameters(folder / saving.TRAINED, run.trained)
     if run.average:
         saving.load_average(folder / saving.AVERAGE, run.average, run.trained)
-    run.accelerator.load_state(str(folder / saving.STATE))
+    parts = (run.model, run.optimizer, run.schedule)
+    saving.load_state(run.accelerator, folder / saving.STATE, *parts)
     run.accelerator.step = 0  # checkpoints are written between steps, not within one
     config, schedule = run.config, run.schedule.scheduler
     schedule.base_lrs = [config.learning_rate]
@@ -238,23 +238,26 @@ def _save(run: Run, step: int) -> Path:
 def _written(run: Run, folder: Path, step: int) -> str | None:
     """Write a checkpoint's files; what went wrong, for all processes to hear of it."""
     try:
-        run.accelerator.save_state(str(folder / saving.STATE))
+        parts = (run.model, run.optimizer, run.schedule)
+        saving.save_state(run.accelerator, folder / saving.STATE, *parts)
+        trained = saving.whole(run.trained)
+        average = None
+        if run.average:
+            shadows = zip(run.trained, run.average.shadow_params, strict=True)
+            average = saving.whole(dict(shadows))
         if run.accelerator.is_main_process:
-            saving.save_parameters(folder / saving.TRAINED, run.trained)
-            if run.average:
-                average = dict(zip(run.trained, run.average.shadow_params, strict=True))
-                saving.save_parameters(
-                    folder / saving.AVERAGE, average, run.average.optimization_step
-                )
-            with averaged(run):
-                trained = {checkpoint_name(name): p for name, p in run.trained.items()}
-                saving.save_weights(
-                    folder / saving.WEIGHTS,
-                    saving.with_trained(run.config.init, run.config.vae, trained),
-                    run.model.config,
-                    run.config.save_dtype,
-                    run.metadata | {saving.STEP_KEY: str(step)},
-                )
+            saving.save_parameters(folder / saving.TRAINED, trained)
+            if run.average and average:
+                step_of_average = run.average.optimization_step
+                saving.save_parameters(folder / saving.AVERAGE, average, step_of_average)
+            named = {checkpoint_name(name): p for name, p in (average or trained).items()}
+            saving.save_weights(
+                folder / saving.WEIGHTS,
+                saving.with_trained(run.config.init, run.config.vae, named),
+                run.model.config,
+                run.config.save_dtype,
+                run.metadata | {saving.STEP_KEY: str(step)},
+            )
     except torch.OutOfMemoryError:
         raise
     except (OSError, SafetensorError, RuntimeError) as error:  # torch tells a full disk by the last
@@ -263,8 +266,9 @@ def _written(run: Run, folder: Path, step: int) -> str | None:
 
 
 def _validate(run: Run, step: int) -> None:
+    """All processes take part, for each may hold a part of the weights only."""
     accelerator = run.accelerator
-    if not accelerator.is_main_process or run.validation is None:
+    if run.validation is None:
         return
     run.autoencoder.to(accelerator.device)
     run.model.eval()
@@ -272,9 +276,10 @@ def _validate(run: Run, step: int) -> None:
         picture = run.validation.sheet(run.model, run.autoencoder, run.config.num_inference_steps)
     if run.config.cache_latents:
         run.autoencoder.to("cpu")
-    save_picture(run.config.output / SHEET, picture)
-    writer = accelerator.get_tracker("tensorboard", unwrap=True)
-    writer.add_image("validation", picture, step, dataformats="HWC")
+    if accelerator.is_main_process:
+        save_picture(run.config.output / SHEET, picture)
+        writer = accelerator.get_tracker("tensorboard", unwrap=True)
+        writer.add_image("validation", picture, step, dataformats="HWC")
 
 
 @contextmanager
@@ -285,7 +290,16 @@ def averaged(run: Run) -> Iterator[None]:
         return
     run.average.store(run.trained.values())
     run.average.copy_to(run.trained.values())
+    _reshard(run)
     try:
         yield
     finally:
         run.average.restore(run.trained.values())
+        _reshard(run)
+
+
+def _reshard(run: Run) -> None:
+    """FSDP keeps whole weights after a forward pass; without this the next would use old ones."""
+    for module in run.model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.scheduler import AcceleratedScheduler
+from accelerate.utils import DistributedType
 from diffusers import AutoencoderKL
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
@@ -71,10 +73,8 @@ def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
     extra = (INPUT_CONVOLUTION,) if config.train_input_conv else ()
     counts = choose_trainable(model, config.train_patterns + extra, config.freeze_patterns)
     maps = record_attention(model.network.warp, config.atv_blocks if config.phase == "atv" else ())
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    parameters = list(trained.values())
     optimizer = torch.optim.AdamW(
-        parameters,
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         weight_decay=config.adam_weight_decay,
@@ -93,7 +93,7 @@ def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
                 parameter.data = parameter.data.to(FROZEN_TYPES[config.mixed_precision])
     dataset = _dataset(config, accelerator, pairs, model, autoencoder)
     validation = None
-    if shown and accelerator.is_main_process:
+    if shown:
         validation = Validation(shown, config.height, config.width, model, autoencoder)
     if config.cache_latents:
         autoencoder.to("cpu")
@@ -101,12 +101,16 @@ def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
         recompute_activations(model)
     if config.torch_compile:
         model.network.compile()
+    network, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
+    if accelerator.distributed_type is DistributedType.FSDP:
+        register_fsdp_forward_method(model, "embedding")  # it is called from outside, too
+    # where they are sharded, each process has other parameters now
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     average = (
-        EMAModel(parameters, decay=config.ema_decay, use_ema_warmup=True, power=0.8)
+        EMAModel(trained.values(), decay=config.ema_decay, use_ema_warmup=True, power=0.8)
         if config.use_ema
         else None
     )
-    network, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
     # accelerate's state holds no weights: the trained ones lie beside it, the others are in init
     accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
     accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())

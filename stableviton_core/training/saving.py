@@ -9,14 +9,22 @@ name and renamed when it is complete.
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from diffusers import AutoencoderKL
 from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..checkpoint import CheckpointError, config_to_metadata, join, split
 from ..config import ModelConfig
@@ -30,6 +38,7 @@ WEIGHTS = "stableviton.safetensors"
 TRAINED = "trained.safetensors"
 AVERAGE = "average.safetensors"
 STATE = "state"
+SHARDED = "sharded.pt"
 PREFIX = "checkpoint-"
 PARTIAL = ".partial"
 STEP_KEY = "stableviton.step"
@@ -94,16 +103,72 @@ def save_parameters(file: Path, parameters: Mapping[str, Tensor], step: int = 0)
     save_file(weights, file, {STEP_KEY: str(step)})
 
 
+def save_state(
+    accelerator: Accelerator, folder: Path, model: nn.Module, optimizer: Any, schedule: Any
+) -> None:
+    """Optimizer, schedule and gradient scaler. Sharded ones are put together: accelerate would
+    write all of the model beside them, and wants a state of parameters that have no gradient."""
+    if accelerator.distributed_type is not DistributedType.FSDP:
+        accelerator.save_state(str(folder))
+        return
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = {
+        "optimizer": get_optimizer_state_dict(model, optimizer.optimizer, options=options),
+        "schedule": schedule.state_dict(),
+        "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
+    }
+    if accelerator.is_main_process:
+        folder.mkdir()
+        torch.save(state, folder / SHARDED)
+
+
+def load_state(
+    accelerator: Accelerator, folder: Path, model: nn.Module, optimizer: Any, schedule: Any
+) -> None:
+    """TrainingError where the run was not sharded and this one is, or the other way round."""
+    sharded = accelerator.distributed_type is DistributedType.FSDP
+    if sharded != (folder / SHARDED).is_file():
+        raise TrainingError(
+            f"{folder} is of a run {'without' if sharded else 'with'} FSDP. Resume it in the same "
+            "way, or give its stableviton.safetensors as --init with another --output."
+        )
+    if not sharded:
+        accelerator.load_state(str(folder))
+        return
+    state = torch.load(folder / SHARDED, map_location="cpu", weights_only=True)
+    options = StateDictOptions(full_state_dict=True, strict=False)
+    set_optimizer_state_dict(model, optimizer.optimizer, state["optimizer"], options=options)
+    schedule.load_state_dict(state["schedule"])
+    if accelerator.scaler:
+        accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def whole(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters that are sharded over the processes, put together in all of them."""
+    return {
+        name: value.full_tensor() if isinstance(value, DTensor) else value
+        for name, value in parameters.items()
+    }
+
+
+def _own_shard(value: Tensor, parameter: Tensor) -> Tensor:
+    """What of a whole tensor this process has of a parameter."""
+    value = value.to(parameter.device)
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(value, parameter.device_mesh, parameter.placements)
+    return value
+
+
 def load_parameters(file: Path, parameters: Mapping[str, nn.Parameter]) -> None:
     """In place. TrainingError where the file holds others."""
     weights = _read_parameters(file, parameters)
     for name, parameter in parameters.items():
-        parameter.data.copy_(weights[name])
+        parameter.data.copy_(_own_shard(weights[name], parameter))
 
 
 def load_average(file: Path, average: EMAModel, parameters: Mapping[str, nn.Parameter]) -> None:
     weights = _read_parameters(file, parameters)
-    average.shadow_params = [weights[n].to(p, copy=True) for n, p in parameters.items()]
+    average.shadow_params = [_own_shard(weights[n], p).clone() for n, p in parameters.items()]
     with safe_open(file, framework="pt") as opened:
         average.optimization_step = int(opened.metadata()[STEP_KEY])
 

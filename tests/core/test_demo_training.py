@@ -27,13 +27,13 @@ def folder(tmp_path) -> Path:
 
 
 def test_the_recipe_runs_and_goes_on(folder, monkeypatch):
-    real = demo.demo_config
+    real = demo.stage_config
 
     def short(*arguments):
         return replace(real(*arguments), max_train_steps=2, train_batch_size=1, validation_steps=0)
 
-    monkeypatch.setattr(demo, "demo_config", short)
-    monkeypatch.setattr(demo, "PEOPLE", {128: 1, 192: 1})
+    monkeypatch.setattr(demo, "stage_config", short)
+    monkeypatch.setattr(demo, "STAGES", [replace(stage, people=1) for stage in demo.STAGES])
     monkeypatch.setattr(demo, "GARMENTS_EACH", 1)
     demo.train_demo(folder)
     file = folder / demo.CHECKPOINT

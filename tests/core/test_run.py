@@ -173,26 +173,50 @@ def test_accumulated_batches_are_one_batch(inputs, tmp_path):
     assert same_step(inputs, *folders)
 
 
+def launch(processes: int, script: str, folder: Path, *arguments: object) -> None:
+    """A helper's script under `accelerate launch`, on the CPU."""
+    many = ["--multi_gpu", "--main_process_port=0"] if processes > 1 else ["--cpu"]
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", *many,
+        f"--num_processes={processes}", "--num_machines=1", "--mixed_precision=no",
+        "--dynamo_backend=no", "--num_cpu_threads_per_process=1",
+        str(ROOT / "tests" / "helpers" / script), *map(str, arguments),
+    ]  # fmt: skip
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}  # several processes of gloo
+    subprocess.run(command, check=True, cwd=folder, timeout=200, env=environment)
+
+
 def test_two_processes_have_the_gradients_of_one(inputs, tmp_path):
-    script = ROOT / "tests" / "helpers" / "gradients.py"
     gradients = []
     for processes in (1, 2):
         output = tmp_path / str(processes)
         shutil.rmtree(inputs / "latents", ignore_errors=True)  # each encodes its share
-        many = ["--multi_gpu", "--main_process_port=0"] if processes > 1 else ["--cpu"]
-        launch = [
-            sys.executable, "-m", "accelerate.commands.launch", *many,
-            f"--num_processes={processes}", "--num_machines=1", "--mixed_precision=no",
-            "--dynamo_backend=no", "--num_cpu_threads_per_process=1",
-            str(script), str(inputs), str(output), str(4 // processes),
-        ]  # fmt: skip
-        environment = os.environ | {"ACCELERATE_USE_CPU": "true"}  # several processes of gloo
-        subprocess.run(launch, check=True, cwd=tmp_path, timeout=200, env=environment)
+        launch(processes, "gradients.py", tmp_path, inputs, output, 4 // processes)
         gradients.append(load_file(output / "gradients.safetensors"))
     one, two = gradients
     assert one.keys() == two.keys() and len(one) > 20
     largest = max(value.abs().max() for value in one.values())
     assert all((one[key] - two[key]).abs().max() <= 1e-5 * largest for key in one)
+
+
+def test_weights_sharded_by_fsdp_train_as_whole_ones(inputs, tmp_path):
+    """Against one process with the joint batch; and resumed, against straight on."""
+    changes = PROPORTIONAL | {"learning_rate": 1.0, "max_train_steps": 4, "train_batch_size": 4}
+    alone = train(tiny_config(inputs, tmp_path / "alone", **changes, use_ema=True))
+    launch(2, "sharded.py", tmp_path, inputs, tmp_path / "straight", 2, 4)
+    for steps in (2, 4):
+        launch(2, "sharded.py", tmp_path, inputs, tmp_path / "halves", 2, steps)
+    straight, halves = (saving.complete(tmp_path / name)[-1] for name in ("straight", "halves"))
+    before, after = (load_file(f) for f in (inputs / "tiny.safetensors", alone / saving.WEIGHTS))
+    moved = max((after[key] - before[key]).abs().max() for key in before)
+    assert moved > 1e-4
+    for file in (saving.WEIGHTS, saving.TRAINED, saving.AVERAGE):
+        one, two = load_file(alone / file), load_file(straight / file)
+        assert one.keys() == two.keys()
+        apart = max((one[key] - two[key]).abs().max() for key in one)
+        assert apart <= 1e-3 * moved
+        assert equal_weights(straight / file, halves / file)
+    assert (tmp_path / "straight" / loop.SHEET).is_file()
 
 
 def test_a_sheet_and_scalars_are_written(inputs, tmp_path):
