@@ -5,15 +5,16 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 from ..serving.errors import ServingError
 from ..serving.graph import Graph, load_graph
 from .jobs import ROLES, BatchError, Job, product, read_pairs
-from .ledger import Outcome
-from .manifest import FILE, read
+from .ledger import Outcome, written
+from .manifest import FILE
 from .run import run_batch
 from .servers import own_servers
 from .sheet import contact_sheet
@@ -63,15 +64,29 @@ def run(chosen: argparse.Namespace) -> int:
         _log.warning("Stopped. What is done is in %s; start again to go on.", chosen.output)
         return 130
     if chosen.contact_sheet:
-        entries = read(chosen.output).values()
-        results = {e.pair: chosen.output / e.files[0] for e in entries if e.files}
-        _log.info("Contact sheet: %s", contact_sheet(jobs, results, chosen.output))
-    _log.info("%d of %d results in %s, see %s there", outcome.done, len(jobs), chosen.output, FILE)
+        with written(chosen.output):
+            _log.info("Contact sheet: %s", contact_sheet(jobs, outcome.results, chosen.output))
+    done = len(outcome.results)
+    _log.info("%d of %d results in %s, see %s there", done, len(jobs), chosen.output, FILE)
     for name, reason in outcome.failed.items():
         _log.error("Failed: %s: %s", name, reason)
     if outcome.left:
         _log.error("%d pairs are left, but no server is. Start again to go on.", outcome.left)
-    return 0 if outcome.done == len(jobs) else 1
+    return 0 if done == len(jobs) else 1
+
+
+async def _until_signal(work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Ctrl-C and SIGTERM cancel the work, which ends what it has begun, and are KeyboardInterrupt
+    only then."""
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows has its own way
+            loop.add_signal_handler(number, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError as error:
+        raise KeyboardInterrupt from error
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -113,7 +128,9 @@ def _executor(chosen: argparse.Namespace) -> Callable[[Sequence[Job], Graph], Ou
                 base = chosen.output / ".servers"
                 started = own_servers(chosen.start_servers, _comfyui(chosen), base)
                 urls = [server.url for server in stack.enter_context(started)]
-            return asyncio.run(run_batch(jobs, graph, urls, chosen.output, nodes, chosen.timeout))
+            return asyncio.run(
+                _until_signal(run_batch(jobs, graph, urls, chosen.output, nodes, chosen.timeout))
+            )
 
     return on_servers
 

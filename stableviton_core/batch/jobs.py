@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,11 @@ SUFFIXES = {"mask": ("", "_mask"), "densepose": ("", "_densepose")}  # to the pe
 
 
 class BatchError(UserError):
-    """A list of pairs, a graph or an option that cannot be used."""
+    """A list of pairs, a graph or an option that cannot be used; or a batch that cannot go on."""
+
+
+class PictureError(BatchError):
+    """A picture that cannot be read. Costs its own pairs only."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def named(listed: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
         known.add(whole)
         full = f"{pictures['person'].stem}+{pictures['garment'].stem}"
         if often[name.casefold()] > 1 or name != full:
-            name = f"{name}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+            name = f"{name}-{hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]}"
         jobs.append(Job(name, pictures, seed))
     return jobs
 
@@ -107,6 +112,6 @@ def named(listed: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
 def _safe(name: str) -> str:
     """Letters and digits of any script, and . + - _; of a length that every file system takes."""
     kept = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
-    while len(kept.encode()) > LONGEST_NAME:
+    while len(os.fsencode(kept)) > LONGEST_NAME:
         kept = kept[: len(kept) * 9 // 10]
     return kept

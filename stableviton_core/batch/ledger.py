@@ -1,8 +1,9 @@
 """Where a batch stands: what is done, what is to do, and what failed and why."""
 
-import logging
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,22 +13,20 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..serving.graph import Graph
 from ..writing import replacing
 from . import manifest
-from .jobs import BatchError, Job
+from .jobs import BatchError, Job, PictureError
 from .manifest import Entry
 from .uploads import digest_of
 from .wiring import Wiring, graph_hash
-
-_log = logging.getLogger(__name__)
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """done: jobs with a result, also from earlier runs. failed: names and reasons. left: jobs that
-    no server was left for."""
+    """results: the first file of every job that has one, also from earlier runs, by name. failed:
+    names and reasons. left: jobs that no server was left for."""
 
-    done: int
+    results: dict[str, Path]
     failed: dict[str, str]
     left: int
 
@@ -37,18 +36,21 @@ class Ledger:
     read. `digests`: of pictures, by job's name and role."""
 
     def __init__(self, jobs: Sequence[Job], graph: Graph, wiring: Wiring, output: Path):
-        output.mkdir(parents=True, exist_ok=True)
         self.output, self.graph_hash = output, graph_hash(graph, wiring)
-        self.total, self.failures = len(jobs), dict[str, str]()
-        known = manifest.read(output)
+        self.total, self.failures, self.results = len(jobs), dict[str, str](), dict[str, Path]()
+        with written(output):
+            output.mkdir(parents=True, exist_ok=True)
+            known = manifest.read(output)
         self.digests, unreadable = _digests(jobs)
-        self.todo = [
-            job
-            for job in jobs
-            if job.name in self.digests and not manifest.is_done(known.get(self._key(job)), output)
-        ]
-        self.done = len(self.digests) - len(self.todo)
-        self._bar = tqdm(total=len(jobs), initial=self.done, desc="try-ons", unit="pair")
+        self.todo = []
+        for job in jobs:
+            if job.name in self.digests:
+                entry = known.get(job.name)
+                if entry and manifest.is_done(entry, self._key(job), output):
+                    self.results[job.name] = output / entry.files[0]
+                else:
+                    self.todo.append(job)
+        self._bar = tqdm(total=len(jobs), initial=len(self.results), desc="try-ons", unit="pair")
         self._redirected = logging_redirect_tqdm()
         for job in jobs:
             if job.name in unreadable:
@@ -64,7 +66,7 @@ class Ledger:
 
     def finished(self, job: Job, server: str, started: float, files: list[str]) -> None:
         self._append(job, server, started, files, None)
-        self.done += 1
+        self.results[job.name] = self.output / files[0]
         self._bar.update()
 
     def failed(self, job: Job, server: str | None, started: float, reason: str) -> None:
@@ -74,8 +76,8 @@ class Ledger:
         self._bar.update()
 
     def outcome(self) -> Outcome:
-        left = self.total - self.done - len(self.failures)
-        return Outcome(self.done, self.failures, left)
+        left = self.total - len(self.results) - len(self.failures)
+        return Outcome(self.results, self.failures, left)
 
     def _key(self, job: Job) -> str:
         return manifest.key_of(job, self.digests.get(job.name, {}), self.graph_hash)
@@ -83,22 +85,33 @@ class Ledger:
     def _append(
         self, job: Job, server: str | None, started: float, files: list[str], error: str | None
     ) -> None:
-        manifest.append(
-            self.output,
-            Entry(
-                pair=job.name,
-                key=self._key(job),
-                person=str(job.pictures["person"]),
-                garment=str(job.pictures["garment"]),
-                seed=job.seed,
-                graph=self.graph_hash,
-                server=server,
-                started=round(started, 3),
-                seconds=round(time.time() - started, 3),
-                files=files,
-                error=error,
-            ),
+        entry = Entry(
+            pair=job.name,
+            key=self._key(job),
+            person=str(job.pictures["person"]),
+            garment=str(job.pictures["garment"]),
+            seed=job.seed,
+            graph=self.graph_hash,
+            server=server,
+            started=round(started, 3),
+            seconds=round(time.time() - started, 3),
+            files=files,
+            error=error,
         )
+        with written(self.output):
+            manifest.append(self.output, entry)
+
+
+@contextmanager
+def written(output: Path) -> Iterator[None]:
+    """BatchError where what is written inside cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise BatchError(
+            f"{output} cannot be written to: {error}. Make room and start again; what is done is "
+            "not made again."
+        ) from error
 
 
 def roles_of(jobs: Sequence[Job]) -> list[str]:
@@ -115,7 +128,7 @@ def _digests(jobs: Sequence[Job]) -> tuple[dict[str, dict[str, str]], dict[str, 
             if path not in known and path not in unreadable:
                 try:
                     known[path] = digest_of(path)
-                except BatchError as error:
+                except PictureError as error:
                     unreadable[path] = str(error)
         reasons = [unreadable[path] for path in job.pictures.values() if path in unreadable]
         if reasons:
@@ -126,20 +139,16 @@ def _digests(jobs: Sequence[Job]) -> tuple[dict[str, dict[str, str]], dict[str, 
 
 
 def write_results(output: Path, name: str, pictures: Sequence[tuple[str, bytes]]) -> list[str]:
-    """Write a job's pictures (a server's file name and the contents) as NAME.png, NAME_2.png ...;
-    the files' names. BatchError where there is no room."""
+    """Write a job's pictures (a server's file name and the contents) as NAME.png, NAME~2.png ...;
+    the files' names. They are on the disk when this returns."""
     files = []
     for number, (server_file, content) in enumerate(pictures, start=1):
         ending = Path(server_file).suffix.lower()
-        stem = name if number == 1 else f"{name}_{number}"
+        stem = name if number == 1 else f"{name}~{number}"  # no job's name has a ~
         file = output / (stem + (ending if ending in PICTURE_ENDINGS else ".png"))
-        try:
-            with replacing(file) as partial:
-                partial.write_bytes(content)
-        except OSError as error:
-            raise BatchError(
-                f"{file} cannot be written: {error}. Make room and start again; what is done is "
-                "not made again."
-            ) from error
+        with written(output), replacing(file) as partial, partial.open("wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
         files.append(file.name)
     return files

@@ -38,24 +38,27 @@ def key_of(job: Job, digests: Mapping[str, str], graph: str) -> str:
 
 
 def read(output: Path) -> dict[str, Entry]:
-    """The last entry of every key. A line that a kill has cut off counts as not there."""
+    """The last success of every pair: what its file holds now. A line that a kill has cut off
+    counts as not there."""
     file = output / FILE
     if not file.is_file():
         return {}
     entries = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             entry = Entry(**json.loads(line))
         except (ValueError, TypeError):
             continue
-        entries[entry.key] = entry
+        if entry.error is None:
+            entries[entry.pair] = entry
     return entries
 
 
-def is_done(entry: Entry | None, output: Path) -> bool:
+def is_done(entry: Entry | None, key: str, output: Path) -> bool:
+    """Whether a pair's last success is of this key, and its files are there."""
     return (
         entry is not None
-        and entry.error is None
+        and entry.key == key
         and bool(entry.files)
         and all((output / name).is_file() for name in entry.files)
     )
@@ -66,7 +69,7 @@ def append(output: Path, entry: Entry) -> None:
     file = output / FILE
     cut_off = file.is_file() and file.stat().st_size > 0 and _last_byte(file) != b"\n"
     with file.open("ab") as opened:
-        line = json.dumps(asdict(entry), ensure_ascii=False)
+        line = json.dumps(asdict(entry))
         opened.write((b"\n" if cut_off else b"") + line.encode() + b"\n")
         opened.flush()
         os.fsync(opened.fileno())

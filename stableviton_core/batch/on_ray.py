@@ -3,26 +3,30 @@ own. Ray places the actors, starts them again when they die, and runs their jobs
 
 import asyncio
 import os
+import signal
 import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..serving import client
 from ..serving.errors import PromptError, ServerError
 from ..serving.graph import Graph
-from .jobs import BatchError, Job
-from .ledger import Ledger, Outcome, roles_of, write_results
-from .run import DEPTH, checked_wiring, results
+from .jobs import BatchError, Job, PictureError
+from .ledger import Ledger, Outcome, write_results
+from .pool import MOST_ATTEMPTS, Attempt
+from .run import DEPTH, STRIKES, checked_wiring, results
 from .servers import own_server
-from .uploads import SUBFOLDER
+from .uploads import SUBFOLDER, Uploads, content_of, name_of
 from .wiring import Wiring, filled
 
-RETRIES = 3  # of a job whose actor or server died
+RETRIES = 3  # of a job whose actor or server died, by Ray
+STARTUP = 600.0  # seconds for all servers to come up
 
 
 @dataclass(frozen=True)
@@ -39,77 +43,128 @@ def run_on_ray(
     jobs: Sequence[Job], graph: Graph, cluster: Cluster, output: Path, nodes: Mapping[str, str],
     timeout: float,
 ) -> Outcome:  # fmt: skip
-    """As `run.run_batch`, with the same names and manifest. BatchError where Ray is not installed,
-    or its servers cannot run the graph."""
+    """As `run.run_batch`, with the same names and manifest. BatchError where Ray is not installed
+    or reached, has not the room, or its servers cannot run the graph."""
     try:
         import ray
     except ImportError as error:
         raise BatchError("--ray needs the package: pip install -e .[ray]") from error
-    ray.init(address=cluster.address or None, log_to_driver=False)
+    own_handler = signal.getsignal(signal.SIGTERM)
     try:
-        gpus = int(ray.cluster_resources().get("GPU", 0))
-        count = cluster.actors or max(1, gpus)
-        worker = ray.remote(
-            num_gpus=1 if gpus else 0, num_cpus=1, max_restarts=-1, max_task_retries=RETRIES,
-            max_concurrency=DEPTH,
-        )(Worker)  # fmt: skip
-        actors = [worker.remote(str(cluster.comfyui), bool(gpus)) for _ in range(count)]
-        info = ray.get(actors[0].info.remote())
-        wiring = checked_wiring(graph, info, roles_of(jobs), nodes)
+        ray.init(address=cluster.address or None, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise BatchError(f"no Ray cluster at {cluster.address!r}: {error}") from error
+    signal.signal(signal.SIGTERM, own_handler)  # Ray has set its own
+    try:
+        actors = _actors(ray, cluster)
+        infos = _started(ray, actors)
+        wiring = checked_wiring(jobs, graph, next(iter(infos.values())), nodes)
         with Ledger(jobs, graph, wiring, output) as ledger:
-            _distribute(ray, actors, ledger, graph, wiring, timeout)
-            return ledger.outcome()
+            _distribute(ray, list(infos), ledger, graph, wiring, timeout)
+            outcome = ledger.outcome()
+        with suppress(ray.exceptions.RayError):
+            ray.get([actor.stop.remote() for actor in infos], timeout=60)
+        return outcome
     except ray.exceptions.RayError as error:
         raise BatchError(f"Ray: {_reason(error)}") from error
     finally:
         ray.shutdown()
 
 
-def _distribute(
-    ray: Any, actors: Sequence[Any], ledger: Ledger, graph: Graph, wiring: Wiring, timeout: float
-) -> None:
-    """Give every actor DEPTH jobs, and another for each that ends."""
-    waiting = deque(ledger.todo)
-    running: dict[Any, tuple[Any, Job, float]] = {}
-    contents: dict[str, Any] = {}
+def _actors(ray: Any, cluster: Cluster) -> list[Any]:
+    """BatchError where the cluster has not so many GPUs, or CPUs where it has no GPU."""
+    resources = ray.cluster_resources()
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    count = cluster.actors or max(1, gpus)
+    room, kind = (gpus, "GPUs") if gpus else (cpus, "CPUs")
+    if count > room:
+        raise BatchError(f"--ray-actors {count} is more than the cluster's {room} {kind}.")
+    worker = ray.remote(
+        num_gpus=1 if gpus else 0, num_cpus=1 if not gpus else 0, max_restarts=-1,
+        max_task_retries=RETRIES, max_concurrency=DEPTH,
+    )(Worker)  # fmt: skip
+    return [worker.remote(str(cluster.comfyui), bool(gpus)) for _ in range(count)]
 
-    def picture(path: Path, digest: str) -> Any:
-        if digest not in contents:
-            contents[digest] = ray.put(path.read_bytes())
-        return contents[digest]
+
+def _started(ray: Any, actors: Sequence[Any]) -> dict[Any, dict[str, Any]]:
+    """The object_info of those whose server came up. BatchError where none did."""
+    references = {actor.info.remote(): actor for actor in actors}
+    ended, _ = ray.wait(list(references), num_returns=len(references), timeout=STARTUP)
+    infos, reasons = {}, []
+    for reference in ended:
+        try:
+            infos[references[reference]] = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            reasons.append(_reason(error))
+    if not infos:
+        raise BatchError("no server came up on the cluster. " + "\n".join(reasons))
+    return infos
+
+
+def _distribute(
+    ray: Any, actors: list[Any], ledger: Ledger, graph: Graph, wiring: Wiring, timeout: float
+) -> None:
+    """Give every actor DEPTH jobs, and another for each that ends. A job whose graph failed goes to
+    an actor that has not had it; an actor that fails too often gets none."""
+    waiting = deque(Attempt(job) for job in ledger.todo)
+    names = {actor: f"actor {index}" for index, actor in enumerate(actors)}
+    strikes = dict.fromkeys(actors, 0)
+    running: dict[Any, tuple[Any, Attempt, float]] = {}
 
     def start(actor: Any) -> None:
-        if not waiting:
+        for attempt in waiting:
+            if names[actor] not in attempt.failed_on:
+                break
+        else:
             return
-        job = waiting.popleft()
-        digests = ledger.digests[job.name]
-        pictures = {
-            role: (digests[role][:32] + path.suffix.lower(), picture(path, digests[role]))
-            for role, path in job.pictures.items()
-        }
-        names = {role: name for role, (name, _) in pictures.items()}
-        images = {role: f"{SUBFOLDER}/{name}" for role, name in names.items()}
-        own = filled(graph, wiring, images, job.seed)
-        reference = actor.run.remote(
-            own, wiring.result, list(names.values()), timeout,
-            *(content for _, content in pictures.values()),
-        )  # fmt: skip
-        running[reference] = (actor, job, time.time())
-
-    for _ in range(DEPTH):
-        for actor in actors:
+        waiting.remove(attempt)
+        attempt.count += 1
+        try:
+            reference = _submit(actor, attempt.job, ledger, graph, wiring, timeout)
+        except PictureError as error:
+            ledger.failed(attempt.job, None, time.time(), str(error))
             start(actor)
+        else:
+            running[reference] = (actor, attempt, time.time())
+
+    def fill() -> None:
+        for actor in [actor for actor in actors if strikes[actor] < STRIKES]:
+            for _ in range(DEPTH - sum(busy is actor for busy, _, _ in running.values())):
+                start(actor)
+
+    fill()
     while running:
         (reference,), _ = ray.wait(list(running), num_returns=1)
-        actor, job, started = running.pop(reference)
+        actor, attempt, started = running.pop(reference)
         try:
             server, pictures = ray.get(reference)
         except ray.exceptions.RayError as error:
-            ledger.failed(job, None, started, _reason(error))
+            attempt.error = _reason(error)
+            if isinstance(getattr(error, "cause", None), PromptError):
+                attempt.failed_on.add(names[actor])
+            else:
+                strikes[actor] += 1
+            left = {names[other] for other in actors if strikes[other] < STRIKES}
+            if attempt.count < MOST_ATTEMPTS and (left - attempt.failed_on or not left):
+                waiting.append(attempt)
+            else:
+                ledger.failed(attempt.job, names[actor], started, attempt.error)
         else:
-            files = write_results(ledger.output, job.name, pictures)
-            ledger.finished(job, server, started, files)
-        start(actor)
+            strikes[actor] = 0
+            files = write_results(ledger.output, attempt.job.name, pictures)
+            ledger.finished(attempt.job, server, started, files)
+        fill()
+
+
+def _submit(
+    actor: Any, job: Job, ledger: Ledger, graph: Graph, wiring: Wiring, timeout: float
+) -> Any:
+    digests = ledger.digests[job.name]
+    names = {role: name_of(path, digests[role]) for role, path in job.pictures.items()}
+    contents = {names[role]: content_of(path, digests[role]) for role, path in job.pictures.items()}
+    images = {role: f"{SUBFOLDER}/{name}" for role, name in names.items()}
+    own = filled(graph, wiring, images, job.seed)
+    return actor.run.remote(own, wiring.result, contents, timeout)
 
 
 def _reason(error: Exception) -> str:
@@ -128,28 +183,36 @@ class Worker:
         base = Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="stableviton-")))
         # Ray shows an actor its own GPU only
         self.server = self.stack.enter_context(own_server(Path(comfyui), base, 0, int(gpu)))
-        self.sent: set[str] = set()
+        self.uploads: Uploads | None = None
 
     async def info(self) -> dict[str, Any]:
         async with client.connect(self.server.url) as session:
             return await client.object_info(session)
 
     async def run(
-        self, graph: Graph, node: str, names: Sequence[str], timeout: float, *contents: bytes
+        self, graph: Graph, node: str, contents: Mapping[str, bytes], timeout: float
     ) -> tuple[str, list[tuple[str, bytes]]]:
-        """The server's address, and names and contents of one node's pictures. Ends the actor when
-        its server is gone, for Ray to start both again. PromptError where the graph fails."""
+        """The server's address, and names and contents of one node's pictures. contents: of the
+        pictures to send, by name. Ends the actor when its server is gone, for Ray to start both
+        again. PromptError where the graph fails."""
+        if self.uploads is None:
+            self.uploads = Uploads(client.new_session(self.server.url))
+        uploads = self.uploads
         try:
-            async with client.connect(self.server.url) as session:
-                for name, content in zip(names, contents, strict=True):
-                    if name not in self.sent:
-                        await client.upload_content(session, content, name, SUBFOLDER)
-                        self.sent.add(name)
-                made = await asyncio.wait_for(results(session, graph, node), timeout)
+            for name, content in contents.items():
+                await uploads.send(name, partial(bytes, content))
+            work = results(uploads.session, graph, node)
+            made = await asyncio.wait_for(work, timeout * DEPTH)
         except asyncio.TimeoutError as error:
             raise PromptError(f"it took longer than --timeout, {timeout:.0f} s") from error
         except ServerError:
             if self.server.process.poll() is not None:
+                self.stack.close()
                 os._exit(1)
             raise
         return self.server.url, made
+
+    async def stop(self) -> None:
+        if self.uploads is not None:
+            await self.uploads.session.close()
+        self.stack.close()

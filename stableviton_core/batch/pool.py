@@ -61,7 +61,7 @@ class Pool:
             self.running -= 1
             left = attempt.count < MOST_ATTEMPTS and bool(self.servers - attempt.failed_on)
             if left:
-                self.waiting.appendleft(attempt)
+                self.waiting.append(attempt)
             self._changed.notify_all()
             return left
 

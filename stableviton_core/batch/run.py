@@ -1,28 +1,33 @@
 """A batch on running ComfyUI servers: every job once, whatever fails on the way."""
 
 import asyncio
+import io
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+from PIL import Image
 
 from ..serving import client
 from ..serving.errors import PromptError, PromptInterrupted, ServerError
 from ..serving.graph import Graph
-from .jobs import BatchError, Job
+from .jobs import BatchError, Job, PictureError
 from .ledger import Ledger, Outcome, roles_of, write_results
 from .pool import Attempt, Pool
-from .uploads import Uploads
-from .wiring import Wiring, filled, problems, wire
+from .uploads import NOT_A_PICTURE, Uploads, content_of, name_of
+from .wiring import Wiring, check_jobs, filled, problems, wire
 
 _log = logging.getLogger(__name__)
 
 DEPTH = 2  # prompts that a server has at a time: one runs, one waits
 STRIKES = 5  # failures of a server in a row, after which it is given up
-BACKOFF = 1.0  # seconds after the first of them; doubled with each
+BACKOFF = 1.0  # seconds until a server that failed is asked again; doubled with each time
+QUESTIONS = 7  # that it may leave without an answer: two minutes
 
 
 @dataclass
@@ -35,6 +40,7 @@ class Batch:
     pool: Pool
     ledger: Ledger
     strikes: dict[str, int] = field(default_factory=dict)
+    recovering: dict[str, asyncio.Lock] = field(default_factory=dict)
 
 
 async def run_batch(
@@ -47,7 +53,7 @@ async def run_batch(
     timeout: seconds for one job, from queueing. Cancelling takes this batch's prompts off the
     servers. BatchError where no server can run the graph, or a result cannot be written.
     """
-    usable, wiring = await _usable(graph, servers, roles_of(jobs), nodes)
+    usable, wiring = await _usable(jobs, graph, servers, nodes)
     with Ledger(jobs, graph, wiring, output) as ledger:
         batch = Batch(graph, wiring, timeout, Pool(ledger.todo, usable), ledger)
         workers = [asyncio.create_task(_serve(batch, server)) for server in usable]
@@ -66,23 +72,24 @@ async def _together(tasks: Sequence["asyncio.Task[None]"]) -> None:
 
 
 async def _usable(
-    graph: Graph, servers: Sequence[str], given: Sequence[str], nodes: Mapping[str, str]
+    jobs: Sequence[Job], graph: Graph, servers: Sequence[str], nodes: Mapping[str, str]
 ) -> tuple[list[str], Wiring]:
     """The servers that can run the graph. BatchError where there is none, with the reasons."""
     usable: list[str] = []
     reasons: list[str] = []
     wiring = None
     for server in dict.fromkeys(server.rstrip("/") for server in servers):
+        if not server.startswith(("http://", "https://")):
+            raise BatchError(f"a server is an address like http://127.0.0.1:8188, got {server!r}")
         try:
             async with client.connect(server) as session:
                 info = await client.object_info(session)
-        except ServerError as error:
+                with client.understood("object_info"):
+                    wiring = checked_wiring(jobs, graph, info, nodes)
+        except (ServerError, BatchError) as error:
             reasons.append(f"{server}: {error}")
-            continue
-        try:
-            wiring = checked_wiring(graph, info, given, nodes)
-        except BatchError as error:
-            reasons.append(f"{server}: {error}")
+        except ValueError as error:
+            raise BatchError(f"{server!r} is no address: {error}") from error
         else:
             usable.append(server)
     if wiring is None or not usable:
@@ -93,14 +100,15 @@ async def _usable(
 
 
 def checked_wiring(
-    graph: Graph, info: Mapping, given: Sequence[str], nodes: Mapping[str, str]
+    jobs: Sequence[Job], graph: Graph, info: Mapping[str, Any], nodes: Mapping[str, str]
 ) -> Wiring:
     """The graph's nodes for the jobs. BatchError where a server of this object_info cannot run
-    it."""
+    them."""
     lacking = sorted({entry["class_type"] for entry in graph.values()} - set(info))
     if lacking:
         raise BatchError(f"it has no node {', '.join(lacking)}. Install the pack there.")
-    wiring = wire(graph, info, given, nodes)
+    wiring = wire(graph, info, roles_of(jobs), nodes)
+    check_jobs(jobs, graph, info, wiring)
     found = problems(graph, info, wiring)
     if found:
         raise BatchError("it cannot run the graph.\n  " + "\n  ".join(found))
@@ -121,12 +129,16 @@ async def _slot(batch: Batch, server: str, uploads: Uploads) -> None:
         if attempt is None:
             return
         job, started = attempt.job, time.time()
+        limit = batch.timeout * DEPTH  # the other slot's job may be run first
         try:
-            files = await asyncio.wait_for(_make(batch, uploads, job), batch.timeout)
+            files = await asyncio.wait_for(_make(batch, uploads, job), limit)
+        except PictureError as error:
+            ledger.failed(job, None, started, str(error))
+            await pool.finished()
         except (ServerError, PromptInterrupted) as error:
             uploads.forget()
             await _failed(batch, attempt, server, started, str(error))
-            await _strike(batch, server, error)
+            await _recover(batch, server, uploads.session, error)
         except (PromptError, asyncio.TimeoutError) as error:
             reason = str(error) or f"it took longer than --timeout, {batch.timeout:.0f} s"
             attempt.failed_on.add(server)
@@ -144,23 +156,34 @@ async def _failed(batch: Batch, attempt: Attempt, server: str, started: float, r
         batch.ledger.failed(attempt.job, server, started, reason)
 
 
-async def _strike(batch: Batch, server: str, error: Exception) -> None:
-    """Wait for a server to recover, longer each time; give it up after STRIKES."""
-    batch.strikes[server] = count = batch.strikes.get(server, 0) + 1
-    if count < STRIKES:
-        await asyncio.sleep(BACKOFF * 2 ** (count - 1))
-    elif server in batch.pool.servers:
-        _log.warning("%s is given up after %d failures: %s", server, count, error)
-        for attempt in await batch.pool.leave(server):
-            batch.ledger.failed(attempt.job, server, time.time(), attempt.error)
+async def _recover(
+    batch: Batch, server: str, session: aiohttp.ClientSession, error: Exception
+) -> None:
+    """Wait until a server answers again; give it up where it does not, or has failed too often."""
+    async with batch.recovering.setdefault(server, asyncio.Lock()):
+        batch.strikes[server] = strikes = batch.strikes.get(server, 0) + 1
+        if strikes < STRIKES:
+            for question in range(QUESTIONS):
+                await asyncio.sleep(BACKOFF * 2**question)
+                try:
+                    await client.is_queued(session, "")
+                except ServerError as still:
+                    error = still
+                else:
+                    return
+        if server in batch.pool.servers:
+            _log.warning("%s is given up: %s", server, error)
+            for attempt in await batch.pool.leave(server):
+                batch.ledger.failed(attempt.job, server, time.time(), attempt.error)
 
 
 async def _make(batch: Batch, uploads: Uploads, job: Job) -> list[str]:
     """Run one job; the names of the files that were written."""
-    digests = batch.ledger.digests[job.name]
-    images = {
-        role: await uploads.name_of(path, digests[role]) for role, path in job.pictures.items()
-    }
+    images = {}
+    for role, path in job.pictures.items():
+        digest = batch.ledger.digests[job.name][role]
+        content = partial(content_of, path, digest)
+        images[role] = await uploads.send(name_of(path, digest), content)
     graph = filled(batch.graph, batch.wiring, images, job.seed)
     pictures = await results(uploads.session, graph, batch.wiring.result)
     return write_results(batch.ledger.output, job.name, pictures)
@@ -170,12 +193,19 @@ async def results(
     session: aiohttp.ClientSession, graph: Graph, node: str
 ) -> list[tuple[str, bytes]]:
     """Run a graph; names and contents of the pictures of one node. PromptError where it gave
-    none."""
+    none; ServerError where they are no pictures."""
     outputs = await client.run(session, graph)
-    listed = outputs.get(node, {}).get("images") or []
+    with client.understood("history"):
+        listed = [(str(p["filename"]), p) for p in outputs.get(node, {}).get("images") or []]
     if not listed:
         raise PromptError("The graph ended without a picture at the result's node.")
-    return [
-        (str(picture.get("filename")), await client.download(session, picture))
-        for picture in listed
-    ]
+    made = []
+    for name, picture in listed:
+        content = await client.download(session, picture)
+        try:
+            with Image.open(io.BytesIO(content)) as opened:
+                opened.verify()
+        except NOT_A_PICTURE as error:
+            raise ServerError(f"The server's {name} is no picture: {error}") from error
+        made.append((name, content))
+    return made

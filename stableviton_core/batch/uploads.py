@@ -3,28 +3,46 @@
 import asyncio
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
 from PIL import Image, UnidentifiedImageError
 
 from ..serving import client
-from .jobs import BatchError
+from .jobs import PictureError
 
 SUBFOLDER = "stableviton-batch"  # of the servers' input folders
+NOT_A_PICTURE = (
+    OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError
+)  # fmt: skip
 
 
 def digest_of(path: Path) -> str:
-    """Of a picture's bytes. BatchError where it cannot be read as an image."""
+    """Of a picture's bytes. PictureError where it cannot be read as an image."""
     try:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as opened:
             opened.load()
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise BatchError(f"{path} cannot be read as an image: {error}") from error
-    except Image.DecompressionBombError as error:
-        raise BatchError(f"{path} is too large for an image: {error}") from error
+    except NOT_A_PICTURE as error:
+        raise PictureError(f"{path} cannot be read as an image: {error}") from error
     return hashlib.sha256(content).hexdigest()
+
+
+def content_of(path: Path, digest: str) -> bytes:
+    """The bytes that had this digest. PictureError where they are gone."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read any more: {error}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise PictureError(f"{path} has changed since the batch began. Start it again.")
+    return content
+
+
+def name_of(path: Path, digest: str) -> str:
+    """On the servers: the same for the same contents."""
+    return digest[:32] + path.suffix.lower()
 
 
 class Uploads:
@@ -35,14 +53,14 @@ class Uploads:
         self._sent: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def name_of(self, path: Path, digest: str) -> str:
+    async def send(self, name: str, content: Callable[[], bytes]) -> str:
         """The name by which the server's Load Image nodes find a picture."""
-        async with self._locks.setdefault(digest, asyncio.Lock()):
-            if digest not in self._sent:
-                self._sent[digest] = await client.upload_image(
-                    self.session, path, digest[:32] + path.suffix.lower(), SUBFOLDER
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            if name not in self._sent:
+                self._sent[name] = await client.upload_content(
+                    self.session, content(), name, SUBFOLDER
                 )
-            return self._sent[digest]
+            return self._sent[name]
 
     def forget(self) -> None:
         """The server may have lost them: it went away."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..serving.errors import GraphError
 from ..serving.graph import Graph, find_title, set_input, title_of
-from .jobs import ROLES, BatchError
+from .jobs import ROLES, BatchError, Job
 
 TITLES = {"person": "Person", "garment": "Garment", "mask": "Mask", "densepose": "DensePose"}
 RESULT = "Result"
@@ -130,9 +130,28 @@ def graph_hash(graph: Graph, wiring: Wiring) -> str:
     return hashlib.sha256(json.dumps(blank, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def check_jobs(jobs: Sequence[Job], graph: Graph, info: Info, wiring: Wiring) -> None:
+    """BatchError where a job lacks a picture that others give, or has a seed out of range."""
+    for job in jobs:
+        lacking = wiring.pictures.keys() - job.pictures.keys()
+        if lacking:
+            raise BatchError(
+                f"{job.name} gives no {', '.join(sorted(lacking))}, and other pairs do. Give it "
+                "for all, or run them apart."
+            )
+    for node, name in wiring.seeds:
+        declared = _declared(info[graph[node]["class_type"]])
+        if name not in declared:
+            continue
+        kind, options = declared[name]
+        for seed in {job.seed for job in jobs}:
+            for reason in _wrong(seed, kind, options, graph):
+                raise BatchError(f"the {name} of {title_of(graph, node)!r} {reason}")
+
+
 def problems(graph: Graph, info: Info, wiring: Wiring) -> list[str]:
-    """Why a server could not run the graph: nodes that it lacks, inputs that are missing, unknown
-    or out of their range."""
+    """Why a server could not run the graph: nodes that it lacks, inputs that are missing or out of
+    their range."""
     filled_in = {*wiring.pictures.values(), *wiring.seeds}
     found = []
     for node, entry in graph.items():
@@ -142,7 +161,8 @@ def problems(graph: Graph, info: Info, wiring: Wiring) -> list[str]:
             continue
         told = info[entry["class_type"]]
         declared = _declared(told)
-        missing = set(told.get("input", {}).get("required", {})) - set(entry["inputs"])
+        given = {key.partition(".")[0] for key in entry["inputs"]}  # growing inputs: images.image0
+        missing = set(told.get("input", {}).get("required", {})) - given
         found += [f"{name}: the input {lacking!r} is missing" for lacking in sorted(missing)]
         for input_name, value in entry["inputs"].items():
             if input_name in declared and (node, input_name) not in filled_in:
@@ -152,6 +172,8 @@ def problems(graph: Graph, info: Info, wiring: Wiring) -> list[str]:
 
 
 def _wrong(value: Any, kind: Any, options: Mapping[str, Any], graph: Graph) -> Iterator[str]:
+    if isinstance(value, dict):  # a value in ComfyUI's wrapping
+        return
     if isinstance(value, list):
         if len(value) == 2 and str(value[0]) not in graph:
             yield f"is linked to a node {value[0]!r}, which is not there"
@@ -162,9 +184,12 @@ def _wrong(value: Any, kind: Any, options: Mapping[str, Any], graph: Graph) -> I
             listed = ", ".join(map(str, choices[:20])) or "nothing (the list is empty)"
             yield f"is {value!r}, but can be {listed}"
     elif kind in ("INT", "FLOAT"):
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        try:
+            number = float(value)  # ComfyUI takes texts that are numbers, too
+        except (TypeError, ValueError):
             yield f"is {value!r}, expected a number"
-        elif not options.get("min", value) <= value <= options.get("max", value):
+            return
+        if not options.get("min", number) <= number <= options.get("max", number):
             yield f"is {value}, expected {options.get('min')} to {options.get('max')}"
     elif kind == "BOOLEAN" and not isinstance(value, bool):
         yield f"is {value!r}, expected true or false"

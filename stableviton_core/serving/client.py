@@ -38,8 +38,13 @@ class Progress:
 @asynccontextmanager
 async def connect(url: str) -> AsyncIterator[aiohttp.ClientSession]:
     """A session for the server at `url`, for example http://127.0.0.1:8188."""
-    async with aiohttp.ClientSession(url.rstrip("/") + "/", timeout=_TIMEOUT) as session:
+    async with new_session(url) as session:
         yield session
+
+
+def new_session(url: str) -> aiohttp.ClientSession:
+    """As `connect`, for the caller to close."""
+    return aiohttp.ClientSession(url.rstrip("/") + "/", timeout=_TIMEOUT)
 
 
 async def upload_image(
@@ -61,7 +66,7 @@ async def upload_content(
     form.add_field("subfolder", subfolder)
     form.add_field("overwrite", "true")
     stored = await _json(session, "POST", "upload/image", data=form)
-    with _understood("upload/image"):
+    with understood("upload/image"):
         return "/".join(part for part in (stored["subfolder"], stored["name"]) if part)
 
 
@@ -74,17 +79,23 @@ async def object_info(
 
 
 async def queue_prompt(
-    session: aiohttp.ClientSession, graph: Graph, client_id: str | None = None
+    session: aiohttp.ClientSession,
+    graph: Graph,
+    client_id: str | None = None,
+    prompt_id: str | None = None,
 ) -> str:
-    """Queues a graph and returns its prompt id. Events go to the websocket of `client_id`.
+    """Queues a graph and returns its prompt id, the given one if any. Events go to the websocket
+    of `client_id`.
 
     Raises PromptError with all the server finds wrong when it refuses the graph.
     """
-    body = {"prompt": graph} | ({"client_id": client_id} if client_id else {})
+    body: dict[str, Any] = {"prompt": graph}
+    body |= {"client_id": client_id} if client_id else {}
+    body |= {"prompt_id": prompt_id} if prompt_id else {}
     status, answer = await _call(session, "POST", "prompt", json=body)
     if status not in (200, 400):
         raise ServerError(_unexpected("POST", "prompt", status, answer))
-    with _understood("prompt"):
+    with understood("prompt"):
         told = json.loads(answer)
         if status == 400:
             raise PromptError(_refusal(told, graph))
@@ -101,7 +112,7 @@ async def history(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, A
 async def is_queued(session: aiohttp.ClientSession, prompt_id: str) -> bool:
     """Whether the prompt runs or waits to be run."""
     queue = await _json(session, "GET", "queue")
-    with _understood("queue"):
+    with understood("queue"):
         return any(entry[1] == prompt_id for part in queue.values() for entry in part)
 
 
@@ -113,7 +124,7 @@ async def cancel(session: aiohttp.ClientSession, prompt_id: str) -> None:
 
 async def download(session: aiohttp.ClientSession, file: dict[str, str]) -> bytes:
     """An output as it stands in a history: {filename, subfolder, type}."""
-    with _understood("history"):
+    with understood("history"):
         wanted = {key: file[key] for key in ("filename", "subfolder", "type")}
     return await _answered(session, "GET", "view", params=wanted)
 
@@ -149,9 +160,11 @@ async def follow(
         if event is not None and event["data"].get("prompt_id") == prompt_id:
             poll_at = time.monotonic() + POLL_AFTER
             data = event["data"]
-            if event["type"] == "progress" and on_progress:
-                on_progress(Progress(str(data["node"]), data["value"], data["max"]))
-            if event["type"] == "executing" and data["node"] is None:
+            with understood("ws"):
+                if event["type"] == "progress" and on_progress:
+                    on_progress(Progress(str(data["node"]), data["value"], data["max"]))
+                ended = event["type"] == "executing" and data["node"] is None
+            if ended:
                 break
         elif time.monotonic() >= poll_at:
             if not await is_queued(session, prompt_id):
@@ -160,7 +173,7 @@ async def follow(
     record = await history(session, prompt_id)
     if record is None:
         raise PromptInterrupted("The prompt was taken off the server's queue before it ran.")
-    with _understood("history"):
+    with understood("history"):
         return _outputs(record)
 
 
@@ -171,14 +184,16 @@ async def run(
 ) -> dict[str, dict[str, Any]]:
     """Queues a graph, waits for its end and returns its outputs by node id.
 
-    When the waiting task is cancelled, so is the prompt. Raises as queue_prompt and follow do.
+    When the waiting task is cancelled, or loses the server, so is the prompt. Raises as
+    queue_prompt and follow do.
     """
     client_id = uuid.uuid4().hex
     async with open_events(session, client_id) as events:
-        prompt_id = await queue_prompt(session, graph, client_id)
+        prompt_id = str(uuid.uuid4())  # known before the answer, to cancel it at any moment
         try:
+            await queue_prompt(session, graph, client_id, prompt_id)
             return await follow(session, events, prompt_id, on_progress)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ServerError):
             with suppress(ServerError):  # a server that is gone runs nothing
                 await cancel(session, prompt_id)
             raise
@@ -197,9 +212,9 @@ async def _next_event(
         return None
     if message.type is not aiohttp.WSMsgType.TEXT:
         return None
-    with _understood("ws"):
+    with understood("ws"):
         event = json.loads(message.data)
-        return event if event["data"] is not None else None
+        return event if isinstance(event["data"], dict) else None
 
 
 def _outputs(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -257,7 +272,7 @@ def _node_name(graph: Graph, node: str, class_type: str) -> str:
 async def _json(
     session: aiohttp.ClientSession, method: str, path: str, **options: Any
 ) -> dict[str, Any]:
-    with _understood(path):
+    with understood(path):
         told = json.loads(await _answered(session, method, path, **options))
         if not isinstance(told, dict):
             raise TypeError(f"expected an object, got {type(told).__name__}")
@@ -265,7 +280,7 @@ async def _json(
 
 
 @contextmanager
-def _understood(path: str) -> Iterator[None]:
+def understood(path: str) -> Iterator[None]:
     """ServerError for an answer that is not ComfyUI's."""
     try:
         yield

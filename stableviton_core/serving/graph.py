@@ -16,10 +16,12 @@ def load_graph(path: Path) -> Graph:
     except (OSError, ValueError) as error:
         raise GraphError(f"The graph {path} cannot be read: {error}") from error
     nodes = graph.values() if isinstance(graph, dict) else [graph]
-    if not all(isinstance(node, dict) and "class_type" in node for node in nodes):
+    if not all(
+        isinstance(node, dict) and {"class_type", "inputs"} <= node.keys() for node in nodes
+    ):
         raise GraphError(
             f"{path} is no graph in the API format, where each entry is a node with its "
-            "class_type. In ComfyUI, choose File > Export (API)."
+            "class_type and inputs. In ComfyUI, choose File > Export (API)."
         )
     return graph
 

@@ -86,8 +86,9 @@ def serve(
             start_new_session=True,  # a group of its own, to end its children with it
         )
     server = Server(f"http://127.0.0.1:{port}", base, log, process)
-    guard = _guard(process)
+    guard = None
     try:
+        guard = _guard(process)
         _wait_for_answer(server, timeout)
         yield server
     except ServingError as error:

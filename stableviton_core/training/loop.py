@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +155,7 @@ def _step(run: Run, batches: Iterator, share: Share, step: int) -> float:
             losses.append(mean)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
-                norm = accelerator.clip_grad_norm_(list(run.trained.values()), config.max_grad_norm)
+                norm = _clipped(run)
                 if accelerator.scaler is None and not torch.isfinite(norm):  # fp16 skips such steps
                     _stop(run, share, step, index, f"gradient of step {step + 1} is {norm}")
             run.optimizer.step()
@@ -164,6 +165,16 @@ def _step(run: Run, batches: Iterator, share: Share, step: int) -> float:
         if run.average:
             run.average.step(run.trained.values())
     return float(np.mean(losses))
+
+
+def _clipped(run: Run) -> Tensor:
+    """The gradients' norm before they were clipped."""
+    accelerator, parameters = run.accelerator, list(run.trained.values())
+    if accelerator.distributed_type is not DistributedType.FSDP:
+        return accelerator.clip_grad_norm_(parameters, run.config.max_grad_norm)
+    accelerator.unscale_gradients()  # accelerate's own way does it twice beside frozen weights
+    norm: Any = torch.nn.utils.clip_grad_norm_(parameters, run.config.max_grad_norm)
+    return norm.full_tensor()
 
 
 def batch_loss(run: Run, batch: Latents, drawn: Draw) -> Tensor:
@@ -237,14 +248,15 @@ def _save(run: Run, step: int) -> Path:
 
 def _written(run: Run, folder: Path, step: int) -> str | None:
     """Write a checkpoint's files; what went wrong, for all processes to hear of it."""
+    # what all processes do together comes first: none of them may fail on its own in it
+    state = saving.sharded_state(run.accelerator, run.model, run.optimizer, run.schedule)
+    trained = saving.whole(run.trained)
+    average = None
+    if run.average:
+        shadows = zip(run.trained, run.average.shadow_params, strict=True)
+        average = saving.whole(dict(shadows))
     try:
-        parts = (run.model, run.optimizer, run.schedule)
-        saving.save_state(run.accelerator, folder / saving.STATE, *parts)
-        trained = saving.whole(run.trained)
-        average = None
-        if run.average:
-            shadows = zip(run.trained, run.average.shadow_params, strict=True)
-            average = saving.whole(dict(shadows))
+        saving.save_state(run.accelerator, folder / saving.STATE, state)
         if run.accelerator.is_main_process:
             saving.save_parameters(folder / saving.TRAINED, trained)
             if run.average and average:

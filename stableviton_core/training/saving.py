@@ -103,21 +103,27 @@ def save_parameters(file: Path, parameters: Mapping[str, Tensor], step: int = 0)
     save_file(weights, file, {STEP_KEY: str(step)})
 
 
-def save_state(
-    accelerator: Accelerator, folder: Path, model: nn.Module, optimizer: Any, schedule: Any
-) -> None:
-    """Optimizer, schedule and gradient scaler. Sharded ones are put together: accelerate would
-    write all of the model beside them, and wants a state of parameters that have no gradient."""
+def sharded_state(
+    accelerator: Accelerator, model: nn.Module, optimizer: Any, schedule: Any
+) -> dict[str, Any] | None:
+    """Under FSDP: optimizer, schedule and gradient scaler, put together from all processes. None
+    otherwise. (accelerate would write all of the model beside them, and wants a state of parameters
+    that have no gradient.)"""
     if accelerator.distributed_type is not DistributedType.FSDP:
-        accelerator.save_state(str(folder))
-        return
+        return None
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = {
+    return {
         "optimizer": get_optimizer_state_dict(model, optimizer.optimizer, options=options),
         "schedule": schedule.state_dict(),
         "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
     }
-    if accelerator.is_main_process:
+
+
+def save_state(accelerator: Accelerator, folder: Path, state: dict[str, Any] | None) -> None:
+    """state: of `sharded_state`; without one accelerate writes its own."""
+    if state is None:
+        accelerator.save_state(str(folder))
+    elif accelerator.is_main_process:
         folder.mkdir()
         torch.save(state, folder / SHARDED)
 
@@ -144,9 +150,10 @@ def load_state(
 
 
 def whole(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Parameters that are sharded over the processes, put together in all of them."""
+    """Parameters that are sharded over the processes, put together one by one in the main memory;
+    others as they are."""
     return {
-        name: value.full_tensor() if isinstance(value, DTensor) else value
+        name: value.full_tensor().cpu() if isinstance(value, DTensor) else value
         for name, value in parameters.items()
     }
 

@@ -96,6 +96,7 @@ def test_pairs_are_read_beside_their_file(tmp_path):
 
 def test_names_are_safe_and_unlike_each_other(tmp_path):
     odd = ["../x.png", "a b.png", "ü漢字.png", "x" * 300 + ".png", "one/s.png", "two/S.png"]
+    odd += [os.fsdecode(b"\xff.png"), "line\u2028.png"]
     listed = [({"person": Path(p), "garment": Path("g.png")}, 0) for p in odd]
     names = [job.name for job in named(listed)]
     assert len({name.casefold() for name in names}) == len(odd)
@@ -163,14 +164,14 @@ def test_the_nodes_are_found_by_title_or_name():
 def test_two_servers_share_the_work_and_pictures_are_sent_once(jobs, tmp_path):
     with standing_in(latency=0.02) as one, standing_in(latency=0.02) as two:
         outcome = batch(jobs, [one.url, two.url], tmp_path / "out")
-        assert (outcome.done, outcome.failed, outcome.left) == (12, {}, 0)
+        assert (len(outcome.results), outcome.failed, outcome.left) == (12, {}, 0)
         assert len(one.prompts) + len(two.prompts) == 12 and min(
             map(len, (one.prompts, two.prompts))
         )
         for server in (one, two):
             assert len(server.uploads) == len(set(server.uploads)) <= 7
         again = batch(jobs, [one.url], tmp_path / "out")
-        assert again.done == 12 and len(one.prompts) + len(two.prompts) == 12, (
+        assert len(again.results) == 12 and len(one.prompts) + len(two.prompts) == 12, (
             "nothing is made twice"
         )
     entries = lines(tmp_path / "out")
@@ -184,7 +185,7 @@ def test_two_servers_share_the_work_and_pictures_are_sent_once(jobs, tmp_path):
 def test_a_server_that_fails_for_a_while_is_tried_again(jobs, tmp_path, fault):
     with standing_in(fault=fault, faulty=range(2, 4)) as server:
         outcome = batch(jobs, [server.url], tmp_path / "out")
-        assert (outcome.done, outcome.failed) == (12, {})
+        assert (len(outcome.results), outcome.failed) == (12, {})
         assert len(server.prompts) <= 12 + 2, "retries are bounded"
 
 
@@ -192,21 +193,21 @@ def test_a_server_that_fails_for_a_while_is_tried_again(jobs, tmp_path, fault):
 def test_a_server_that_always_fails_is_given_up(jobs, tmp_path, fault):
     with standing_in(fault=fault) as bad, standing_in() as good:
         outcome = batch(jobs, [bad.url, good.url], tmp_path / "both")
-        assert (outcome.done, outcome.failed, outcome.left) == (12, {}, 0)
+        assert (len(outcome.results), outcome.failed, outcome.left) == (12, {}, 0)
         assert len(bad.prompts) <= run.STRIKES + run.DEPTH
         alone = batch(jobs, [bad.url], tmp_path / "alone")
-        assert alone.done == 0 and alone.left + len(alone.failed) == 12
+        assert len(alone.results) == 0 and alone.left + len(alone.failed) == 12
         finished = batch(jobs, [good.url], tmp_path / "alone")
-        assert finished.done == 12, "another run goes on"
+        assert len(finished.results) == 12, "another run goes on"
 
 
 @pytest.mark.parametrize("fault", ["error", "no picture"])
 def test_a_graph_that_fails_is_tried_on_another_server(jobs, tmp_path, fault):
     with standing_in(fault=fault) as bad, standing_in(latency=0.01) as good:
         outcome = batch(jobs[:4], [bad.url, good.url], tmp_path / "both")
-        assert (outcome.done, outcome.failed) == (4, {})
+        assert (len(outcome.results), outcome.failed) == (4, {})
         alone = batch(jobs[:4], [bad.url], tmp_path / "alone")
-        assert alone.done == 0 and len(alone.failed) == 4 and alone.left == 0
+        assert len(alone.results) == 0 and len(alone.failed) == 4 and alone.left == 0
         assert len([entry for entry in lines(tmp_path / "alone") if entry["error"]]) == 4
 
 
@@ -226,14 +227,14 @@ def test_servers_that_cannot_run_it_are_told_at_once(jobs, tmp_path):
         with pytest.raises(BatchError, match="No ComfyUI answers"):
             batch(jobs, ["http://127.0.0.1:9"], tmp_path)
         outcome = batch(jobs[:2], ["http://127.0.0.1:9", server.url], tmp_path / "out")
-        assert outcome.done == 2, "it goes on without the one that is down"
+        assert len(outcome.results) == 2, "it goes on without the one that is down"
 
 
 def test_one_unreadable_picture_costs_its_own_pairs(jobs, folders, tmp_path):
     (folders[1] / "g3.png").write_bytes(b"no picture")
     with standing_in() as server:
         outcome = batch(jobs, [server.url], tmp_path / "out")
-    assert outcome.done == 9 and sorted(outcome.failed) == ["p0+g3", "p1+g3", "p2+g3"]
+    assert len(outcome.results) == 9 and sorted(outcome.failed) == ["p0+g3", "p1+g3", "p2+g3"]
     assert str(folders[1] / "g3.png") in outcome.failed["p0+g3"]
 
 
@@ -250,6 +251,73 @@ def test_what_changed_is_made_again(jobs, folders, tmp_path):
         assert len(server.prompts) == 5 + 3
 
 
+def test_a_file_is_done_only_with_what_it_holds_now(folders, tmp_path):
+    """Seed 0, seed 1, seed 0 again: the file of the first run is no more."""
+    with standing_in() as server:
+        for seed, prompts in ((0, 1), (1, 2), (0, 3), (0, 3)):
+            jobs = product(*folders, {}, seed)[:1]
+            assert len(batch(jobs, [server.url], tmp_path / "out").results) == 1
+            assert len(server.prompts) == prompts
+            assert server.prompts[-1]["3"]["inputs"]["seed"] == seed
+
+
+def test_a_server_that_starts_again_is_waited_for(jobs, tmp_path, monkeypatch):
+    """Down for longer than a few failures in a row would take."""
+    monkeypatch.setattr(run, "BACKOFF", 0.1)
+    with standing_in(latency=0.05, down=(0.2, 1.5)) as server:
+        outcome = batch(jobs, [server.url], tmp_path / "out")
+        assert (len(outcome.results), outcome.failed, outcome.left) == (12, {}, 0)
+
+
+def test_dead_servers_do_not_use_up_a_jobs_attempts(jobs, tmp_path):
+    with (
+        standing_in(fault="status 500") as one,
+        standing_in(fault="status 500") as two,
+        standing_in(latency=0.05) as good,
+    ):
+        outcome = batch(jobs, [one.url, two.url, good.url], tmp_path / "out")
+        assert (len(outcome.results), outcome.failed) == (12, {})
+
+
+def test_a_picture_that_goes_on_the_way_costs_its_own_pairs(jobs, folders, tmp_path):
+    with standing_in(latency=0.1) as server:
+        server.prompts = Removing(folders[1] / "g3.png")
+        outcome = batch(jobs[:4], [server.url], tmp_path / "out")
+    assert len(outcome.results) == 3
+    assert "cannot be read any more" in outcome.failed["p0+g3"]
+
+
+class Removing(list):
+    """Deletes a file when the first prompt comes."""
+
+    def __init__(self, file: Path):
+        super().__init__()
+        self.file = file
+
+    def append(self, prompt: dict) -> None:
+        self.file.unlink(missing_ok=True)
+        super().append(prompt)
+
+
+def test_pairs_must_give_the_same_pictures(folders, tmp_path):
+    jobs = product(*folders, {}, seed=0)
+    jobs[1] = Job("odd", {"person": jobs[0].pictures["person"]}, 0)
+    with standing_in() as server:
+        with pytest.raises(BatchError, match="odd gives no garment"):
+            batch(jobs, [server.url], tmp_path / "out")
+        with pytest.raises(BatchError, match="the seed of 'Sampler' is -1"):
+            batch(product(*folders, {}, seed=-1), [server.url], tmp_path / "out")
+        for address in ("127.0.0.1:8188", "http://127.0.0.1:port"):
+            with pytest.raises(BatchError, match="address"):
+                batch(jobs, [address], tmp_path / "out")
+
+
+def test_what_is_no_picture_is_no_result(jobs, tmp_path):
+    with standing_in(fault="no png") as server:
+        outcome = batch(jobs[:2], [server.url], tmp_path / "out")
+    assert not outcome.results and not list((tmp_path / "out").glob("*.png"))
+
+
 def test_a_line_that_a_kill_cut_off_is_no_obstacle(jobs, tmp_path):
     with standing_in() as server:
         batch(jobs[:2], [server.url], tmp_path / "out")
@@ -262,10 +330,10 @@ def test_a_line_that_a_kill_cut_off_is_no_obstacle(jobs, tmp_path):
 
 
 def test_a_full_disk_is_a_clear_error(jobs, tmp_path, monkeypatch):
-    def full(self, data):
+    def full(number):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "fsync", full)
     with standing_in() as server:
         with pytest.raises(BatchError, match="No space left.*Make room and start again"):
             batch(jobs, [server.url], tmp_path / "out")

@@ -5,7 +5,9 @@ For what a real one cannot show: faults in its answers, and the client's own sha
 
 import asyncio
 import io
+import math
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,11 +52,14 @@ GRAPH = {
 @dataclass
 class StandIn:
     """latency: seconds a prompt. fault: what goes wrong with the prompts numbered in `faulty`, or
-    with all: "status 500", "garbage", "closed websocket", "no picture", "error"."""
+    with all: "status 500", "garbage", "closed websocket", "no picture", "error", "no png". down:
+    from and to when after the first prompt nothing is answered but status 502."""
 
     latency: float = 0.0
     fault: str = ""
     faulty: range | None = None
+    down: tuple[float, float] | None = None
+    first: float = math.inf
     url: str = ""
     prompts: list[dict] = field(default_factory=list)
     uploads: list[str] = field(default_factory=list)
@@ -68,7 +73,7 @@ class StandIn:
         return bool(self.fault) and (self.faulty is None or len(self.prompts) in self.faulty)
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=2**30)
+        app = web.Application(client_max_size=2**30, middlewares=[self.gate])
         self.turn = asyncio.Lock()
         self.picture = _png()
         app.add_routes([
@@ -79,6 +84,13 @@ class StandIn:
             web.get("/ws", self.events),
         ])  # fmt: skip
         return app
+
+    @web.middleware
+    async def gate(self, request: web.Request, handler) -> web.StreamResponse:
+        passed = time.monotonic() - self.first
+        if self.down and self.down[0] < passed < self.down[1]:
+            return web.Response(status=502, text="restarting")
+        return await handler(request)
 
     async def object_info(self, request: web.Request) -> web.Response:
         return web.json_response(INFO)
@@ -93,11 +105,12 @@ class StandIn:
     async def prompt(self, request: web.Request) -> web.Response:
         told = await request.json()
         self.prompts.append(told["prompt"])
+        self.first = min(self.first, time.monotonic())
         if self.is_faulty() and self.fault == "status 500":
             return web.Response(status=500, text="out of order")
         if self.is_faulty() and self.fault == "garbage":
             return web.Response(text="<html>hello</html>")
-        identity = uuid.uuid4().hex
+        identity = told.get("prompt_id") or uuid.uuid4().hex
         self.queue.append(identity)
         fault = self.fault if self.is_faulty() else ""
         self.tasks.append(asyncio.create_task(self.work(identity, told, fault)))
@@ -150,7 +163,7 @@ class StandIn:
         return web.Response()
 
     async def view(self, request: web.Request) -> web.Response:
-        return web.Response(body=self.picture)
+        return web.Response(body=b"<html>" if self.fault == "no png" else self.picture)
 
     async def events(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
