@@ -139,8 +139,9 @@ def report(checkpoint: Path, wearing: list[Doll], asked: list[Doll], picture: Pa
         f"inside the mask: {(score - bottom) / (top - bottom):.0%} of the way from floor to ceiling"
     )
     region = np.stack([doll.worn for doll in asked])
-    correct = right_garment(results, worn, truth, region)
-    print(f"right garment: {correct.mean():.1%} of the pairs")
+    for name in ("result", "VAE of the truth (ceiling)"):
+        correct = right_garment(rows[name], worn, truth, region)
+        print(f"right garment, {name}: {correct.mean():.1%} of the pairs")
     white = torch.from_numpy(mask).float() / 255
     person, tryon = (torch.from_numpy(images).float() / 255 for images in (worn, results))
     pasted = pasted_back(person, tryon, white, feather=4)
