@@ -14,6 +14,14 @@ from .types import PERSON_CATEGORY, FrameSocket
 PERSON, WHOLE = "person", "whole photo"
 
 
+def size_inputs(tooltip: str) -> list:
+    """Width and height of the working picture."""
+    return [
+        io.Int.Input("width", default=384, min=64, max=4096, step=8, tooltip=tooltip),
+        io.Int.Input("height", default=512, min=64, max=4096, step=8, tooltip=tooltip),
+    ]
+
+
 class StableVITONFrame(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -25,14 +33,7 @@ class StableVITONFrame(io.ComfyNode):
             "around the person, never stretching. StableVITON Unframe puts the result back.",
             inputs=[
                 io.Image.Input("photo", tooltip="The person's photo, of any size and aspect."),
-                io.Int.Input(
-                    "width", default=384, min=64, max=4096, step=8,
-                    tooltip="Of the working picture; 3:4 as trained (384 x 512).",
-                ),
-                io.Int.Input(
-                    "height", default=512, min=64, max=4096, step=8,
-                    tooltip="Of the working picture; 3:4 as trained (384 x 512).",
-                ),
+                *size_inputs("Of the working picture; 3:4 as trained (384 x 512)."),
                 io.Combo.Input(
                     "around", options=[PERSON, WHOLE], default=PERSON,
                     tooltip="person: close around the largest person. whole photo: all of it, "

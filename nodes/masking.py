@@ -23,6 +23,7 @@ from ..stableviton_core.person.masking import (
     check_mask,
 )
 from ..stableviton_core.person.pictures import channels_first, to_arrays, to_images, to_masks
+from .framing import size_inputs
 from .host.progress import each
 from .person import pose_input, poses_of
 from .types import PERSON_CATEGORY, ParseSocket
@@ -174,14 +175,7 @@ class StableVITONGarment(io.ComfyNode):
                 io.Image.Input(
                     "photo", tooltip="The garment lying or hanging flat on a plain ground."
                 ),
-                io.Int.Input(
-                    "width", default=384, min=64, max=4096, step=8,
-                    tooltip="Of the working picture, as in StableVITON Frame.",
-                ),
-                io.Int.Input(
-                    "height", default=512, min=64, max=4096, step=8,
-                    tooltip="Of the working picture, as in StableVITON Frame.",
-                ),
+                *size_inputs("Of the working picture, as in StableVITON Frame."),
                 io.Mask.Input(
                     "mask", optional=True,
                     tooltip="White (1) where the garment is. Without it the built-in network "

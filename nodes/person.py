@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..stableviton_core.inputs import batch_size, fitted
-from ..stableviton_core.person.analysis import NobodyError, analysed, bodies, chosen_body
+from ..stableviton_core.person.analysis import NobodyError, analysed, bodies
 from ..stableviton_core.person.densepose import DensePoseError, colour_parts, decode_parts
 from ..stableviton_core.person.labels import (
     SCHEMES,
@@ -262,10 +262,7 @@ class StableVITONDensePose(io.ComfyNode):
         poses = poses_of(pose_keypoint, *image.shape[:3])
         people = list(zip(arrays, points, poses, strict=True))
         if model == SKELETON:
-            parts = [
-                analysed(array, pose or chosen_body(array, point).pose()).parts
-                for array, point, pose in each(people)
-            ]
+            parts = [analysed(array, pose, point).parts for array, point, pose in each(people)]
             return cls._outputs(parts, SKELETON)
         path = folders.person_model_path(folders.DENSEPOSE, model)
         with person_networks.densepose(path) as found_by:

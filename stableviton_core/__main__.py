@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .batch.flags import add_flags
 from .errors import UserError
 from .files import DTYPES
 
@@ -87,8 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--backbone-dir", type=Path, help="folder with the metrics' networks")
     evaluate.add_argument("--json", type=Path, help="also write the figures to this file")
     evaluate.set_defaults(run=_evaluate)
-
-    from .batch.command import add_flags
 
     batch = commands.add_parser(
         "batch", help="run a graph for many pairs on many ComfyUI servers, and go on where it ended"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher

@@ -1,19 +1,15 @@
 """Long work on a batch: its progress bar, and a place to interrupt it."""
 
-from collections.abc import Iterable, Iterator, Sized
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import comfy.model_management
 import comfy.utils
 
-Item = TypeVar("Item", covariant=True)
+Item = TypeVar("Item")
 
 
-class Batch(Sized, Iterable[Item], Protocol[Item]):
-    """Has a length, and is gone through once."""
-
-
-def each(items: Batch[Item]) -> Iterator[Item]:
+def each(items: Sequence[Item]) -> Iterator[Item]:
     bar = comfy.utils.ProgressBar(len(items))
     for item in items:
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,21 +67,22 @@ def read_pairs(file: Path, seed: int) -> list[Job]:
 def product(persons: Path, garments: Path, others: Mapping[str, Path], seed: int) -> list[Job]:
     """Every person of a folder in every garment of another. others: folders of masks and DensePoses
     (by role), whose files are named as the person, or that with _mask or _densepose."""
-    listed = []
+    listed, clothes = [], pictures_in(garments)
+    companions = {role: pictures_in(folder) for role, folder in others.items()}
     for person in pictures_in(persons):
-        own = {role: _companion(person, folder, role) for role, folder in others.items()}
-        for garment in pictures_in(garments):
+        own = {role: _companion(person, found, role) for role, found in companions.items()}
+        for garment in clothes:
             listed.append(({"person": person, "garment": garment} | own, seed))
     return named(listed)
 
 
-def _companion(person: Path, folder: Path, role: str) -> Path:
+def _companion(person: Path, pictures: Sequence[Path], role: str) -> Path:
     stems = [person.stem + suffix for suffix in SUFFIXES[role]]
-    found = [path for path in pictures_in(folder) if path.stem in stems]
+    found = [path for path in pictures if path.stem in stems]
     if len(found) != 1:
         raise BatchError(
-            f"expected one {role} for {person.name} in {folder}, named {' or '.join(stems)}; "
-            f"found {len(found)}"
+            f"expected one {role} for {person.name} in {pictures[0].parent}, named "
+            f"{' or '.join(stems)}; found {len(found)}"
         )
     return found[0]
 
@@ -91,10 +92,10 @@ def named(listed: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
     would be alike, a hash of their files' paths and seed tells them apart. BatchError where a pair
     is there twice."""
     listed = list(listed)
-    plain = [_safe(f"{own['person'].stem}+{own['garment'].stem}") for own, _ in listed]
-    often = Counter(name.casefold() for name in plain)
+    full = [f"{own['person'].stem}+{own['garment'].stem}" for own, _ in listed]
+    often = Counter(_safe(name).casefold() for name in full)
     jobs, known = [], set()
-    for name, (pictures, seed) in zip(plain, listed, strict=True):
+    for stems, (pictures, seed) in zip(full, listed, strict=True):
         told = "|".join(f"{role}={path}" for role, path in sorted(pictures.items()))
         whole = f"{told}|{seed}"
         if whole in known:
@@ -102,8 +103,8 @@ def named(listed: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
                 f"{pictures['person']} with {pictures['garment']} and seed {seed} is there twice."
             )
         known.add(whole)
-        full = f"{pictures['person'].stem}+{pictures['garment'].stem}"
-        if often[name.casefold()] > 1 or name != full:
+        name = _safe(stems)
+        if often[name.casefold()] > 1 or name != stems:
             name = f"{name}-{hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]}"
         jobs.append(Job(name, pictures, seed))
     return jobs

@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..pictures import PICTURE_TYPES
 from ..serving.graph import Graph
 from ..writing import replacing
 from . import manifest
@@ -17,8 +18,6 @@ from .jobs import BatchError, Job, PictureError
 from .manifest import Entry
 from .uploads import digest_of
 from .wiring import Wiring, graph_hash
-
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def write_results(output: Path, name: str, pictures: Sequence[tuple[str, bytes]]
     for number, (server_file, content) in enumerate(pictures, start=1):
         ending = Path(server_file).suffix.lower()
         stem = name if number == 1 else f"{name}~{number}"  # no job's name has a ~
-        file = output / (stem + (ending if ending in PICTURE_ENDINGS else ".png"))
+        file = output / (stem + (ending if ending in PICTURE_TYPES else ".png"))
         with written(output), replacing(file) as partial, partial.open("wb") as opened:
             opened.write(content)
             opened.flush()

@@ -54,11 +54,10 @@ def read(output: Path) -> dict[str, Entry]:
     return entries
 
 
-def is_done(entry: Entry | None, key: str, output: Path) -> bool:
+def is_done(entry: Entry, key: str, output: Path) -> bool:
     """Whether a pair's last success is of this key, and its files are there."""
     return (
-        entry is not None
-        and entry.key == key
+        entry.key == key
         and bool(entry.files)
         and all((output / name).is_file() for name in entry.files)
     )

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from ..writing import replacing
 from .jobs import Job
+from .uploads import NOT_A_PICTURE
 
 FILE = "contact-sheet.jpg"
 CELL = (144, 192)  # width and height, pixels
@@ -53,6 +54,6 @@ def _small(file: Path, cell: tuple[int, int]) -> Image.Image | None:
     try:
         with Image.open(file) as opened:
             upright = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except NOT_A_PICTURE:
         return None
     return ImageOps.pad(upright, cell, color=GROUND)

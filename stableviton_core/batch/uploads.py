@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..serving import client
 from .jobs import PictureError
 
 SUBFOLDER = "stableviton-batch"  # of the servers' input folders
-NOT_A_PICTURE = (
-    OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError
-)  # fmt: skip
+NOT_A_PICTURE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def digest_of(path: Path) -> str:

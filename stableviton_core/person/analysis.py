@@ -68,11 +68,13 @@ def outlines(image: np.ndarray, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
     return outline, others & ~outline
 
 
-def analysed(image: np.ndarray, pose: Pose | None = None) -> Analysis:
-    """The person of a pose, or the largest, of a picture H x W x 3 uint8 RGB. NobodyError and
-    PoseError where there is none, or one without both shoulders."""
+def analysed(
+    image: np.ndarray, pose: Pose | None = None, point: tuple[float, float] | None = None
+) -> Analysis:
+    """The person of a pose, else as `chosen_body`, of a picture H x W x 3 uint8 RGB. NobodyError
+    and PoseError where there is none, or one without both shoulders."""
     if pose is None:
-        body = chosen_body(image)
+        body = chosen_body(image, point)
         pose, outline = body.pose(), body.mask > OUTLINE
     else:
         outline, _ = outlines(image, pose)
