@@ -6,7 +6,6 @@ import os
 import signal
 import tempfile
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from ..serving.errors import PromptError, ServerError
 from ..serving.graph import Graph
 from .jobs import BatchError, Job, PictureError
 from .ledger import Ledger, Outcome, write_results
-from .pool import MOST_ATTEMPTS, Attempt
+from .pool import Attempt, Queue
 from .run import DEPTH, STRIKES, checked_wiring, results
 from .servers import own_server
 from .uploads import SUBFOLDER, Uploads, content_of, name_of
@@ -104,31 +103,25 @@ def _started(ray: Any, actors: Sequence[Any]) -> dict[Any, dict[str, Any]]:
 def _distribute(
     ray: Any, actors: list[Any], ledger: Ledger, graph: Graph, wiring: Wiring, timeout: float
 ) -> None:
-    """Give every actor DEPTH jobs, and another for each that ends. A job whose graph failed goes to
-    an actor that has not had it; an actor that fails too often gets none."""
-    waiting = deque(Attempt(job) for job in ledger.todo)
+    """Give every actor DEPTH jobs, and another for each that ends. An actor that fails too often
+    gets none."""
     names = {actor: f"actor {index}" for index, actor in enumerate(actors)}
+    queue = Queue(ledger.todo, names.values())
     strikes = dict.fromkeys(actors, 0)
     running: dict[Any, tuple[Any, Attempt, float]] = {}
 
     def start(actor: Any) -> None:
-        for attempt in waiting:
-            if names[actor] not in attempt.failed_on:
-                break
-        else:
-            return
-        waiting.remove(attempt)
-        attempt.count += 1
-        try:
-            reference = _submit(actor, attempt.job, ledger, graph, wiring, timeout)
-        except PictureError as error:
-            ledger.failed(attempt.job, None, time.time(), str(error))
-            start(actor)
-        else:
-            running[reference] = (actor, attempt, time.time())
+        while attempt := queue.next(names[actor]):
+            try:
+                reference = _submit(actor, attempt.job, ledger, graph, wiring, timeout)
+            except PictureError as error:
+                ledger.failed(attempt.job, None, time.time(), str(error))
+            else:
+                running[reference] = (actor, attempt, time.time())
+                return
 
     def fill() -> None:
-        for actor in [actor for actor in actors if strikes[actor] < STRIKES]:
+        for actor in actors:
             for _ in range(DEPTH - sum(busy is actor for busy, _, _ in running.values())):
                 start(actor)
 
@@ -144,11 +137,11 @@ def _distribute(
                 attempt.failed_on.add(names[actor])
             else:
                 strikes[actor] += 1
-            left = {names[other] for other in actors if strikes[other] < STRIKES}
-            if attempt.count < MOST_ATTEMPTS and (left - attempt.failed_on or not left):
-                waiting.append(attempt)
-            else:
+            if not queue.put_back(attempt):
                 ledger.failed(attempt.job, names[actor], started, attempt.error)
+            if strikes[actor] >= STRIKES:
+                for lost in queue.leave(names[actor]):
+                    ledger.failed(lost.job, names[actor], time.time(), lost.error)
         else:
             strikes[actor] = 0
             files = write_results(ledger.output, attempt.job.name, pictures)

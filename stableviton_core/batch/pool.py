@@ -20,16 +20,54 @@ class Attempt:
     error: str = ""
 
 
-class Pool:
-    """Hands jobs to servers, and takes back what did not work.
+class Queue:
+    """Jobs, and the servers that they wait for.
 
     A job whose graph failed goes to a server that has not had it yet. A job whose server failed
-    goes to any. Ends when nothing waits and nothing runs, or when the last server has left.
+    goes to any.
     """
 
     def __init__(self, jobs: Iterable[Job], servers: Iterable[str]):
         self.waiting = deque(Attempt(job) for job in jobs)
         self.servers = set(servers)
+
+    def next(self, server: str) -> Attempt | None:
+        """The next job for a server; None where none waits for it, or it is given up."""
+        if server not in self.servers:
+            return None
+        for attempt in self.waiting:
+            if server not in attempt.failed_on:
+                self.waiting.remove(attempt)
+                attempt.count += 1
+                return attempt
+        return None
+
+    def put_back(self, attempt: Attempt) -> bool:
+        """Whether another server, or another attempt, is left for it. If not, it has its end."""
+        left = attempt.count < MOST_ATTEMPTS and not self._failed_everywhere(attempt)
+        if left:
+            self.waiting.append(attempt)
+        return left
+
+    def leave(self, server: str) -> list[Attempt]:
+        """A server is given up. Returns the jobs for which no server is left but those on which
+        they failed; without any server, the others wait for another run."""
+        self.servers.discard(server)
+        lost = [attempt for attempt in self.waiting if self._failed_everywhere(attempt)]
+        for attempt in lost:
+            self.waiting.remove(attempt)
+        return lost
+
+    def _failed_everywhere(self, attempt: Attempt) -> bool:
+        return bool(attempt.failed_on) and not self.servers - attempt.failed_on
+
+
+class Pool:
+    """A queue at which workers wait: what one puts back may be for another. Ends when nothing waits
+    and nothing runs, or when the last server has left."""
+
+    def __init__(self, queue: Queue):
+        self.queue = queue
         self.running = 0
         self._changed = asyncio.Condition()
 
@@ -37,15 +75,11 @@ class Pool:
         """The next job for a server; None when there will be none."""
         async with self._changed:
             while True:
-                for attempt in self.waiting:
-                    if server not in attempt.failed_on:
-                        self.waiting.remove(attempt)
-                        self.running += 1
-                        attempt.count += 1
-                        return attempt
-                if not self.running and not self.waiting:
-                    return None
-                if server not in self.servers:
+                if attempt := self.queue.next(server):
+                    self.running += 1
+                    return attempt
+                over = not self.running and not self.queue.waiting
+                if over or server not in self.queue.servers:
                     return None
                 await self._changed.wait()
 
@@ -56,22 +90,14 @@ class Pool:
             self._changed.notify_all()
 
     async def put_back(self, attempt: Attempt) -> bool:
-        """Whether another server, or another attempt, is left for it. If not, it has its end."""
+        """As `Queue.put_back`, for a job that was taken."""
         async with self._changed:
             self.running -= 1
-            left = attempt.count < MOST_ATTEMPTS and bool(self.servers - attempt.failed_on)
-            if left:
-                self.waiting.append(attempt)
             self._changed.notify_all()
-            return left
+            return self.queue.put_back(attempt)
 
     async def leave(self, server: str) -> list[Attempt]:
-        """A server is given up. Returns the jobs for which no server is left but those on which
-        they failed; without any server, all wait for another run."""
+        """As `Queue.leave`."""
         async with self._changed:
-            self.servers.discard(server)
-            lost = [a for a in self.waiting if a.failed_on and not self.servers - a.failed_on]
-            for attempt in lost:
-                self.waiting.remove(attempt)
             self._changed.notify_all()
-            return lost
+            return self.queue.leave(server)

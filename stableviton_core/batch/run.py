@@ -18,7 +18,7 @@ from ..serving.errors import PromptError, PromptInterrupted, ServerError
 from ..serving.graph import Graph
 from .jobs import BatchError, Job, PictureError
 from .ledger import Ledger, Outcome, roles_of, write_results
-from .pool import Attempt, Pool
+from .pool import Attempt, Pool, Queue
 from .uploads import NOT_A_PICTURE, Uploads, content_of, name_of
 from .wiring import Wiring, check_jobs, filled, problems, wire
 
@@ -55,7 +55,7 @@ async def run_batch(
     """
     usable, wiring = await _usable(jobs, graph, servers, nodes)
     with Ledger(jobs, graph, wiring, output) as ledger:
-        batch = Batch(graph, wiring, timeout, Pool(ledger.todo, usable), ledger)
+        batch = Batch(graph, wiring, timeout, Pool(Queue(ledger.todo, usable)), ledger)
         workers = [asyncio.create_task(_serve(batch, server)) for server in usable]
         await _together(workers)
         return ledger.outcome()
@@ -124,10 +124,7 @@ async def _serve(batch: Batch, server: str) -> None:
 
 async def _slot(batch: Batch, server: str, uploads: Uploads) -> None:
     pool, ledger = batch.pool, batch.ledger
-    while server in pool.servers:
-        attempt = await pool.take(server)
-        if attempt is None:
-            return
+    while attempt := await pool.take(server):
         job, started = attempt.job, time.time()
         limit = batch.timeout * DEPTH  # the other slot's job may be run first
         try:
@@ -171,7 +168,7 @@ async def _recover(
                     error = still
                 else:
                     return
-        if server in batch.pool.servers:
+        if server in batch.pool.queue.servers:
             _log.warning("%s is given up: %s", server, error)
             for attempt in await batch.pool.leave(server):
                 batch.ledger.failed(attempt.job, server, time.time(), attempt.error)

@@ -99,7 +99,7 @@ def _picture_input(graph: Graph, node: str, info: Info) -> str:
 
 def _uploads(info: Info, class_type: str) -> list[str]:
     """The inputs of a node that take the name of an uploaded picture."""
-    declared = _declared(info[class_type]) if class_type in info else {}
+    declared = _declared(info[class_type])
     return [name for name, (_, options) in declared.items() if options.get("image_upload")]
 
 
@@ -150,15 +150,12 @@ def check_jobs(jobs: Sequence[Job], graph: Graph, info: Info, wiring: Wiring) ->
 
 
 def problems(graph: Graph, info: Info, wiring: Wiring) -> list[str]:
-    """Why a server could not run the graph: nodes that it lacks, inputs that are missing or out of
-    their range."""
+    """Why a server that has all of its nodes could not run the graph: inputs that are missing or
+    out of their range."""
     filled_in = {*wiring.pictures.values(), *wiring.seeds}
     found = []
     for node, entry in graph.items():
         name = f"{title_of(graph, node)!r} ({entry['class_type']})"
-        if entry["class_type"] not in info:
-            found.append(f"{name}: the server has no such node; install the pack it comes from")
-            continue
         told = info[entry["class_type"]]
         declared = _declared(told)
         given = {key.partition(".")[0] for key in entry["inputs"]}  # growing inputs: images.image0

@@ -154,7 +154,7 @@ def parse_pose_mask(
     if person is not None:
         parse = np.where(person, parse, 0)
     unit = parse.shape[0] / WORKING_HEIGHT
-    mask = _grown(region(parse, *GARMENTS[category]), GARMENT_MARGIN * unit)
+    mask = grown(region(parse, *GARMENTS[category]), GARMENT_MARGIN * unit)
     strokes = _arm_strokes(parse.shape, pose, sleeves, ARM_WIDTH * unit)
     if category == "lower":
         mask |= region(parse, "left_leg", "right_leg")
@@ -233,7 +233,7 @@ def densepose_mask(
     }[category]
     margin = 2 * GARMENT_MARGIN * parts.shape[0] / WORKING_HEIGHT
     others = (parts > 0) & ~np.isin(parts, chosen)
-    return _grown(np.isin(parts, chosen), margin) & ~others
+    return grown(np.isin(parts, chosen), margin) & ~others
 
 
 def refilled(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -241,10 +241,12 @@ def refilled(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None] > 0, np.uint8(GREY_LEVEL), image)
 
 
-def _grown(mask: np.ndarray, radius: float) -> np.ndarray:
+def grown(mask: np.ndarray, radius: float) -> np.ndarray:
+    """A mask with all that is at most so many pixels away from it, and not less than one."""
     if not mask.any():
         return mask
-    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5) <= max(1.0, radius)
+    others = (~mask).astype(np.uint8)
+    return cv2.distanceTransform(others, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= max(1.0, radius)
 
 
 def _without_holes(mask: np.ndarray) -> np.ndarray:

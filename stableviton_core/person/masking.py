@@ -2,10 +2,17 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
-from .agnostic import HEAD, MaskError, densepose_mask, hands, parse_pose_mask, viton_hd_mask
+from .agnostic import (
+    HEAD,
+    MaskError,
+    densepose_mask,
+    grown,
+    hands,
+    parse_pose_mask,
+    viton_hd_mask,
+)
 from .analysis import analysed, chosen_body, outlines
 from .densepose import HANDS, HEAD_PARTS
 from .labels import region
@@ -141,10 +148,4 @@ def _by_viton_hd(
 
 def _resized(mask: np.ndarray, pixels: int) -> np.ndarray:
     """Grown by so many pixels in all directions, or shrunk."""
-    if not mask.any():
-        return mask
-    if pixels > 0:
-        away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        return away <= pixels
-    inside = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return inside > -pixels
+    return grown(mask, pixels) if pixels > 0 else ~grown(~mask, -pixels)

@@ -23,13 +23,15 @@ from .start_denoiser import start_from_denoiser
 NETWORK = NetworkConfig(base_width=96, multipliers=(1, 1, 1), blocks=1, heads=4, context_width=128)
 CLIP = ClipConfig(width=128, layers=3, heads=4, intermediate=512, patch=32)
 CONFIGS = Path(__file__).parent / "configs"
+SHARED = "demo.yaml"
 GARMENTS_EACH = 4  # that each person wears
 CHECKPOINT = "stableviton-demo.safetensors"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A training on paper dolls. name: of its file in CONFIGS; seed: of its people."""
+    """A training on paper dolls. name: of its file in CONFIGS, which comes on top of what all of
+    them share; seed: of its people."""
 
     name: str
     height: int
@@ -64,11 +66,10 @@ def train_demo(output: Path) -> None:
 
 
 def stage_config(stage: Stage, data: Path, init: Path, output: Path) -> TrainConfig:
-    file = CONFIGS / f"{stage.name}.yaml"
-    paths = {"config": file, "data": data, "init": init, "output": output}
-    config = parse_config(
-        [f"--{name}={path}" for name, path in paths.items()], TrainConfig, "train"
-    )
+    files = [CONFIGS / SHARED, CONFIGS / f"{stage.name}.yaml"]
+    paths = {"data": data, "init": init, "output": output}
+    flags = [f"--config={file}" for file in files] + [f"--{n}={path}" for n, path in paths.items()]
+    config = parse_config(flags, TrainConfig, "train")
     resumed = "latest" if saving.complete(output) else None
     return replace(config, resume_from_checkpoint=resumed)
 
