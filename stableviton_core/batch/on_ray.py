@@ -2,6 +2,7 @@
 own. Ray places the actors, starts them again when they die, and runs their jobs again."""
 
 import asyncio
+import logging
 import os
 import signal
 import tempfile
@@ -23,6 +24,8 @@ from .run import DEPTH, STRIKES, checked_wiring, results
 from .servers import own_server
 from .uploads import SUBFOLDER, Uploads, content_of, name_of
 from .wiring import Wiring, filled
+
+_log = logging.getLogger(__name__)
 
 RETRIES = 3  # of a job whose actor or server died, by Ray
 STARTUP = 600.0  # seconds for all servers to come up
@@ -135,11 +138,13 @@ def _distribute(
             attempt.error = _reason(error)
             if isinstance(getattr(error, "cause", None), PromptError):
                 attempt.failed_on.add(names[actor])
+                strikes[actor] = 0
             else:
                 strikes[actor] += 1
             if not queue.put_back(attempt):
                 ledger.failed(attempt.job, names[actor], started, attempt.error)
-            if strikes[actor] >= STRIKES:
+            if strikes[actor] == STRIKES:
+                _log.warning("%s is given up: %s", names[actor], attempt.error)
                 for lost in queue.leave(names[actor]):
                     ledger.failed(lost.job, names[actor], time.time(), lost.error)
         else:

@@ -43,7 +43,8 @@ class Queue:
         return None
 
     def put_back(self, attempt: Attempt) -> bool:
-        """Whether another server, or another attempt, is left for it. If not, it has its end."""
+        """Whether another attempt, and a server that has not failed on it, is left for it. If not,
+        it has its end. Without any server it waits for another run."""
         left = attempt.count < MOST_ATTEMPTS and not self._failed_everywhere(attempt)
         if left:
             self.waiting.append(attempt)

@@ -49,8 +49,8 @@ def override(graph: Graph, assignments: Sequence[str]) -> None:
 
 def wire(graph: Graph, info: Info, given: Sequence[str], nodes: Mapping[str, str]) -> Wiring:
     """Find the nodes of the roles that the jobs give, and of the result. nodes: titles or ids that
-    the user named, by role and "result". BatchError where one is missing, and where a picture that
-    the graph wants is not given."""
+    the user named, by role and "result". info: has all of the nodes. BatchError where a role
+    has no node, and where a picture that the graph wants is not given."""
     pictures = {}
     for role in ROLES:
         named = nodes.get(role)

@@ -43,6 +43,7 @@ STAGES = (
     Stage("demo-128", 128, 500, 128),
     Stage("demo-192", 192, 250, 192),
     Stage("demo-192-long", 192, 500, 1192),
+    Stage("demo-256", 256, 300, 2256),
 )
 
 
