@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     make_dolls.add_argument("--garments", type=int, default=1, help="that each person wears")
     make_dolls.add_argument("--height", type=int, default=512, help="the width is 3/4 of it")
     make_dolls.add_argument("--seed", type=int, default=0)
+    make_dolls.add_argument(
+        "--patterns", nargs="+", default=[],
+        help="of the garments to train on: plain, stripes, checks, dots, shape, letter (these by "
+        "default), patchwork; a name given twice comes twice as often",
+    )  # fmt: skip
     make_dolls.set_defaults(run=_make_dolls)
 
     prepare = commands.add_parser(
@@ -140,11 +145,12 @@ TYPED = {"train": _train, "finetune-vae": _finetune_vae}
 
 
 def _make_dolls(chosen: argparse.Namespace) -> None:
-    from .training.doll_data import make_dolls
+    from .training.doll_data import PATTERNS, make_dolls
 
     make_dolls(
-        chosen.output, chosen.count, chosen.test_count, chosen.garments, chosen.height, chosen.seed
-    )
+        chosen.output, chosen.count, chosen.test_count, chosen.garments, chosen.height,
+        chosen.seed, chosen.patterns or PATTERNS,
+    )  # fmt: skip
 
 
 def _prepare(chosen: argparse.Namespace) -> int:

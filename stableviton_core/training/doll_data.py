@@ -1,6 +1,6 @@
 """Paper dolls as a data set in the VITON-HD folder layout."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,44 +9,54 @@ from tqdm import tqdm
 
 from . import dolls
 from .data import DataError, Sample
+from .dolls import PATTERNS
 
 UNSEEN = 1_000_000  # added to the seed of test persons, whom no training sees
 
 
-def random_dolls(people: int, garments: int, height: int, seed: int) -> Iterator[list[dolls.Doll]]:
-    """Person by person, the same in `garments` different garments."""
+def random_dolls(
+    people: int, garments: int, height: int, seed: int, patterns: Sequence[str] = PATTERNS
+) -> Iterator[list[dolls.Doll]]:
+    """Person by person, the same in `garments` different garments, of patterns as in
+    `dolls.random_garment`."""
     rng = np.random.default_rng(seed)
     for _ in range(people):
         person = dolls.random_person(rng)
-        yield [dolls.draw(person, dolls.random_garment(rng), height) for _ in range(garments)]
+        worn = [dolls.random_garment(rng, patterns) for _ in range(garments)]
+        yield [dolls.draw(person, garment, height) for garment in worn]
 
 
 def make_dolls(
-    output: Path, count: int, test_count: int, garments: int, height: int, seed: int
-) -> None:
+    output: Path, count: int, test_count: int, garments: int, height: int, seed: int,
+    patterns: Sequence[str] = PATTERNS,
+) -> None:  # fmt: skip
     """Write `train` with `count` persons in `garments` garments each, and `test` with `test_count`
-    unseen persons in two.
+    unseen persons in two. The training persons' garments are of `patterns`.
 
     `train_pairs.txt` has every doll with its own garment. `test_pairs.txt` asks every test person
     for the other garment; the true answer is the image of that garment's name. DataError where
     the folder is not empty or the height no multiple of 32, for which width and height are
-    multiples of 8.
+    multiples of 8, and where there is no such pattern.
     """
+    unknown = set(patterns) - {*PATTERNS, dolls.PATCHWORK}
+    if unknown:
+        known = ", ".join((*PATTERNS, dolls.PATCHWORK))
+        raise DataError(f"patterns are of {known}; got {', '.join(sorted(unknown))}")
     if output.exists() and any(output.iterdir()):
         raise DataError(f"{output} is not empty. Name a new folder.")
     if height % 32:
         raise DataError(f"the height must be a multiple of 32 (the width is 3/4), got {height}")
-    names = _write(output / "train", count, garments, height, seed)
+    drawn = random_dolls(count, garments, height, seed, patterns)
+    names = _write(output / "train", drawn, count)
     _write_pairs(output / "train_pairs.txt", [(name, name) for own in names for name in own])
-    names = _write(output / "test", test_count, 2, height, seed + UNSEEN)
+    names = _write(output / "test", random_dolls(test_count, 2, height, seed + UNSEEN), test_count)
     _write_pairs(output / "test_pairs.txt", [(worn, asked) for worn, asked in names])
 
 
-def _write(folder: Path, people: int, garments: int, height: int, seed: int) -> list[list[str]]:
-    drawn = random_dolls(people, garments, height, seed)
+def _write(folder: Path, drawn: Iterator[list[dolls.Doll]], people: int) -> list[list[str]]:
     names = []
     for index, own in enumerate(tqdm(drawn, f"drawing {folder.name}", people, mininterval=1)):
-        names.append([f"{index:05d}_{garment:02d}.png" for garment in range(garments)])
+        names.append([f"{index:05d}_{garment:02d}.png" for garment in range(len(own))])
         for name, doll in zip(names[-1], own, strict=True):
             _write_doll(folder, name, doll)
     return names

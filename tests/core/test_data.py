@@ -138,3 +138,5 @@ def test_dolls_are_written_into_a_new_folder_only(dolls):
         make_dolls(dolls, 1, 1, 1, HEIGHT, seed=0)
     with pytest.raises(DataError, match="multiple of 32 .* got 100"):
         make_dolls(dolls / "new", 1, 1, 1, 100, seed=0)
+    with pytest.raises(DataError, match="plain, .*patchwork; got plaid"):
+        make_dolls(dolls / "new", 1, 1, 1, HEIGHT, seed=0, patterns=["plaid", "plain"])

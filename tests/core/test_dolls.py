@@ -59,3 +59,14 @@ def test_the_worn_region_has_the_garments_colours():
         shades = np.linspace(0.72, 1, 8)[:, None, None] * colours
         nearest = np.abs(inside[:, None] - shades.reshape(1, -1, 3)).mean(-1).min(1)
         assert np.median(nearest) <= 6
+
+
+def test_a_patchwork_shows_where_the_torso_came_from():
+    rng = np.random.default_rng(2)
+    person, garment = dolls.random_person(rng), dolls.random_garment(rng, [dolls.PATCHWORK])
+    doll = dolls.draw(person, garment, 256)
+    flat, worn = doll.garment[doll.garment_mask == 255], doll.image[doll.worn == 255]
+    colours, counts = np.unique(flat, axis=0, return_counts=True)
+    patches = {tuple(colour) for colour in colours[counts > 30]}
+    assert len(patches) >= 8, "few patches look alike"
+    assert len(patches & {tuple(colour) for colour in worn}) >= 4, "the unshaded ones of the torso"

@@ -11,7 +11,17 @@ the left of the picture.
 """
 
 from .dressing import Doll, draw
-from .garment import Garment, random_garment
+from .garment import PATCHWORK, PATTERNS, Garment, random_garment
 from .person import Person, pose_of, random_person
 
-__all__ = ["Doll", "Garment", "Person", "draw", "pose_of", "random_garment", "random_person"]
+__all__ = [
+    "PATCHWORK",
+    "PATTERNS",
+    "Doll",
+    "Garment",
+    "Person",
+    "draw",
+    "pose_of",
+    "random_garment",
+    "random_person",
+]

@@ -1,6 +1,7 @@
 """Drawn garments, lying on the table."""
 
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,6 +23,7 @@ from .shapes import (
 )
 
 PATTERNS = ("plain", "stripes", "checks", "dots", "shape", "letter")
+PATCHWORK = "patchwork"  # of many colours; no place looks like another
 SHAPES = ("disc", "square", "triangle", "star", "ring")
 
 # Where the bones of the flat garment lie.
@@ -42,16 +44,17 @@ class Garment:
     pattern: str
     motif: str  # a letter or a name of SHAPES; the stripes' direction
     scale: float  # of the pattern, 0..1
-    phase: float
+    phase: float  # 0..1; of a patchwork, what its colours follow from
     long_sleeves: bool
     neckline: float  # depth, units of the picture's height
     v_neck: bool
     width: float  # half width at the hem
 
 
-def random_garment(rng: np.random.Generator) -> Garment:
+def random_garment(rng: np.random.Generator, patterns: Sequence[str] = PATTERNS) -> Garment:
+    """patterns: of PATTERNS and PATCHWORK; a name given twice comes twice as often."""
     colour = _random_colour(rng)
-    pattern = str(rng.choice(PATTERNS))
+    pattern = str(rng.choice(patterns))
     motifs = {
         "stripes": ("across", "down", "diagonal"),
         "shape": SHAPES,
@@ -157,9 +160,20 @@ def _texture(garment: Garment, scale: int) -> np.ndarray:
         shifted = x + (np.floor(y / period) % 2) * period / 2
         distance = np.hypot(shifted % period - period / 2, y % period - period / 2)
         texture[distance < 0.3 * period] = garment.accent
+    elif garment.pattern == PATCHWORK:
+        _patches(texture, garment, scale)
     elif garment.pattern in ("shape", "letter"):
         _motif(texture, garment, FLAT_NECK + (0, 0.26), (0.075 + 0.03 * garment.scale), scale)
     return texture
+
+
+def _patches(texture: np.ndarray, garment: Garment, scale: int) -> None:
+    rng = np.random.default_rng(int(garment.phase * 2**32))
+    size = (0.07 + 0.11 * garment.scale) * scale
+    rows, columns = (np.arange(length) // size for length in texture.shape[:2])
+    count = (int(rows[-1]) + 1, int(columns[-1]) + 1)
+    colours = np.array([_random_colour(rng) for _ in range(count[0] * count[1])], np.uint8)
+    texture[:] = colours.reshape(*count, 3)[rows.astype(int)[:, None], columns.astype(int)]
 
 
 def _motif(texture: np.ndarray, garment: Garment, centre: Point, radius: float, scale: int) -> None:
