@@ -1,24 +1,27 @@
 """How well demo checkpoints dress paper dolls that they never saw.
 
-    python benchmarks/demo_quality.py [CHECKPOINT ...] [--pairs 64] [--height 192]
+    python benchmarks/demo_quality.py [CHECKPOINT ...] [--pairs 64] [--height 256]
 
 Each doll wears one garment and is asked to wear another; both true pictures are known. Sampling:
 our PLMS, 20 steps, from pure noise, guidance 1, before paste-back. SSIM: torchmetrics' defaults on
 RGB in 0..1. Ceiling: the VAE's own reconstruction of the truth. Floor: the agnostic image.
-Attention: the total variation of where the person tokens look on the garment (objective.py), of
-the zero cross-attention blocks at the finest level, for persons at timestep 500. Several
+Attention: where the person tokens look on the garment (objective.py), in the zero cross-attention
+blocks at the finest level, for persons at timestep 500: its total variation, and its correlation
+with where the tokens lie on the worn garment, down and across (0: it looks everywhere). Several
 checkpoints are measured side by side, such as one before and after `--phase atv`. Prints tables
 and writes the first pairs of each as a sheet.
 """
 
 import argparse
 import sys
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
 
@@ -34,6 +37,7 @@ from stableviton_core.training.model import TryOnModel  # noqa: E402
 from stableviton_core.training.objective import (  # noqa: E402
     Draw,
     attention_total_variation,
+    expected_places,
     model_inputs,
     record_attention,
     token_grid,
@@ -83,12 +87,11 @@ def chunks(items: list) -> list[list]:
     return [items[first : first + BATCH] for first in range(0, len(items), BATCH)]
 
 
-def attention_variation(model: TryOnModel, autoencoder, worn: list[Sample]) -> float:
-    """Mean over batches and the finest blocks."""
+def report_attention(model: TryOnModel, autoencoder, worn: list[Sample]) -> None:
     config = model.config.network
     finest = range(len(config.warp_widths))[-(config.blocks + 1) :]
     maps = record_attention(model.network.warp, finest)
-    found = []
+    variations, correlations = defaultdict(list), defaultdict(list)
     for index, chunk in enumerate(chunks(worn)):
         batch = encode_samples(autoencoder, model, chunk)
         noise = torch.randn(batch.person.shape, generator=torch.Generator().manual_seed(index))
@@ -96,8 +99,24 @@ def attention_variation(model: TryOnModel, autoencoder, worn: list[Sample]) -> f
         model(**model_inputs(batch, Draw(timesteps, noise, torch.zeros(len(chunk)).bool())))
         for block in finest:
             grid = token_grid(config, block, *batch.person.shape[2:])
-            found.append(attention_total_variation(maps[block], grid, batch.warped).item())
-    return float(np.mean(found))
+            variation = attention_total_variation(maps[block], grid, batch.warped)
+            variations[block].append(variation.item())
+            seen = expected_places(maps[block], grid)
+            on_garment = functional.interpolate(batch.warped[:, None].float(), grid)[:, 0] > 0.5
+            correlations[block] += map(place_correlation, seen, on_garment)
+    for block in finest:
+        down, across = np.mean(correlations[block], axis=0)
+        print(
+            f"attention of block {block}: total variation {np.mean(variations[block]):.3f} tokens, "
+            f"follows the place by {down:.2f} down, {across:.2f} across"
+        )
+
+
+def place_correlation(seen: Tensor, on_garment: Tensor) -> list[float]:
+    """Pearson's, of where tokens look and where they lie: rows, columns. Both as in a grid."""
+    lie = torch.nonzero(on_garment).float()
+    look = seen[on_garment]
+    return [torch.corrcoef(torch.stack([look[:, i], lie[:, i]]))[0, 1].item() for i in (0, 1)]
 
 
 def reconstructed(autoencoder, images: np.ndarray) -> np.ndarray:
@@ -146,8 +165,7 @@ def report(checkpoint: Path, wearing: list[Doll], asked: list[Doll], picture: Pa
     person, tryon = (torch.from_numpy(images).float() / 255 for images in (worn, results))
     pasted = pasted_back(person, tryon, white, feather=4)
     print(f"outside the mask unchanged: {torch.equal(pasted[white == 0], person[white == 0])}")
-    variation = attention_variation(model, autoencoder, [sample_of(doll) for doll in wearing])
-    print(f"attention's total variation: {variation:.3f} tokens")
+    report_attention(model, autoencoder, [sample_of(doll) for doll in wearing])
 
     garments = np.stack([sample.garment for sample in samples])
     save_picture(picture, sheet(*(images[:8] for images in (garments, worn, results, truth))))
@@ -159,7 +177,7 @@ def main() -> None:
     default = ROOT / "demo" / "stableviton-demo.safetensors"
     parser.add_argument("checkpoints", type=Path, nargs="*", default=[default])
     parser.add_argument("--pairs", type=int, default=64)
-    parser.add_argument("--height", type=int, default=192)
+    parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--sheets", type=Path, default=ROOT / "output", help="folder")
     arguments = parser.parse_args()
     people = list(random_dolls(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1))

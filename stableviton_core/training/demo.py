@@ -15,6 +15,7 @@ from . import demo_autoencoder, saving
 from .autoencoder import build_autoencoder, load_ldm, to_ldm
 from .config import TrainConfig, parse_config
 from .doll_data import make_dolls
+from .dolls import PATCHWORK, PATTERNS
 from .loop import train
 from .model import TryOnModel
 from .start import copy_encoder, zero
@@ -31,19 +32,21 @@ CHECKPOINT = "stableviton-demo.safetensors"
 @dataclass(frozen=True)
 class Stage:
     """A training on paper dolls. name: of its file in CONFIGS, which comes on top of what all of
-    them share; seed: of its people."""
+    them share; seed: of its people; patterns: of their garments, as in `dolls.random_garment`."""
 
     name: str
     height: int
     people: int
     seed: int
+    patterns: tuple[str, ...] = PATTERNS
 
 
 STAGES = (
     Stage("demo-128", 128, 500, 128),
     Stage("demo-192", 192, 250, 192),
     Stage("demo-192-long", 192, 500, 1192),
-    Stage("demo-256", 256, 300, 2256),
+    Stage("demo-patchwork", 128, 300, 128128, (*PATTERNS[1:], *[PATCHWORK] * 10)),
+    Stage("demo-256", 256, 250, 256256, (*PATTERNS, PATCHWORK)),
 )
 
 
@@ -60,7 +63,9 @@ def train_demo(output: Path) -> None:
         data = output / f"dolls-{stage.name}"
         if not (data / "test_pairs.txt").exists():
             shutil.rmtree(data, ignore_errors=True)
-            make_dolls(data, stage.people, 6, GARMENTS_EACH, stage.height, stage.seed)
+            make_dolls(
+                data, stage.people, 6, GARMENTS_EACH, stage.height, stage.seed, stage.patterns
+            )
         folder = train(stage_config(stage, data, checkpoint, output / f"run-{stage.name}"))
         checkpoint = folder / saving.WEIGHTS
     shutil.copy(checkpoint, output / CHECKPOINT)

@@ -111,6 +111,16 @@ def token_grid(config: NetworkConfig, block: int, height: int, width: int) -> tu
     return height, width
 
 
+def expected_places(attention: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Where on the garment each person token looks on average: an attention map, B x N x N, over
+    tokens of a grid -> B x rows x columns x 2, each (row, column) in tokens."""
+    rows, columns = grid
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    places = torch.stack([y, x], dim=-1).reshape(-1, 2).to(attention)
+    with torch.autocast(attention.device.type, enabled=False):
+        return (attention @ places).unflatten(1, grid)  # B N 2 -> B rows columns 2
+
+
 def attention_total_variation(attention: Tensor, grid: tuple[int, int], worn: Tensor) -> Tensor:
     """Total variation of where the garment tokens lie that the person tokens look at.
 
@@ -120,13 +130,7 @@ def attention_total_variation(attention: Tensor, grid: tuple[int, int], worn: Te
     of the whole batch, both coordinates added. 0 where there are none (the released code divides
     by zero there).
     """
-    rows, columns = grid
-    y, x = torch.meshgrid(
-        torch.arange(rows), torch.arange(columns), indexing="ij"
-    )  # of the garment tokens
-    places = torch.stack([y, x], dim=-1).reshape(-1, 2).to(attention)
-    with torch.autocast(attention.device.type, enabled=False):
-        field = (attention @ places).unflatten(1, grid)  # B N 2 -> B rows columns 2
+    field = expected_places(attention, grid)
     mask = F.interpolate(worn[:, None].float(), size=grid, mode="nearest")[:, 0]
     total = field.new_zeros(())
     for axis in (1, 2):
