@@ -47,7 +47,6 @@ STAGES = (
     Stage("demo-192-long", 192, 500, 1192),
     Stage("demo-patchwork", 128, 300, 128128, (*PATTERNS[1:], *[PATCHWORK] * 10)),
     Stage("demo-256", 256, 250, 256256, (*PATTERNS, PATCHWORK)),
-    Stage("demo-256-long", 256, 250, 256256, (*PATTERNS, PATCHWORK)),
 )
 
 
