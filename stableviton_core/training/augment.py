@@ -78,6 +78,9 @@ def augmented(sample: Sample, augmentation: Augmentation) -> Sample:
         warped=None
         if sample.warped is None
         else _moved(sample.warped, augmentation.person, cv2.INTER_NEAREST),
+        places=None
+        if sample.places is None
+        else _moved_places(sample.places, augmentation.person, augmentation.garment),
     )
     moved = replace(moved, agnostic=refilled(moved.agnostic, moved.mask))
     return _flipped(moved) if augmentation.flip else moved
@@ -88,7 +91,20 @@ def _flipped(sample: Sample) -> Sample:
         name: None if picture is None else np.ascontiguousarray(picture[:, ::-1])
         for name, picture in vars(sample).items()
     }
+    if (places := turned["places"]) is not None:
+        places[..., 0] = np.where(places[..., 2] > 0, 255 - places[..., 0], 0)
     return Sample(**turned)
+
+
+def _moved_places(places: np.ndarray, person: Move | None, garment: Move | None) -> np.ndarray:
+    """Where it lies on the moved garment is known of what stays within the picture."""
+    moved = _moved(places, person, cv2.INTER_NEAREST)
+    if garment is None:
+        return moved
+    shift = 127.5 * (1 - garment.scale) + 255 * np.array([garment.x, garment.y])
+    values = (garment.scale * moved[..., :2] + shift).round()
+    known = (moved[..., 2] > 0) & (values >= 0).all(axis=-1) & (values <= 255).all(axis=-1)
+    return np.dstack([np.where(known[..., None], values, 0), 255 * known]).astype(np.uint8)
 
 
 def _moved(

@@ -58,9 +58,10 @@ def check_data(data: Path, splits: Sequence[str] = ("train", "test")) -> tuple[l
             problems += problems_of(pair)
         masks = sum(_has_garment_mask(data / split, pair) for pair in pairs)
         warped = sum(pair.warped is not None for pair in pairs)
+        places = sum(pair.places is not None for pair in pairs)
         counts.append(
             f"{split}: {len(pairs)} pairs, {masks} with a garment mask, {warped} with a warped "
-            "garment mask"
+            f"garment mask, {places} with the places of its pixels"
         )
     counts.append(f"{len(problems)} problems")
     return problems, "; ".join(counts)

@@ -45,6 +45,9 @@ class TrainConfig:
             noise far more, for networks trained from nothing.
         atv_weight: Of the attention total variation, in phase atv.
         atv_blocks: Zero cross-attention blocks with that term; 4 as released.
+        correspondence_weight: Of the error of where these blocks look; not in the paper.
+        correspondence_blocks: Zero cross-attention blocks that are told where to look, by the
+            data's gt_cloth_places; none as released.
         augmentation: Random flips, shifts, scales and colours, as in the paper.
         cache_latents: Encode all pictures once, to disk; else in every step.
         cache_variants: Augmented variants of each pair in the cache.
@@ -97,6 +100,8 @@ class TrainConfig:
     loss_weighting: Literal["noise", "velocity"] = "noise"
     atv_weight: float = 0.001
     atv_blocks: tuple[int, ...] = (4,)
+    correspondence_weight: float = 0.01
+    correspondence_blocks: tuple[int, ...] = ()
     augmentation: bool = True
     cache_latents: bool = True
     cache_variants: int = 4

@@ -22,7 +22,8 @@ class DataError(UserError):
 @dataclass(frozen=True)
 class Pair:
     """A line of a pair file: names, and the files that belong to them. A file that is missing is
-    the path where it was looked for first. warped: the worn garment's mask, of training data."""
+    the path where it was looked for first. warped: the worn garment's mask, and
+    places: where on the garment's picture its pixels lie; both of training data."""
 
     person: str
     garment: str
@@ -32,6 +33,7 @@ class Pair:
     densepose: Path
     cloth: Path
     warped: Path | None
+    places: Path | None
 
     @property
     def name(self) -> str:
@@ -48,7 +50,9 @@ class Pair:
 class Sample:
     """The pictures of a pair: H x W x 3 uint8 RGB, masks H x W uint8, 0 or 255.
 
-    mask: 255 = generate. warped: 255 = the worn garment, None where the data set has none.
+    mask: 255 = generate. warped: 255 = the worn garment. places: where on the garment's picture its
+    pixels lie, column and row from 0 to 255 in red and green, where blue is 255. Both None where
+    the data set has none.
     """
 
     image: np.ndarray
@@ -57,6 +61,7 @@ class Sample:
     densepose: np.ndarray
     garment: np.ndarray
     warped: np.ndarray | None = None
+    places: np.ndarray | None = None
 
 
 def read_pairs(data: Path, split: str, paired: bool, pair_file: str | None = None) -> list[Pair]:
@@ -84,6 +89,7 @@ def read_pairs(data: Path, split: str, paired: bool, pair_file: str | None = Non
 def _pair(folder: Path, person: str, garment: str) -> Pair:
     stem = Path(person).stem
     warped = find(folder, ("gt_cloth_warped_mask",), stem, Path(person).suffix)
+    places = find(folder, ("gt_cloth_places",), stem, ".png")
     return Pair(
         person=person,
         garment=garment,
@@ -93,6 +99,7 @@ def _pair(folder: Path, person: str, garment: str) -> Pair:
         densepose=find(folder, ("image-densepose",), stem, Path(person).suffix),
         cloth=find(folder, ("cloth",), Path(garment).stem, Path(garment).suffix),
         warped=warped if warped.is_file() else None,
+        places=places if places.is_file() else None,
     )
 
 
@@ -124,6 +131,9 @@ def load(pair: Pair, height: int, width: int) -> Sample:
         densepose=_sized(read_image(pair.densepose), height, width, cv2.INTER_NEAREST),
         garment=_sized(read_image(pair.cloth), height, width),
         warped=None if pair.warped is None else _sized_mask(read_mask(pair.warped), height, width),
+        places=None
+        if pair.places is None
+        else _sized(read_image(pair.places), height, width, cv2.INTER_NEAREST),
     )
 
 

@@ -47,6 +47,7 @@ STAGES = (
     Stage("demo-192-long", 192, 500, 1192),
     Stage("demo-patchwork", 128, 300, 128128, (*PATTERNS[1:], *[PATCHWORK] * 10)),
     Stage("demo-256", 256, 250, 256256, (*PATTERNS, PATCHWORK)),
+    Stage("demo-places", 256, 400, 256512, (*PATTERNS, *PATTERNS[1:], PATCHWORK)),
 )
 
 

@@ -71,6 +71,7 @@ def _write_doll(folder: Path, name: str, doll: dolls.Doll) -> None:
         f"cloth/{name}": doll.garment,
         f"cloth-mask/{name}": doll.garment_mask,
         f"gt_cloth_warped_mask/{name}": doll.worn,
+        f"gt_cloth_places/{name}": doll.places,
     }
     for path, picture in pictures.items():
         file = folder / path
@@ -90,4 +91,5 @@ def sample_of(doll: dolls.Doll) -> Sample:
         densepose=doll.densepose,
         garment=doll.garment,
         warped=doll.worn,
+        places=doll.places,
     )

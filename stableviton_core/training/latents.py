@@ -21,7 +21,8 @@ class Latents:
     person, agnostic, densepose, garment: N x 4 x h x w, scaled. keep: N x 1 x h x w, 1 = keep.
     embedding: N x 1 x CLIP's width, what the condition's projection takes, where CLIP and the
     condition's transformer are frozen. garment_image: N x H x W x 3 uint8, where they are trained.
-    warped: N x H x W uint8, 1 = the worn garment, where the data has it.
+    warped: N x H x W uint8, 1 = the worn garment, and places: N x H x W x 3 uint8, as in `Sample`,
+    where the data has them.
     """
 
     person: Tensor
@@ -32,6 +33,7 @@ class Latents:
     embedding: Tensor | None = None
     garment_image: Tensor | None = None
     warped: Tensor | None = None
+    places: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.person)
@@ -72,11 +74,16 @@ def encode_samples(
     def encoded(name: str) -> Tensor:
         return encode(autoencoder, np.stack([getattr(sample, name) for sample in samples]))
 
+    def known(name: str) -> Tensor | None:
+        pictures = [getattr(sample, name) for sample in samples]
+        if any(picture is None for picture in pictures):
+            return None
+        return torch.from_numpy(np.stack(pictures)).to(autoencoder.device)
+
     person = encoded("image")
     mask = torch.from_numpy(np.stack([sample.mask for sample in samples]))[:, None]  # N 1 H W
     keep = latent_mask((mask == 0).float(), tuple(person.shape[2:])).to(person)
     garments = np.stack([sample.garment for sample in samples])
-    worn = [sample.warped for sample in samples if sample.warped is not None]
     return Latents(
         person=person,
         agnostic=encoded("agnostic"),
@@ -84,9 +91,8 @@ def encode_samples(
         garment=encoded("garment"),
         keep=keep,
         **condition_input(model, garments, person.device),
-        warped=torch.from_numpy(np.stack(worn) // 255).to(person.device)
-        if len(worn) == len(samples)
-        else None,
+        warped=None if (worn := known("warped")) is None else worn // 255,
+        places=known("places"),
     )
 
 

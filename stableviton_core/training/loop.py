@@ -27,6 +27,7 @@ from .latents import Latents, encode_samples
 from .objective import (
     Draw,
     attention_total_variation,
+    correspondence_loss,
     draw,
     model_inputs,
     noise_loss,
@@ -178,17 +179,21 @@ def _clipped(run: Run) -> Tensor:
 
 
 def batch_loss(run: Run, batch: Latents, drawn: Draw) -> Tensor:
-    """The objective of the configured phase."""
+    """The objective of the configured phase, with the correspondences that it is told."""
     config = run.config
     eps = run.network(**model_inputs(batch, drawn))
     loss = noise_loss(eps, drawn, config.loss_weighting == "velocity")
-    if config.phase == "base":
-        return loss
-    assert batch.warped is not None
-    height, width = batch.person.shape[2:]
-    for block in config.atv_blocks:
-        grid = token_grid(run.model.config.network, block, height, width)
-        variation = attention_total_variation(run.maps[block], grid, batch.warped)
+
+    def grid(block: int) -> tuple[int, int]:
+        return token_grid(run.model.config.network, block, *batch.person.shape[2:])
+
+    for block in config.correspondence_blocks:
+        assert batch.places is not None
+        error = correspondence_loss(run.maps[block], grid(block), batch.places)
+        loss = loss + config.correspondence_weight * error
+    for block in config.atv_blocks if config.phase == "atv" else ():
+        assert batch.warped is not None
+        variation = attention_total_variation(run.maps[block], grid(block), batch.warped)
         loss = loss + config.atv_weight * variation
     return loss
 

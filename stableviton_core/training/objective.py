@@ -1,5 +1,5 @@
 """What is minimised: the error of the predicted noise, and the attention total variation (paper,
-sections 3.2 and 3.3)."""
+sections 3.2 and 3.3); and, where the data knows it, the error of where the attention looks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,7 +84,9 @@ def record_attention(warp: ZeroCrossAttention, blocks: Sequence[int]) -> dict[in
     pass. The other blocks go on without maps. UserError where there is no such block."""
     count = len(warp.warp_flow_blks)
     if any(block not in range(count) for block in blocks):
-        raise UserError(f"atv_blocks are of 0..{count - 1} in this network, got {list(blocks)}")
+        raise UserError(
+            f"zero cross-attention blocks are of 0..{count - 1} in this network, got {list(blocks)}"
+        )
     maps: dict[int, Tensor] = {}
     for block in blocks:
         layer: Any = warp.warp_flow_blks[block]
@@ -139,3 +141,30 @@ def attention_total_variation(attention: Tensor, grid: tuple[int, int], worn: Te
         both = mask.narrow(axis, 1, length) * mask.narrow(axis, 0, length)
         total = total + (step.abs() * both[..., None]).sum() / both.sum().clamp(min=1)
     return total
+
+
+def correspondence_loss(attention: Tensor, grid: tuple[int, int], places: Tensor) -> Tensor:
+    """Cross entropy of where the person tokens look on the garment, against where what they show
+    of it lies. Not in the paper: a small network on few pairs learns from it where to look.
+
+    attention: B x N x N softmax map, tokens of a grid. places: B x H x W x 3 uint8, as in
+    `data.Sample`. A place counts for the four tokens around it, by its nearness to their middles.
+    The mean over the tokens that show the garment, of the whole batch; 0 where there are none.
+    """
+    rows, columns = grid
+    picture = places.movedim(-1, 1).to(attention)  # B H W C -> B C H W
+    tokens = F.interpolate(picture, size=grid, mode="nearest-exact").flatten(2)  # B C N
+    column, row, known = tokens.unbind(1)
+    near_rows = _nearness(row, rows)[..., None]
+    truth = (near_rows * _nearness(column, columns)[..., None, :]).flatten(2)  # B N N
+    errors = -(truth * (attention + 1e-6).log()).sum(dim=-1)
+    shown = (known > 0).to(errors)
+    return (errors * shown).sum() / shown.sum().clamp(min=1)
+
+
+def _nearness(places: Tensor, count: int) -> Tensor:
+    """Of 0..255 along a side of `count` tokens, to the middles of the tokens: B x N -> B x N x
+    count, 1 on it and 0 from the next one on."""
+    positions = (places / 255 * count - 0.5).clamp(0, count - 1)
+    middles = torch.arange(count, device=places.device)
+    return (1 - (positions[..., None] - middles).abs()).clamp(min=0)

@@ -39,7 +39,7 @@ FROZEN_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 @dataclass
 class Run:
     """What the steps of a run share. network: the model as accelerate wraps it. maps: attention
-    maps of the last forward pass, by block, in phase atv."""
+    maps of the last forward pass, by block, of those that the objective looks at."""
 
     config: TrainConfig
     accelerator: Accelerator
@@ -67,12 +67,16 @@ def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
     pairs = read_pairs(config.data, "train", paired=True)
     shown = _validation_pairs(config)
     raise_missing([*pairs, *shown])
+    blocks = set(config.correspondence_blocks)
+    if blocks:
+        _check_known("places", "gt_cloth_places", "correspondence_blocks", pairs)
     if config.phase == "atv":
-        _check_worn_masks(pairs)
+        blocks |= set(config.atv_blocks)
+        _check_known("warped", "gt_cloth_warped_mask", "phase atv", pairs)
     model, autoencoder, licence = saving.load_model(config.init, config.vae)
     extra = (INPUT_CONVOLUTION,) if config.train_input_conv else ()
     counts = choose_trainable(model, config.train_patterns + extra, config.freeze_patterns)
-    maps = record_attention(model.network.warp, config.atv_blocks if config.phase == "atv" else ())
+    maps = record_attention(model.network.warp, sorted(blocks))
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=config.learning_rate,
@@ -145,12 +149,12 @@ def _schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> LambdaLR
         raise TrainingError(f"lr_scheduler {config.lr_scheduler!r}: {error}") from error
 
 
-def _check_worn_masks(pairs: list[Pair]) -> None:
-    lacking = [pair.name for pair in pairs if pair.warped is None]
+def _check_known(kind: str, folder: str, setting: str, pairs: list[Pair]) -> None:
+    lacking = [pair.name for pair in pairs if getattr(pair, kind) is None]
     if lacking:
         raise DataError(
-            f"Phase atv needs the worn garment's mask of every training pair, in the folder "
-            f"gt_cloth_warped_mask; {len(lacking)} have none, such as {lacking[0]}."
+            f"{setting} needs a picture of every training pair in the folder {folder}; "
+            f"{len(lacking)} have none, such as {lacking[0]}."
         )
 
 

@@ -66,7 +66,30 @@ def test_mask_and_densepose_move_with_the_person(sample):
 def test_the_garment_moves_alone(sample):
     moved = augmented(sample, Augmentation(garment=MOVE))
     assert not np.array_equal(moved.garment, sample.garment)
-    assert equal(replace(moved, garment=sample.garment), sample)
+    assert equal(replace(moved, garment=sample.garment, places=sample.places), sample)
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        Augmentation(),
+        Augmentation(flip=True),
+        Augmentation(person=MOVE),
+        Augmentation(garment=MOVE),
+        Augmentation(flip=True, person=MOVE, garment=Move(-0.15, 0.2, 1.2)),
+    ],
+)
+def test_places_show_the_colours_that_are_worn(drawn):
+    rng = np.random.default_rng(5)
+    person, garment = dolls.random_person(rng), dolls.random_garment(rng, [dolls.PATCHWORK])
+    moved = augmented(sample_of(dolls.draw(person, garment, 256)), drawn)
+    known = moved.places[..., 2] > 0
+    assert known.mean() > 0.08 and (moved.warped[known] == 255).mean() > 0.98
+    columns, rows = (moved.places[known][:, :2] / 255 * (192, 256)).astype(int).T
+    there = moved.garment[rows.clip(max=255), columns.clip(max=191)].astype(float)
+    here = moved.image[known] / 0.87  # dolls are shaded by 0.8 to 1, and arms by 0.9 on top
+    assert np.median(np.abs(here - there)) < 12
+    assert np.median(np.abs(here - there[::-1])) > 30, "the test could not fail"
 
 
 def test_a_shift_by_hand(sample):

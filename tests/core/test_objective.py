@@ -1,5 +1,7 @@
 """What is minimised, against the authors' value and hand-computed cases."""
 
+import math
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from stableviton_core.training.model import TryOnModel
 from stableviton_core.training.objective import (
     Draw,
     attention_total_variation,
+    correspondence_loss,
     draw,
     noise_loss,
     record_attention,
@@ -67,6 +70,47 @@ def test_an_empty_mask_has_no_variation_and_no_gradient():
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(attention.grad, torch.zeros_like(attention))
+
+
+def places_of(tokens: list[tuple[float, float]], grid: tuple[int, int]) -> torch.Tensor:
+    """A picture of 4 x 4 pixels a token, where each shows a place (column, row) in tokens."""
+    rows, columns = grid
+    values = torch.tensor([(255 * x / columns, 255 * y / rows, 255) for x, y in tokens])
+    picture = values.round().to(torch.uint8).reshape(rows, columns, 3)
+    return picture.repeat_interleave(4, 0).repeat_interleave(4, 1)[None]
+
+
+def test_correspondence_by_hand():
+    grid = (3, 5)
+    middles = [(x + 0.5, y + 0.5) for y in range(3) for x in range(5)]
+    places = places_of(middles, grid)
+    right = permutation(list(range(15)), 15)
+    # a hundredth of a token, to which 8 bits are rounded, costs a hundredth of -log(1e-6)
+    assert correspondence_loss(right, grid, places).item() == pytest.approx(0, abs=0.2)
+    uniform = torch.full((1, 15, 15), 1 / 15)
+    assert correspondence_loss(uniform, grid, places).item() == pytest.approx(
+        math.log(15), rel=1e-3
+    )
+    # half of the tokens look at the next one: -log(1e-6) there
+    half = permutation([(i + 1) % 15 if i % 2 else i for i in range(15)], 15)
+    expected = 7 / 15 * -math.log(1e-6)
+    assert correspondence_loss(half, grid, places).item() == pytest.approx(expected, rel=0.05)
+    # a place between four tokens is shared among them
+    between = permutation([0] * 15, 15) / 2
+    between[..., 6] = 0.5
+    corner = places_of([(1.0, 1.0)] * 15, grid)  # of tokens 0, 1, 5 and 6
+    expected = (math.log(2) - math.log(1e-6)) / 2
+    assert correspondence_loss(between, grid, corner).item() == pytest.approx(expected, rel=0.02)
+
+
+def test_correspondence_leaves_alone_what_shows_no_garment():
+    grid = (3, 5)
+    places = places_of([(2.5, 1.5)] * 15, grid)
+    places[:, 4:] = 0  # all rows of tokens but the first
+    attention = torch.rand(1, 15, 15, requires_grad=True)
+    correspondence_loss(attention.softmax(-1), grid, places).backward()
+    assert attention.grad[0, :5].abs().sum() > 0 and not attention.grad[0, 5:].any()
+    assert correspondence_loss(attention.softmax(-1), grid, torch.zeros_like(places)).item() == 0
 
 
 @pytest.mark.parametrize("size", [(8, 6), (6, 8), (9, 7), (5, 5)])

@@ -360,6 +360,7 @@ def test_frozen_weights_are_saved_as_they_were(inputs, tmp_path):
     ("changes", "message"),
     [
         ({"phase": "atv", "atv_blocks": (9,)}, r"of 0\.\.1 in this network, got \[9\]"),
+        ({"correspondence_blocks": (2,)}, r"of 0\.\.1 in this network, got \[2\]"),
         ({"lr_scheduler": "sinus"}, "'sinus' is not a valid"),
         ({"validation_steps": 1, "validation_pairs": "none.txt"}, "none.txt is not there"),
         ({"train_patterns": ("nothing",)}, "no parameter has a name like 'nothing'"),

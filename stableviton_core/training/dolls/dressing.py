@@ -54,7 +54,8 @@ class Doll:
     """One rendered pair. Images are H x W x 3 uint8 RGB; masks H x W uint8, 0 or 255.
 
     mask: the region to generate (255 = change). worn: the garment's own pixels on the person.
-    parse: labels in CIHP ids.
+    parse: labels in CIHP ids. places: H x W x 3 uint8, where on the garment's
+    picture the worn pixels lie: column and row, each from 0 to 255, and 255 where worn, else 0.
     """
 
     image: np.ndarray
@@ -65,6 +66,7 @@ class Doll:
     densepose: np.ndarray
     worn: np.ndarray
     parse: np.ndarray
+    places: np.ndarray
 
 
 def draw(person: Person, garment: Garment, height: int) -> Doll:
@@ -94,6 +96,7 @@ def draw(person: Person, garment: Garment, height: int) -> Doll:
         densepose=reduced_labels(canvas.parts),
         worn=reduced_mask(canvas.worn),
         parse=canvas.parse[::SUPERSAMPLING, ::SUPERSAMPLING],
+        places=_reduced_places(canvas),
     )
 
 
@@ -105,6 +108,7 @@ class _Canvas:
         self.parts = blank(scale)
         self.worn = blank(scale)
         self.parse = blank(scale)
+        self.places = np.zeros((*self.parts.shape, 2), np.float32)
         self.image = np.zeros((*self.parts.shape, 3), np.uint8)
 
     def backdrop(self, colours: tuple[Colour, Colour]) -> None:
@@ -137,6 +141,9 @@ class _Canvas:
         rows, columns = np.nonzero(alpha)
         self.image[rows, columns] = warped[rows, columns] * shade[columns, None]
         self.worn[alpha] = 255
+        points = np.stack([columns, rows], axis=1)[None].astype(np.float32)
+        flat = cv2.perspectiveTransform(points, np.linalg.inv(matrix))[0]
+        self.places[rows, columns] = flat / size
         self.parse[alpha] = CIHP.index("upper")
 
 
@@ -190,6 +197,12 @@ def _hands(person: Person, scale: int) -> list[Draw]:
         along = person.limb * (wrist - elbow) / np.linalg.norm(wrist - elbow)
         regions.append(capsule(wrist + along, wrist + 1.5 * along, person.limb, scale))
     return regions
+
+
+def _reduced_places(canvas: _Canvas) -> np.ndarray:
+    places = canvas.places[::SUPERSAMPLING, ::SUPERSAMPLING].clip(0, 1)
+    known = canvas.worn[::SUPERSAMPLING, ::SUPERSAMPLING, None] > 0
+    return (known * np.dstack([places, known]) * 255).round().astype(np.uint8)
 
 
 def _worn_parts(
