@@ -23,8 +23,15 @@ from helpers.training import HEIGHT, WIDTH, tiny_config, write_inputs
 from stableviton_core.checkpoint import config_from_metadata
 from stableviton_core.errors import UserError
 from stableviton_core.training import loop, run, saving
+from stableviton_core.training.batches import stacked
 from stableviton_core.training.cache import LatentCache
 from stableviton_core.training.loop import train
+from stableviton_core.training.objective import (
+    correspondence_loss,
+    draw,
+    model_inputs,
+    token_grid,
+)
 from stableviton_core.training.run import prepared
 from stableviton_core.training.saving import TrainingError
 
@@ -155,6 +162,42 @@ def test_recomputed_activations_give_the_same_run(inputs, tmp_path):
         for recompute in (False, True)
     ]
     assert equal_weights(*(folder / saving.WEIGHTS for folder in folders))
+
+
+def attention_error(inputs: Path, weights: Path, output: Path) -> float:
+    """Of block 0, on the training data."""
+    config = tiny_config(inputs, output, init=weights, correspondence_blocks=(0,), **PLAIN)
+    ready = prepared(config, Accelerator())
+    batch = stacked([ready.dataset[pair, 0] for pair in range(len(ready.pairs))])
+    with torch.no_grad():
+        ready.network(**model_inputs(batch, draw(0, 0, batch.person.shape, 0)))
+    grid = token_grid(ready.model.config.network, 0, *batch.person.shape[2:])
+    return correspondence_loss(ready.maps[0], grid, batch.places).item()
+
+
+PLAIN = {"augmentation": False}
+
+
+def test_the_attention_learns_where_it_is_told_to_look(inputs, tmp_path):
+    errors = {}
+    for blocks in ((), (0,)):
+        output = tmp_path / f"told-{len(blocks)}"
+        told = {"correspondence_blocks": blocks, "correspondence_weight": 1.0}
+        folder = train(tiny_config(inputs, output, max_train_steps=60, **told, **PLAIN))
+        errors[blocks] = attention_error(inputs, folder / saving.WEIGHTS, tmp_path / "measured")
+    assert errors[0,] < errors[()] - 0.5, errors
+
+
+def test_correspondences_need_the_places(inputs, tmp_path):
+    shutil.copytree(inputs / "dolls", tmp_path / "dolls")
+    shutil.rmtree(tmp_path / "dolls/train/gt_cloth_places")
+    message = "correspondence_blocks needs .* in the folder gt_cloth_places; 6 have none"
+    with pytest.raises(UserError, match=message):
+        train(
+            tiny_config(
+                inputs, tmp_path / "run", data=tmp_path / "dolls", correspondence_blocks=(0,)
+            )
+        )
 
 
 def test_accumulated_batches_are_one_batch(inputs, tmp_path):
