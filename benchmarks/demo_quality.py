@@ -5,9 +5,9 @@
 Each doll wears one garment and is asked to wear another; both true pictures are known. Sampling:
 our PLMS, 20 steps, from pure noise, guidance 1, before paste-back. SSIM: torchmetrics' defaults on
 RGB in 0..1. Ceiling: the VAE's own reconstruction of the truth. Floor: the agnostic image.
-Attention: where the person tokens look on the garment (objective.py), in the zero cross-attention
-blocks at the finest level, for persons at timestep 500: its total variation, and its correlation
-with where the tokens lie on the worn garment, down and across (0: it looks everywhere). Several
+Attention: where the person tokens look on the garment (objective.py), in every zero cross-attention
+block, for persons at timestep 500: its total variation, and how far that is from where what they
+show of the worn garment lies, both in tokens of the block. Several
 checkpoints are measured side by side, such as one before and after `--phase atv`. Prints tables
 and writes the first pairs of each as a sheet.
 """
@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
 
@@ -41,6 +40,7 @@ from stableviton_core.training.objective import (  # noqa: E402
     model_inputs,
     record_attention,
     token_grid,
+    true_places,
 )
 from stableviton_core.training.sample import save_picture, sheet, try_on  # noqa: E402
 from stableviton_core.training.saving import load_model  # noqa: E402
@@ -89,34 +89,28 @@ def chunks(items: list) -> list[list]:
 
 def report_attention(model: TryOnModel, autoencoder, worn: list[Sample]) -> None:
     config = model.config.network
-    finest = range(len(config.warp_widths))[-(config.blocks + 1) :]
-    maps = record_attention(model.network.warp, finest)
-    variations, correlations = defaultdict(list), defaultdict(list)
+    blocks = range(len(config.warp_widths))
+    maps = record_attention(model.network.warp, blocks)
+    variations, distances = defaultdict(list), defaultdict(list)
     for index, chunk in enumerate(chunks(worn)):
         batch = encode_samples(autoencoder, model, chunk)
         noise = torch.randn(batch.person.shape, generator=torch.Generator().manual_seed(index))
         timesteps = torch.full((len(chunk),), ATTENTION_TIMESTEP)
         model(**model_inputs(batch, Draw(timesteps, noise, torch.zeros(len(chunk)).bool())))
-        for block in finest:
+        for block in blocks:
             grid = token_grid(config, block, *batch.person.shape[2:])
             variation = attention_total_variation(maps[block], grid, batch.warped)
             variations[block].append(variation.item())
-            seen = expected_places(maps[block], grid)
-            on_garment = functional.interpolate(batch.warped[:, None].float(), grid)[:, 0] > 0.5
-            correlations[block] += map(place_correlation, seen, on_garment)
-    for block in finest:
-        down, across = np.mean(correlations[block], axis=0)
+            truth, shown = true_places(batch.places, grid)
+            away = expected_places(maps[block], grid) - truth
+            distances[block].append(away.norm(dim=-1)[shown].mean().item())
+    for block in blocks:
+        rows, columns = token_grid(config, block, *batch.person.shape[2:])
         print(
-            f"attention of block {block}: total variation {np.mean(variations[block]):.3f} tokens, "
-            f"follows the place by {down:.2f} down, {across:.2f} across"
+            f"attention of block {block}, {rows} x {columns} tokens: total variation "
+            f"{np.mean(variations[block]):.3f}, from the right place "
+            f"{np.mean(distances[block]):.2f} tokens"
         )
-
-
-def place_correlation(seen: Tensor, on_garment: Tensor) -> list[float]:
-    """Pearson's, of where tokens look and where they lie: rows, columns. Both as in a grid."""
-    lie = torch.nonzero(on_garment).float()
-    look = seen[on_garment]
-    return [torch.corrcoef(torch.stack([look[:, i], lie[:, i]]))[0, 1].item() for i in (0, 1)]
 
 
 def reconstructed(autoencoder, images: np.ndarray) -> np.ndarray:

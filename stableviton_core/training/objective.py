@@ -152,19 +152,27 @@ def correspondence_loss(attention: Tensor, grid: tuple[int, int], places: Tensor
     The mean over the tokens that show the garment, of the whole batch; 0 where there are none.
     """
     rows, columns = grid
-    picture = places.movedim(-1, 1).to(attention)  # B H W C -> B C H W
-    tokens = F.interpolate(picture, size=grid, mode="nearest-exact").flatten(2)  # B C N
-    column, row, known = tokens.unbind(1)
-    near_rows = _nearness(row, rows)[..., None]
-    truth = (near_rows * _nearness(column, columns)[..., None, :]).flatten(2)  # B N N
-    errors = -(truth * (attention + 1e-6).log()).sum(dim=-1)
-    shown = (known > 0).to(errors)
-    return (errors * shown).sum() / shown.sum().clamp(min=1)
+    truth, shown = true_places(places, grid)
+    row, column = truth.to(attention).flatten(1, 2).unbind(-1)
+    near_rows, near_columns = _nearness(row, rows), _nearness(column, columns)
+    target = (near_rows[..., None] * near_columns[..., None, :]).flatten(2)  # B N N
+    errors = -(target * (attention + 1e-6).log()).sum(dim=-1)
+    return (errors * shown.flatten(1)).sum() / shown.sum().clamp(min=1)
 
 
-def _nearness(places: Tensor, count: int) -> Tensor:
-    """Of 0..255 along a side of `count` tokens, to the middles of the tokens: B x N -> B x N x
-    count, 1 on it and 0 from the next one on."""
-    positions = (places / 255 * count - 0.5).clamp(0, count - 1)
-    middles = torch.arange(count, device=places.device)
+def true_places(places: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Where on the garment what the person tokens show lies: B x rows x columns x 2, each (row,
+    column) in tokens; and which of them show it, B x rows x columns bool."""
+    picture = places.movedim(-1, 1).float()  # B H W C -> B C H W
+    column, row, known = F.interpolate(picture, size=grid, mode="nearest-exact").unbind(1)
+    positions = [
+        (value / 255 * count - 0.5).clamp(0, count - 1)
+        for value, count in zip((row, column), grid, strict=True)
+    ]
+    return torch.stack(positions, dim=-1), known > 0
+
+
+def _nearness(positions: Tensor, count: int) -> Tensor:
+    """To every token of a side: B x N -> B x N x count, 1 on it and 0 from the next one on."""
+    middles = torch.arange(count, device=positions.device)
     return (1 - (positions[..., None] - middles).abs()).clamp(min=0)
