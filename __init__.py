@@ -2,10 +2,10 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes.framing import StableVITONFrame, StableVITONUnframe
+from .nodes.crop import StableVITONCrop, StableVITONStitch
 from .nodes.host.folders import register
-from .nodes.load import StableVITONLoader
-from .nodes.masking import StableVITONAgnosticMask, StableVITONGarment
+from .nodes.loading import StableVITONLoader
+from .nodes.masks import StableVITONAgnosticMask, StableVITONGarment
 from .nodes.person import StableVITONDensePose, StableVITONParse, StableVITONPose
 from .nodes.sampling import StableVITONPLMS, StableVITONSchedule
 from .nodes.tryon import StableVITONApply, StableVITONConditioning, StableVITONPasteBack
@@ -22,8 +22,8 @@ class StableVITONExtension(ComfyExtension):
             StableVITONPLMS,
             StableVITONSchedule,
             StableVITONPasteBack,
-            StableVITONFrame,
-            StableVITONUnframe,
+            StableVITONCrop,
+            StableVITONStitch,
             StableVITONPose,
             StableVITONParse,
             StableVITONDensePose,

@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from helpers.standin import GRAPH, StandIn, standing_in  # noqa: E402
-from stableviton_core.batch import manifest  # noqa: E402
-from stableviton_core.batch.jobs import Job, product  # noqa: E402
-from stableviton_core.batch.run import run_batch  # noqa: E402
+from stableviton_core.serving.batch import manifest  # noqa: E402
+from stableviton_core.serving.batch.jobs import Job, product  # noqa: E402
+from stableviton_core.serving.batch.run import run_batch  # noqa: E402
 
 PERSONS = 20
 LATENCY = 0.1  # seconds a prompt

@@ -27,23 +27,23 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stableviton_core.inputs import pasted_back  # noqa: E402
-from stableviton_core.training.data import Sample  # noqa: E402
-from stableviton_core.training.doll_data import UNSEEN, random_dolls, sample_of  # noqa: E402
-from stableviton_core.training.dolls import Doll  # noqa: E402
+from stableviton_core.images import paste_back  # noqa: E402
+from stableviton_core.synthetic import SyntheticSample  # noqa: E402
+from stableviton_core.synthetic.write_dataset import UNSEEN, random_samples, sample_of  # noqa: E402
+from stableviton_core.training.checkpointing import load_model  # noqa: E402
+from stableviton_core.training.dataset import Sample  # noqa: E402
 from stableviton_core.training.latents import decode, encode, encode_samples  # noqa: E402
-from stableviton_core.training.model import TryOnModel  # noqa: E402
-from stableviton_core.training.objective import (  # noqa: E402
+from stableviton_core.training.losses import (  # noqa: E402
     Draw,
     attention_total_variation,
-    expected_places,
+    expected_coordinates,
     model_inputs,
     record_attention,
     token_grid,
-    true_places,
+    true_coordinates,
 )
-from stableviton_core.training.sample import save_picture, sheet, try_on  # noqa: E402
-from stableviton_core.training.saving import load_model  # noqa: E402
+from stableviton_core.training.model import TryOnModel  # noqa: E402
+from stableviton_core.training.validation import save_picture, sheet, try_on  # noqa: E402
 
 BATCH = 8
 ATTENTION_TIMESTEP = 500
@@ -89,8 +89,8 @@ def chunks(items: list) -> list[list]:
 
 def report_attention(model: TryOnModel, autoencoder, worn: list[Sample]) -> None:
     config = model.config.network
-    blocks = range(len(config.warp_widths))
-    maps = record_attention(model.network.warp, blocks)
+    blocks = range(len(config.cross_attention_widths))
+    maps = record_attention(model.network.zero_cross_attention, blocks)
     variations, distances = defaultdict(list), defaultdict(list)
     for index, chunk in enumerate(chunks(worn)):
         batch = encode_samples(autoencoder, model, chunk)
@@ -101,8 +101,8 @@ def report_attention(model: TryOnModel, autoencoder, worn: list[Sample]) -> None
             grid = token_grid(config, block, *batch.person.shape[2:])
             variation = attention_total_variation(maps[block], grid, batch.warped)
             variations[block].append(variation.item())
-            truth, shown = true_places(batch.places, grid)
-            away = expected_places(maps[block], grid) - truth
+            truth, shown = true_coordinates(batch.garment_coordinates, grid)
+            away = expected_coordinates(maps[block], grid) - truth
             distances[block].append(away.norm(dim=-1)[shown].mean().item())
     for block in blocks:
         rows, columns = token_grid(config, block, *batch.person.shape[2:])
@@ -119,7 +119,7 @@ def reconstructed(autoencoder, images: np.ndarray) -> np.ndarray:
     )
 
 
-def report(checkpoint: Path, wearing: list[Doll], asked: list[Doll], picture: Path) -> None:
+def report(checkpoint: Path, wearing: list[SyntheticSample], asked: list[SyntheticSample], picture: Path) -> None:
     model, autoencoder, _ = load_model(checkpoint)
     model.eval()
     # the person as photographed, with the other garment
@@ -157,7 +157,7 @@ def report(checkpoint: Path, wearing: list[Doll], asked: list[Doll], picture: Pa
         print(f"right garment, {name}: {correct.mean():.1%} of the pairs")
     white = torch.from_numpy(mask).float() / 255
     person, tryon = (torch.from_numpy(images).float() / 255 for images in (worn, results))
-    pasted = pasted_back(person, tryon, white, feather=4)
+    pasted = paste_back(person, tryon, white, feather=4)
     print(f"outside the mask unchanged: {torch.equal(pasted[white == 0], person[white == 0])}")
     report_attention(model, autoencoder, [sample_of(doll) for doll in wearing])
 
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--sheets", type=Path, default=ROOT / "output", help="folder")
     arguments = parser.parse_args()
-    people = list(random_dolls(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1))
+    people = list(random_samples(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1))
     wearing, asked = [list(dolls) for dolls in zip(*people, strict=True)]
     arguments.sheets.mkdir(parents=True, exist_ok=True)
     for index, checkpoint in enumerate(arguments.checkpoints):

@@ -56,7 +56,7 @@ def write_full_size(path: Path) -> None:
 
     manifest = json.loads((ROOT / "tests" / "golden" / "checkpoint_manifest.json").read_text())
     sys.path.insert(0, str(ROOT))
-    from stableviton_core.checkpoint import UNUSED
+    from stableviton_core.model.checkpoint import UNUSED
 
     shapes = {key: shape for key, shape in manifest.items() if key not in UNUSED}
     generator = torch.Generator().manual_seed(0)
@@ -82,18 +82,18 @@ def main() -> None:
         import nodes
 
         asyncio.run(nodes.load_custom_node(str(ROOT)))
-        loading = next(m for name, m in sys.modules.items() if name.endswith("nodes.host.loading"))
+        loading = next(m for name, m in sys.modules.items() if name.endswith("nodes.host.checkpoint"))
         checkpoint = loading.read(models / "full.safetensors")
         rows = {
-            "trunk": lambda: loading.build_trunk(checkpoint, "fp16"),
-            "garment network": lambda: loading.build_garment_network(checkpoint, "fp16"),
-            "condition head": lambda: loading.build_head(checkpoint),
+            "unet": lambda: loading.build_unet(checkpoint, "fp16"),
+            "garment network": lambda: loading.load_adapter(checkpoint, "fp16"),
+            "condition head": lambda: loading.load_image_projector(checkpoint),
             "CLIP (host's type)": lambda: loading.build_clip_vision(checkpoint, "fp16"),
             "VAE (host's type)": lambda: loading.build_vae(checkpoint),
         }
         names = {
-            "garment network": ("encoder", "warp"),
-            "condition head": ("condition",),
+            "garment network": ("encoder", "zero_cross_attention"),
+            "condition head": ("image_projector",),
             "CLIP (host's type)": ("clip",),
             "VAE (host's type)": ("autoencoder",),
         }
@@ -101,7 +101,7 @@ def main() -> None:
         print("|---|---|---|---|")
         kept = []
         for name, build in rows.items():
-            parts = [checkpoint.parts[part] for part in names.get(name, ("trunk",))]
+            parts = [checkpoint.parts[part] for part in names.get(name, ("unet",))]
             count = sum(value.numel() for part in parts for value in part.values())
             with Peak() as peak:
                 kept.append(build())

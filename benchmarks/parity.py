@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from helpers import golden  # noqa: E402
-from stableviton_core.config import NetworkConfig  # noqa: E402
+from stableviton_core.model.config import NetworkConfig  # noqa: E402
 
 
 def rows(network, case: str, batch: int, size: tuple[int, int], steps: tuple[int, ...], stored):
-    width = network.config.context_width
+    width = network.config.context_dim
     x, garment, context = golden.golden_inputs(case, batch, *size, width)
     timesteps = torch.tensor(steps)
     stride = (slice(None), slice(None, None, 8), slice(None, None, 2), slice(None, None, 2))

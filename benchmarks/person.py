@@ -22,16 +22,16 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from stableviton_core.images import fill_agnostic_region  # noqa: E402
 from stableviton_core.person.agnostic import (  # noqa: E402
     densepose_mask,
     parse_pose_mask,
-    refilled,
     viton_hd_mask,
 )
 from stableviton_core.person.analysis import analysed, box_of, chosen_body  # noqa: E402
 from stableviton_core.person.blazepose import detect, find_body  # noqa: E402
+from stableviton_core.person.crop import crop, fit, stitch  # noqa: E402
 from stableviton_core.person.densepose import colour_parts, decode_parts  # noqa: E402
-from stableviton_core.person.frame import fit, framed, unframed  # noqa: E402
 from stableviton_core.person.garment import flat_garment, garment_mask  # noqa: E402
 from stableviton_core.person.labels import colour_labels, decode_labels  # noqa: E402
 from stableviton_core.person.masking import Known, MaskOptions, agnostic_mask  # noqa: E402
@@ -54,7 +54,7 @@ def resident_megabytes() -> float:
 
 def working(photo: np.ndarray) -> np.ndarray:
     tensor = torch.from_numpy(photo)[None].float() / 255
-    picture, _ = framed(fit(tensor, HEIGHT, WIDTH, box_of(chosen_body(photo))), HEIGHT, WIDTH)
+    picture, _ = crop(fit(tensor, HEIGHT, WIDTH, box_of(chosen_body(photo))), HEIGHT, WIDTH)
     return (picture[0].numpy() * 255).round().astype(np.uint8)
 
 
@@ -62,7 +62,7 @@ def steps(photo: np.ndarray) -> dict[str, Callable[[], object]]:
     """What is timed, by name, on one photo."""
     tensor = torch.from_numpy(photo)[None].float() / 255
     frame = fit(tensor, HEIGHT, WIDTH, box_of(chosen_body(photo)))
-    picture, _ = framed(frame, HEIGHT, WIDTH)
+    picture, _ = crop(frame, HEIGHT, WIDTH)
     image = working(photo)
     detection, found = detect(image)[0], analysed(image)
     body = torch.from_numpy(agnostic_mask(image, Known(), MaskOptions())[0])[None].float()
@@ -82,7 +82,7 @@ def steps(photo: np.ndarray) -> dict[str, Callable[[], object]]:
         "garment cut out and laid flat": lambda: flat_garment(
             image, garment_mask(image), HEIGHT, WIDTH
         ),
-        "back into the photo": lambda: unframed(frame, picture, body),
+        "back into the photo": lambda: stitch(frame, picture, body),
     }
 
 
@@ -103,7 +103,7 @@ def row(photo: np.ndarray) -> np.ndarray:
     pictures = (
         image, draw_skeleton(found.pose, HEIGHT, WIDTH), colour_labels(found.parse),
         colour_parts(found.parts), np.where(mask[..., None], np.uint8(255), np.zeros_like(image)),
-        refilled(image, mask),
+        fill_agnostic_region(image, mask),
     )  # fmt: skip
     return np.concatenate(pictures, axis=1)
 

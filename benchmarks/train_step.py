@@ -26,25 +26,25 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stableviton_core.config import (  # noqa: E402
+from stableviton_core.model.config import (  # noqa: E402
     AutoencoderConfig,
     ClipConfig,
     ModelConfig,
     NetworkConfig,
 )
-from stableviton_core.layers import CrossAttention  # noqa: E402
-from stableviton_core.training.autoencoder import build_autoencoder  # noqa: E402
+from stableviton_core.model.layers import CrossAttention  # noqa: E402
 from stableviton_core.training.config import TrainConfig  # noqa: E402
-from stableviton_core.training.data import Sample  # noqa: E402
+from stableviton_core.training.dataset import Sample  # noqa: E402
 from stableviton_core.training.latents import Latents, encode_samples  # noqa: E402
+from stableviton_core.training.losses import draw, model_inputs, noise_loss  # noqa: E402
 from stableviton_core.training.model import TryOnModel  # noqa: E402
-from stableviton_core.training.objective import draw, model_inputs, noise_loss  # noqa: E402
 from stableviton_core.training.trainable import choose_trainable  # noqa: E402
+from stableviton_core.training.vae import build_autoencoder  # noqa: E402
 
 REDUCED = ModelConfig(
-    network=NetworkConfig(base_width=64, context_width=96),
-    clip=ClipConfig(width=64, layers=2, heads=2, intermediate=128, patch=32),
-    autoencoder=AutoencoderConfig(base_width=32),
+    network=NetworkConfig(model_channels=64, context_dim=96),
+    clip=ClipConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, patch_size=32),
+    autoencoder=AutoencoderConfig(model_channels=32),
     mapper_layers=1,
 )
 HEIGHT, WIDTH = 512, 384
@@ -127,7 +127,7 @@ def cached_latents(config: ModelConfig, batch: int) -> Latents:
     return Latents(
         *(torch.randn(shape) for _ in range(4)),
         keep=keep,
-        embedding=torch.randn(batch, 1, config.clip.width),
+        embedding=torch.randn(batch, 1, config.clip.hidden_size),
     )
 
 

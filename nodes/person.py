@@ -7,9 +7,17 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..stableviton_core.inputs import batch_size, fitted
-from ..stableviton_core.person.analysis import NobodyError, analysed, bodies
-from ..stableviton_core.person.densepose import DensePoseError, colour_parts, decode_parts
+from ..stableviton_core.errors import StableVITONError
+from ..stableviton_core.images import (
+    find_batch_size,
+    resize_to_person,
+    to_arrays,
+    to_channels_first,
+    to_images,
+    to_masks,
+)
+from ..stableviton_core.person.analysis import NoPersonError, analysed, bodies
+from ..stableviton_core.person.densepose import colour_parts, decode_parts
 from ..stableviton_core.person.labels import (
     SCHEMES,
     Parse,
@@ -19,12 +27,11 @@ from ..stableviton_core.person.labels import (
     region,
 )
 from ..stableviton_core.person.masking import DENSEPOSE_IMAGE, SKELETON
-from ..stableviton_core.person.pictures import channels_first, to_arrays, to_images, to_masks
 from ..stableviton_core.person.pose import Pose, chosen, chosen_poses, poses_to_json
 from ..stableviton_core.person.skeleton import draw_skeleton
 from .host import folders, person_networks
 from .host.progress import each
-from .types import PERSON_CATEGORY, ParseSocket, PoseSocket
+from .sockets import PERSON_CATEGORY, ParseSocket, PoseSocket
 
 BLAZEPOSE = "blazepose"
 LARGEST, NEAREST, EVERYONE = "largest", "nearest to point", "everyone"
@@ -70,8 +77,8 @@ def pose_input(note: str) -> PoseSocket.Input:
 
 def label_arrays(name: str, given: Tensor, image: Tensor) -> list[np.ndarray]:
     """A picture whose colours are labels, at the image's size."""
-    batch_size({"image": len(image), name: len(given)})
-    given = fitted(name, channels_first(given), *image.shape[1:3], "nearest")
+    find_batch_size({"image": len(image), name: len(given)})
+    given = resize_to_person(name, to_channels_first(given), *image.shape[1:3], "nearest")
     return to_arrays(given.movedim(1, -1))  # B C H W -> B H W C
 
 
@@ -85,7 +92,7 @@ class StableVITONPose(io.ComfyNode):
             description="Find a person's joints (COCO-18).",
             search_aliases=["openpose", "skeleton", "keypoints"],
             inputs=[
-                io.Image.Input("image", tooltip="The person, best from StableVITON Frame."),
+                io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
                 io.Combo.Input(
                     "model", options=[BLAZEPOSE, *folders.openpose_names()], default=BLAZEPOSE,
                     tooltip="blazepose ships with this pack. body_pose_model.pth in models/openpose"
@@ -115,7 +122,7 @@ class StableVITONPose(io.ComfyNode):
             for array in each(arrays):
                 poses = found_by(array)
                 if not poses:
-                    raise NobodyError(
+                    raise NoPersonError(
                         f"{model} found nobody in picture {len(drawn) + 1}. Take one that shows a "
                         "person from the head to the hips, upright and not too small."
                     )
@@ -140,7 +147,7 @@ class StableVITONParse(io.ComfyNode):
             description="Label a person's clothes and body parts.",
             search_aliases=["human parsing", "segment clothes", "segformer"],
             inputs=[
-                io.Image.Input("image", tooltip="The person, best from StableVITON Frame."),
+                io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
                 io.Combo.Input(
                     "model", options=[SKELETON, *folders.segformer_names()], default=SKELETON,
                     tooltip="skeleton: coarse parts from the pose and the person's outline, without"
@@ -222,7 +229,7 @@ class StableVITONDensePose(io.ComfyNode):
             description="A person's DensePose in the colours StableVITON was trained on (Parula).",
             search_aliases=["densepose", "body parts", "parula"],
             inputs=[
-                io.Image.Input("image", tooltip="The person, best from StableVITON Frame."),
+                io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
                 io.Combo.Input(
                     "model", options=[SKELETON, *folders.densepose_names()], default=SKELETON,
                     tooltip="skeleton: parts drawn from the pose and the person's outline. "
@@ -275,6 +282,6 @@ class StableVITONDensePose(io.ComfyNode):
     @staticmethod
     def _outputs(parts: list[np.ndarray], source: str) -> io.NodeOutput:
         if not all(part.any() for part in parts):
-            raise DensePoseError("DensePose is empty: nobody was found.")
+            raise StableVITONError("DensePose is empty: nobody was found.")
         grey = torch.from_numpy(np.stack(parts)).float()[..., None].expand(-1, -1, -1, 3) / 255
         return io.NodeOutput(to_images([colour_parts(p) for p in parts]), grey, source)

@@ -4,8 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from ..stableviton_core.plms import plms_timesteps
-from .host.plms import PLMSSampler
-from .types import CATEGORY
+from .host.plms_sampler import PLMSSampler
+from .sockets import CATEGORY
 
 
 class StableVITONPLMS(io.ComfyNode):

@@ -3,11 +3,11 @@
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..stableviton_core.inputs import batch_size, fitted, pasted_back, repeated
+from ..stableviton_core.images import expand_batch, find_batch_size, paste_back, resize_to_person
 from .host.conditioning import condition
 from .host.network import StableVITON
 from .host.patch import apply
-from .types import CATEGORY, StableVITONSocket
+from .sockets import CATEGORY, StableVITONSocket
 
 
 class StableVITONApply(io.ComfyNode):
@@ -17,9 +17,9 @@ class StableVITONApply(io.ComfyNode):
             node_id="StableVITONApply",
             display_name="Apply StableVITON",
             category=CATEGORY,
-            description="Patch zero cross-attention to the garment into a StableVITON trunk.",
+            description="Patch zero cross-attention to the garment into a StableVITON unet.",
             inputs=[
-                io.Model.Input("model", tooltip="The trunk of a StableVITON checkpoint."),
+                io.Model.Input("model", tooltip="The unet of a StableVITON checkpoint."),
                 StableVITONSocket.Input("stableviton", tooltip="From Load StableVITON."),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=2.0, step=0.01,
@@ -130,10 +130,10 @@ class StableVITONPasteBack(io.ComfyNode):
     @classmethod
     def execute(cls, person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:
         height, width = person.shape[1:3]
-        batch = batch_size({"person": len(person), "tryon": len(tryon), "mask": len(mask)})
+        batch = find_batch_size({"person": len(person), "tryon": len(tryon), "mask": len(mask)})
         person = person[..., :3]
         tryon = tryon[..., :3].movedim(-1, 1)  # B H W C -> B C H W
-        tryon = fitted("try-on", tryon, height, width, "bilinear").movedim(1, -1)
-        mask = fitted("mask", mask[:, None], height, width, "nearest")[:, 0]
-        images = (repeated(x, batch).to(person) for x in (person, tryon, mask))
-        return io.NodeOutput(pasted_back(*images, feather))
+        tryon = resize_to_person("try-on", tryon, height, width, "bilinear").movedim(1, -1)
+        mask = resize_to_person("mask", mask[:, None], height, width, "nearest")[:, 0]
+        images = (expand_batch(x, batch).to(person) for x in (person, tryon, mask))
+        return io.NodeOutput(paste_back(*images, feather))

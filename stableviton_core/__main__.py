@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .batch.flags import add_flags
-from .errors import UserError
-from .files import DTYPES
+from .errors import StableVITONError
+from .model.checkpoint import DTYPES
+from .serving.batch.flags import add_flags
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
         command = chosen.run
     try:
         return command(chosen) or 0
-    except UserError as error:
+    except StableVITONError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
@@ -45,26 +45,26 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("output", type=Path, help="the .safetensors file to write")
     init.add_argument("--clip", type=Path, help="a CLIP ViT-L/14, where the input has none")
     init.add_argument("--dtype", choices=tuple(DTYPES), default="fp16")
-    init.add_argument("--licence", help="the input's, if not CreativeML OpenRAIL-M")
+    init.add_argument("--license", help="the input's, if not CreativeML OpenRAIL-M")
     init.set_defaults(run=_init)
 
     commands.add_parser("train", help="train or fine-tune; train --help has all flags")
 
     commands.add_parser("finetune-vae", help="fine-tune the VAE; finetune-vae --help has all flags")
 
-    make_dolls = commands.add_parser("make-dolls", help="write paper dolls as a data set")
-    make_dolls.add_argument("output", type=Path, help="a new folder")
-    make_dolls.add_argument("--count", type=int, required=True, help="persons to train on")
-    make_dolls.add_argument("--test-count", type=int, default=16, help="unseen persons")
-    make_dolls.add_argument("--garments", type=int, default=1, help="that each person wears")
-    make_dolls.add_argument("--height", type=int, default=512, help="the width is 3/4 of it")
-    make_dolls.add_argument("--seed", type=int, default=0)
-    make_dolls.add_argument(
+    write_dataset = commands.add_parser("make-synthetic", help="write paper dolls as a data set")
+    write_dataset.add_argument("output", type=Path, help="a new folder")
+    write_dataset.add_argument("--count", type=int, required=True, help="persons to train on")
+    write_dataset.add_argument("--test-count", type=int, default=16, help="unseen persons")
+    write_dataset.add_argument("--garments", type=int, default=1, help="that each person wears")
+    write_dataset.add_argument("--height", type=int, default=512, help="the width is 3/4 of it")
+    write_dataset.add_argument("--seed", type=int, default=0)
+    write_dataset.add_argument(
         "--patterns", nargs="+", default=[],
         help="of the garments to train on: plain, stripes, checks, dots, shape, letter (these by "
         "default), patchwork; a name given twice comes twice as often",
     )  # fmt: skip
-    make_dolls.set_defaults(run=_make_dolls)
+    write_dataset.set_defaults(run=_make_dolls)
 
     prepare = commands.add_parser(
         "prepare", help="make a data set of photos: masks and DensePose, approximate"
@@ -100,11 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     add_flags(batch)
     batch.set_defaults(run=_batch)
 
-    train_demo = commands.add_parser(
-        "train-demo", help="train the demo checkpoint on paper dolls (hours on a CPU)"
+    train_synthetic = commands.add_parser(
+        "train-synthetic", help="train the demo checkpoint on paper dolls (hours on a CPU)"
     )
-    train_demo.add_argument("output", type=Path, help="folder for the checkpoint and its sheets")
-    train_demo.set_defaults(run=_train_demo)
+    train_synthetic.add_argument("output", type=Path, help="folder for the checkpoint and its sheets")
+    train_synthetic.set_defaults(run=_train_demo)
     return parser
 
 
@@ -112,16 +112,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _convert(chosen: argparse.Namespace) -> None:
-    from .files import convert
+    from .model.checkpoint import convert
 
     convert(chosen.input, chosen.output, chosen.dtype)
 
 
 def _init(chosen: argparse.Namespace) -> None:
-    from .training.widen import SOURCE_LICENCE, prepare_start
+    from .training.initialization import SOURCE_LICENSE, prepare_start
 
-    licence = chosen.licence or SOURCE_LICENCE
-    fresh = prepare_start(chosen.input, chosen.output, chosen.clip, chosen.dtype, licence=licence)
+    license = chosen.license or SOURCE_LICENSE
+    fresh = prepare_start(chosen.input, chosen.output, chosen.clip, chosen.dtype, license=license)
     print(f"wrote {chosen.output}. New, to be trained: {'; '.join(fresh)}")
 
 
@@ -129,7 +129,7 @@ def _train(chosen: argparse.Namespace) -> None:
     from .training.config import TrainConfig, parse_config
 
     config = parse_config(chosen.rest, TrainConfig, "train")
-    from .training.loop import train
+    from .training.trainer import train
 
     train(config)
 
@@ -145,9 +145,9 @@ TYPED = {"train": _train, "finetune-vae": _finetune_vae}
 
 
 def _make_dolls(chosen: argparse.Namespace) -> None:
-    from .training.doll_data import PATTERNS, make_dolls
+    from .synthetic.write_dataset import PATTERNS, write_dataset
 
-    make_dolls(
+    write_dataset(
         chosen.output, chosen.count, chosen.test_count, chosen.garments, chosen.height,
         chosen.seed, chosen.patterns or PATTERNS,
     )  # fmt: skip
@@ -164,7 +164,7 @@ def _prepare(chosen: argparse.Namespace) -> int:
 
 
 def _check_data(chosen: argparse.Namespace) -> int:
-    from .training.check import check_data
+    from .training.check_data import check_data
 
     problems, counts = check_data(chosen.data, chosen.splits)
     print("\n".join([*problems, counts]))
@@ -172,7 +172,7 @@ def _check_data(chosen: argparse.Namespace) -> int:
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
-    from .training.evaluate import evaluate, table
+    from .evaluation.metrics import evaluate, table
 
     figures = evaluate(
         chosen.results, chosen.reference, chosen.protocol, not chosen.unpaired, chosen.backbone_dir
@@ -183,15 +183,15 @@ def _evaluate(chosen: argparse.Namespace) -> None:
 
 
 def _batch(chosen: argparse.Namespace) -> int:
-    from .batch.command import run
+    from .serving.batch.command import run
 
     return run(chosen)
 
 
 def _train_demo(chosen: argparse.Namespace) -> None:
-    from .training.demo import train_demo
+    from .synthetic.recipe import train_synthetic
 
-    train_demo(chosen.output)
+    train_synthetic(chosen.output)
 
 
 if __name__ == "__main__":

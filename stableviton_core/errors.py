@@ -1,5 +1,26 @@
-"""The one kind of error that a command shows without a traceback."""
+"""The errors that a command or a node shows without a traceback. Only what somebody catches by name
+has a class of its own."""
 
 
-class UserError(ValueError):
-    """Something about files or settings: what was expected, what came, and what to do."""
+class StableVITONError(ValueError):
+    """Something about files, settings or servers: what was expected, what came, and what to do."""
+
+
+class CheckpointError(StableVITONError):
+    """A file that is not the checkpoint it should be."""
+
+
+class ImageError(StableVITONError):
+    """An image that is missing, cannot be decoded, or does not fit the others."""
+
+
+class ServerError(StableVITONError):
+    """A ComfyUI server did not start, ended, or does not answer as expected."""
+
+
+class PromptError(StableVITONError):
+    """A server refused a graph, or running it failed."""
+
+
+class PromptInterrupted(PromptError):
+    """Running a graph was cancelled."""

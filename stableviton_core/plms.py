@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .diffusion import TIMESTEPS, alphas_cumprod
+from .schedule import TIMESTEPS, alphas_cumprod
 
 # Adams-Bashforth weights of the noise predictions, newest first.
 ADAMS_BASHFORTH = (

@@ -7,17 +7,18 @@ from comfy.clip_vision import ClipVisionModel
 from comfy.sd import VAE
 from torch import Tensor
 
-from ...stableviton_core.condition import clip_pixels
-from ...stableviton_core.diffusion import keep_mask, latent_mask
-from ...stableviton_core.inputs import (
-    InputError,
-    agnostic_image,
-    batch_size,
+from ...stableviton_core.errors import ImageError
+from ...stableviton_core.images import (
     check_person_size,
-    fit_garment,
-    fitted,
-    repeated,
+    expand_batch,
+    find_batch_size,
+    make_agnostic_image,
+    make_keep_mask,
+    pad_garment,
+    resize_keep_mask,
+    resize_to_person,
 )
+from ...stableviton_core.model.image_projector import clip_pixels
 from .model import AGNOSTIC, DENSEPOSE, GARMENT, KEEP
 from .network import StableVITON
 
@@ -30,43 +31,43 @@ def condition(
 ) -> tuple[Conditioning, Conditioning, dict]:  # fmt: skip
     """ComfyUI's IMAGEs (B x H x W x C, 0..1) and MASK (B x H x W) -> positive, negative, LATENT.
 
-    InputError where sizes or batches do not fit.
+    ImageError where sizes or batches do not fit.
     """
     sizes = {"person": person, "mask": mask, "densepose": densepose, "garment": garment}
     if agnostic is not None:
         sizes["agnostic"] = agnostic
-    batch = batch_size({name: len(value) for name, value in sizes.items()})
+    batch = find_batch_size({name: len(value) for name, value in sizes.items()})
     height, width = person.shape[1:3]
     check_person_size(height, width)
 
     device = person.device
     densepose, garment, mask = densepose.to(device), garment.to(device), mask.to(device)
     person = _signed(person)
-    mask = fitted("mask", mask[:, None].float(), height, width, "nearest")[:, 0]
-    densepose = fitted("DensePose image", _signed(densepose), height, width, "nearest")
-    garment = fit_garment(_signed(garment), height, width)
+    mask = resize_to_person("mask", mask[:, None].float(), height, width, "nearest")[:, 0]
+    densepose = resize_to_person("DensePose image", _signed(densepose), height, width, "nearest")
+    garment = pad_garment(_signed(garment), height, width)
     if agnostic is None:
-        pairs = batch_size({"person": len(person), "mask": len(mask)})
-        agnostic = agnostic_image(repeated(person, pairs), repeated(mask, pairs))
+        pairs = find_batch_size({"person": len(person), "mask": len(mask)})
+        agnostic = make_agnostic_image(expand_batch(person, pairs), expand_batch(mask, pairs))
     else:
-        agnostic = fitted("agnostic image", _signed(agnostic.to(device)), height, width, "bilinear")
+        agnostic = resize_to_person("agnostic image", _signed(agnostic.to(device)), height, width, "bilinear")
 
     scale = stableviton.config.autoencoder.latent_scale
     progress = comfy.utils.ProgressBar(5)
     start = _encoded(vae, person, progress)
-    keep = latent_mask(keep_mask(mask)[:, None], tuple(start.shape[2:]))
+    keep = resize_keep_mask(make_keep_mask(mask)[:, None], tuple(start.shape[2:]))
     latents = {
         AGNOSTIC: _encoded(vae, agnostic, progress) * scale,
         KEEP: keep,
         DENSEPOSE: _encoded(vae, densepose, progress) * scale,
         GARMENT: _encoded(vae, garment, progress) * scale,
     }
-    latents = {key: repeated(value, batch).clone() for key, value in latents.items()}
+    latents = {key: expand_batch(value, batch).clone() for key, value in latents.items()}
     context, unconditional = _contexts(stableviton, clip_vision, garment)
     progress.update(1)
-    positive = [[repeated(context, batch).clone(), latents]]
-    negative = [[repeated(unconditional, batch).clone(), dict(latents)]]
-    return positive, negative, {"samples": repeated(start, batch).clone()}
+    positive = [[expand_batch(context, batch).clone(), latents]]
+    negative = [[expand_batch(unconditional, batch).clone(), dict(latents)]]
+    return positive, negative, {"samples": expand_batch(start, batch).clone()}
 
 
 def _signed(image: Tensor) -> Tensor:
@@ -85,10 +86,10 @@ def _contexts(
     stableviton: StableVITON, clip_vision: ClipVisionModel, garment: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Garments B x 3 x H x W in -1..1 -> context B x 1 x width, unconditional 1 x 1 x width."""
-    head, expected = stableviton.condition, stableviton.config.clip.width
+    head, expected = stableviton.image_projector, stableviton.config.clip.hidden_size
     width = clip_vision.model.vision_model.post_layernorm.weight.shape[0]
     if width != expected:
-        raise InputError(
+        raise ImageError(
             f"The CLIP vision model gives embeddings of {width} numbers and this checkpoint's "
             f"condition head takes {expected}. Connect the CLIP_VISION output of StableVITONLoader."
         )

@@ -1,4 +1,4 @@
-"""The 13-channel trunk as a model of ComfyUI: its own UNet under a BaseModel that concatenates
+"""The 13-channel unet as a model of ComfyUI: its own UNet under a BaseModel that concatenates
 the try-on latents, which travel as conditioning."""
 
 import comfy.conds
@@ -9,18 +9,18 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...stableviton_core.config import ModelConfig, NetworkConfig
+from ...stableviton_core.model.config import ModelConfig, NetworkConfig
 
 # Conditioning keys: scaled latents B x 4 x h x w, and the keep-mask B x 1 x h x w.
 AGNOSTIC = "stableviton_agnostic"
 KEEP = "stableviton_keep"
 DENSEPOSE = "stableviton_densepose"
 GARMENT = "stableviton_garment"
-CONCATENATED = (AGNOSTIC, KEEP, DENSEPOSE)  # the order of the trunk's channels after the noise
+CONCATENATED = (AGNOSTIC, KEEP, DENSEPOSE)  # the order of the unet's channels after the noise
 
 
 class StableVITONModelConfig(comfy.supported_models_base.BASE):
-    """ComfyUI's description of the trunk."""
+    """ComfyUI's description of the unet."""
 
     unet_extra_config = {}
     memory_usage_factor = 1.2
@@ -34,24 +34,24 @@ class StableVITONModelConfig(comfy.supported_models_base.BASE):
 def unet_config(config: NetworkConfig) -> dict:
     """Arguments of ComfyUI's UNetModel."""
     levels = range(config.levels)
-    depth = [int(config.attends(level)) for level in levels for _ in range(config.blocks)]
+    depth = [int(config.attends(level)) for level in levels for _ in range(config.num_res_blocks)]
     depth_output = [
-        int(config.attends(level)) for level in levels for _ in range(config.blocks + 1)
+        int(config.attends(level)) for level in levels for _ in range(config.num_res_blocks + 1)
     ]
     return {
         "image_size": 32,
         "in_channels": config.in_channels,
         "out_channels": config.latent_channels,
-        "model_channels": config.base_width,
-        "channel_mult": list(config.multipliers),
-        "num_res_blocks": [config.blocks] * config.levels,
+        "model_channels": config.model_channels,
+        "channel_mult": list(config.channel_mult),
+        "num_res_blocks": [config.num_res_blocks] * config.levels,
         "transformer_depth": depth,
         "transformer_depth_middle": 1,
         "transformer_depth_output": depth_output,
         "use_spatial_transformer": True,
         "use_linear_in_transformer": False,
-        "context_dim": config.context_width,
-        "num_heads": config.heads,
+        "context_dim": config.context_dim,
+        "num_heads": config.num_heads,
         "num_head_channels": -1,
         "adm_in_channels": None,
         "legacy": False,
@@ -63,7 +63,7 @@ class StableVITONModel(comfy.model_base.BaseModel):
 
     def __init__(self, model_config: StableVITONModelConfig, device: torch.device | None = None):
         super().__init__(model_config, comfy.model_base.ModelType.EPS, device=device)
-        # The garment's maps take as much room again as the trunk's own activations.
+        # The garment's maps take as much room again as the unet's own activations.
         self.memory_usage_factor_conds = (GARMENT,)
 
     def concat_cond(self, **kwargs) -> Tensor:
@@ -84,7 +84,7 @@ def _check(conditioning: dict) -> None:
     missing = [key for key in (*CONCATENATED, GARMENT) if conditioning.get(key) is None]
     if missing:
         raise ValueError(
-            "This model is a StableVITON trunk and its conditioning carries no try-on latents "
+            "This model is a StableVITON unet and its conditioning carries no try-on latents "
             f"({', '.join(missing)}). Connect the positive and the negative output of "
             "StableVITONConditioning to the sampler."
         )

@@ -13,24 +13,25 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ...stableviton_core.condition import ConditionHead
-from ...stableviton_core.config import ModelConfig, NetworkConfig
-from ...stableviton_core.layers import Backend
-from ...stableviton_core.network import SpatialEncoder, ZeroCrossAttention
+from ...stableviton_core.model.config import ModelConfig, NetworkConfig
+from ...stableviton_core.model.image_projector import ImageProjector
+from ...stableviton_core.model.layers import Backend
+from ...stableviton_core.model.unet import SpatialEncoder
+from ...stableviton_core.model.zero_cross_attention import ZeroCrossAttention
 
 
-class GarmentNetwork(nn.Module):
-    """What is added to the trunk: spatial encoder and zero cross-attention."""
+class TryOnAdapter(nn.Module):
+    """What is added to the unet: spatial encoder and zero cross-attention."""
 
     def __init__(self, config: NetworkConfig, backend: Backend):
         super().__init__()
         self.encoder = SpatialEncoder(config, backend)
-        self.warp = ZeroCrossAttention(config, backend)
+        self.zero_cross_attention = ZeroCrossAttention(config, backend)
 
 
 @dataclass(frozen=True)
 class StableVITON:
-    """The value of a STABLEVITON socket. network: a GarmentNetwork; condition: a ConditionHead."""
+    """The value of a STABLEVITON socket. network: a TryOnAdapter; condition: a ImageProjector."""
 
     network: ModelPatcher
     condition: ModelPatcher
@@ -50,14 +51,14 @@ def build_network(
     config: NetworkConfig, dtype: torch.dtype, disable_dynamic: bool = False
 ) -> ModelPatcher:
     backend = host_backend(dtype, comfy.model_management.unet_offload_device())
-    return _patcher(GarmentNetwork(config, backend), disable_dynamic)
+    return _patcher(TryOnAdapter(config, backend), disable_dynamic)
 
 
-def build_condition(
+def build_image_projector(
     config: ModelConfig, dtype: torch.dtype, disable_dynamic: bool = False
 ) -> ModelPatcher:
     backend = host_backend(dtype, comfy.model_management.unet_offload_device())
-    return _patcher(ConditionHead(config, backend), disable_dynamic)
+    return _patcher(ImageProjector(config, backend), disable_dynamic)
 
 
 def _patcher(module: nn.Module, disable_dynamic: bool) -> ModelPatcher:

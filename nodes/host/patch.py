@@ -21,7 +21,7 @@ def apply(
 ) -> ModelPatcher:
     """A clone of the model with zero cross-attention between start and end (0..1 of sampling).
 
-    ValueError for a model that is no trunk for this network.
+    ValueError for a model that is no unet for this network.
     """
     _check(model, stableviton)
     sampling = model.get_model_object("model_sampling")
@@ -42,13 +42,13 @@ def apply(
 def _check(model: ModelPatcher, stableviton: StableVITON) -> None:
     if not isinstance(model.model, StableVITONModel):
         raise ValueError(
-            f"The model is a {type(model.model).__name__}, not a StableVITON trunk. Connect the "
+            f"The model is a {type(model.model).__name__}, not a StableVITON unet. Connect the "
             "MODEL output of StableVITONLoader, with other packs' patches in between if you like."
         )
-    trunk, own = model.model.model_config.network, stableviton.config.network
-    if trunk != own:
+    unet, own = model.model.model_config.network, stableviton.config.network
+    if unet != own:
         raise ValueError(
-            f"The model and the stableviton input come from checkpoints of different size ({trunk} "
+            f"The model and the stableviton input come from checkpoints of different size ({unet} "
             f"and {own}). Connect both from the same StableVITONLoader."
         )
     if model.load_device != stableviton.network.load_device:
@@ -94,7 +94,7 @@ class GarmentPatch:
         call = transformer_options.get(self.key, {})
         if "maps" in call:
             _, block = transformer_options["block"]
-            h = call["network"].warp(block, h, call["maps"], self.strength)
+            h = call["network"].zero_cross_attention(block, h, call["maps"], self.strength)
         return h, skip
 
     def _active(self, transformer_options: dict) -> bool:

@@ -13,12 +13,11 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from ...stableviton_core.checkpoint import CheckpointError
-from ...stableviton_core.person.densepose import DensePoseError, chosen_person, parts_of_person
-from ...stableviton_core.person.labels import LabelError
-from ...stableviton_core.person.pose import Pose, PoseError, pose_from_points
+from ...stableviton_core.errors import CheckpointError, StableVITONError
+from ...stableviton_core.person.densepose import chosen_person, parts_of_person
+from ...stableviton_core.person.pose import Pose, pose_from_points
 from ...stableviton_core.person.segformer import enlarged, label_names, labelled
-from .loading import read_file
+from .checkpoint import read_file
 
 DensePose = Callable[[np.ndarray, tuple[float, float] | None], np.ndarray]
 SegFormer = Callable[[np.ndarray, Pose | None], np.ndarray]
@@ -49,14 +48,14 @@ def on_device(network: nn.Module) -> Iterator[torch.device]:
 @contextmanager
 def densepose(path: Path) -> Iterator[DensePose]:
     """The part indices H x W uint8 of one person of a picture H x W x 3 uint8 RGB: the largest, or
-    the nearest to a point. DensePoseError where the file is no such network, and for pictures
+    the nearest to a point. StableVITONError where the file is no such network, and for pictures
     without a person."""
     import torchvision  # noqa: F401 -- registers the operators that DensePose's file calls
 
     try:
         network = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError) as error:
-        raise DensePoseError(
+        raise StableVITONError(
             f"{path.name} cannot be loaded as TorchScript ({_first_line(error)}). Download "
             "densepose_r50_fpn_dl.torchscript again."
         ) from error
@@ -67,7 +66,7 @@ def densepose(path: Path) -> Iterator[DensePose]:
             try:
                 boxes, coarse, fine = network(pixels)[:3]
             except (RuntimeError, TypeError, ValueError) as error:
-                raise DensePoseError(
+                raise StableVITONError(
                     f"{path.name} does not work as a DensePose network ({_first_line(error)})."
                 ) from error
             person = chosen_person(boxes.cpu(), point)
@@ -79,7 +78,7 @@ def densepose(path: Path) -> Iterator[DensePose]:
 @contextmanager
 def segformer(folder: Path) -> Iterator[SegFormer]:
     """The labels H x W uint8 (CIHP ids) of a picture H x W x 3 uint8 RGB, and of a pose, which
-    tells left limbs from right ones. LabelError where the folder holds no such model."""
+    tells left limbs from right ones. StableVITONError where the folder holds no such model."""
     from transformers import AutoImageProcessor, SegformerForSemanticSegmentation
 
     try:
@@ -88,7 +87,7 @@ def segformer(folder: Path) -> Iterator[SegFormer]:
             folder, local_files_only=True, use_safetensors=True
         ).eval()
     except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
-        raise LabelError(
+        raise StableVITONError(
             f"{folder.name} is no SegFormer in transformers' layout ({_first_line(error)}). Its "
             "folder holds config.json, preprocessor_config.json and model.safetensors."
         ) from error
@@ -106,14 +105,14 @@ def segformer(folder: Path) -> Iterator[SegFormer]:
 
 @contextmanager
 def openpose(path: Path) -> Iterator[OpenPose]:
-    """Everyone's pose in a picture H x W x 3 uint8 RGB, by controlnet_aux's body network. PoseError
+    """Everyone's pose in a picture H x W x 3 uint8 RGB, by controlnet_aux's body network. StableVITONError
     where the package or the weights do not work."""
     try:
         from controlnet_aux.open_pose import util
         from controlnet_aux.open_pose.body import Body
         from controlnet_aux.open_pose.model import bodypose_model
     except (ImportError, AttributeError, RuntimeError) as error:
-        raise PoseError(
+        raise StableVITONError(
             f"OpenPose needs the Python package controlnet_aux, which cannot be imported here "
             f"({_first_line(error)}). Install it, or choose the model blazepose."
         ) from error
@@ -123,7 +122,7 @@ def openpose(path: Path) -> Iterator[OpenPose]:
         weights, _ = read_file(path)
         body.model.load_state_dict(util.transfer(body.model, weights))
     except (CheckpointError, KeyError, RuntimeError) as error:
-        raise PoseError(
+        raise StableVITONError(
             f"{path.name} does not hold OpenPose's body network ({_first_line(error)}). The file "
             "is body_pose_model.pth of lllyasviel/Annotators."
         ) from error

@@ -5,11 +5,11 @@ from collections.abc import Collection, Sequence
 import cv2
 import numpy as np
 
-from ..diffusion import GREY_LEVEL
-from ..errors import UserError
+from ..errors import StableVITONError
+from ..images import GREY_LEVEL
 from .densepose import HANDS, LEG_PARTS, LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
 from .labels import region
-from .pose import ARMS, Pose, PoseError
+from .pose import ARMS, Pose
 from .skeleton import hips_of
 
 HEAD = ("sunglasses", "face")
@@ -32,9 +32,6 @@ WORKING_HEIGHT = 512  # of the grid in which the widths below are given
 ARM_WIDTH, GARMENT_MARGIN = 60, 8
 SLEEVES = {"long": 2, "short": 1, "as worn": 0}  # segments of the arm
 
-
-class MaskError(UserError):
-    """A rule's option that is not one."""
 
 
 class Strokes:
@@ -74,7 +71,7 @@ def viton_hd_mask(parse: np.ndarray, pose: Pose) -> np.ndarray:
 
     parse: H x W label map in CIHP ids. The torso, neck and arms are drawn from the pose, then the
     hands, face and lower body are taken out again. Without hips they are put below the shoulders.
-    PoseError where a shoulder is missing.
+    StableVITONError where a shoulder is missing.
     """
     right, left, hips, unit = _torso(pose)
     strokes = Strokes(*parse.shape)
@@ -104,7 +101,7 @@ def _torso(pose: Pose) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.nda
     """Right and left shoulder, the hips (right, left) at the shoulders' distance, and the unit of
     the strokes' widths."""
     if not pose.has("right_shoulder", "left_shoulder"):
-        raise PoseError(
+        raise StableVITONError(
             "this rule draws from shoulder to shoulder, and the pose lacks one. Take a photo that "
             "shows both, or the rule 'densepose'."
         )
@@ -202,7 +199,7 @@ def _reach(pose: Pose, forearm: float) -> float:
 
 def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
-        raise MaskError(f"{name} is one of {', '.join(choices)}, got {value!r}")
+        raise StableVITONError(f"{name} is one of {', '.join(choices)}, got {value!r}")
 
 
 def _arm_strokes(shape: tuple[int, ...], pose: Pose, sleeves: str, width: float) -> np.ndarray:
@@ -236,7 +233,7 @@ def densepose_mask(
     return grown(np.isin(parts, chosen), margin) & ~others
 
 
-def refilled(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def fill_agnostic_region(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The agnostic image: grey where a mask H x W is not 0, H x W x 3 uint8."""
     return np.where(mask[..., None] > 0, np.uint8(GREY_LEVEL), image)
 

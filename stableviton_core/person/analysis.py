@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import StableVITONError
 from .blazepose import Body, detect, find_body
 from .pose import Pose, chosen
 from .segment import person_mask
@@ -14,7 +14,7 @@ OUTLINE = 0.5  # certainty from which a pixel is the person's
 PRESENT = 0.5  # and from which there is a person at all
 
 
-class NobodyError(UserError):
+class NoPersonError(StableVITONError):
     """A picture in which nobody was found."""
 
 
@@ -41,11 +41,11 @@ def bodies(image: np.ndarray) -> list[Body]:
 
 
 def chosen_body(image: np.ndarray, point: tuple[float, float] | None = None) -> Body:
-    """The largest person, or the one whose middle is nearest to a point (x, y), pixels. NobodyError
+    """The largest person, or the one whose middle is nearest to a point (x, y), pixels. NoPersonError
     where there is none."""
     found = bodies(image)
     if not found:
-        raise NobodyError(
+        raise NoPersonError(
             "nobody was found in this picture. Take one that shows a person from the head to the "
             "hips, upright and not too small."
         )
@@ -71,8 +71,8 @@ def outlines(image: np.ndarray, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
 def analysed(
     image: np.ndarray, pose: Pose | None = None, point: tuple[float, float] | None = None
 ) -> Analysis:
-    """The person of a pose, else as `chosen_body`, of a picture H x W x 3 uint8 RGB. NobodyError
-    and PoseError where there is none, or one without both shoulders."""
+    """The person of a pose, else as `chosen_body`, of a picture H x W x 3 uint8 RGB. NoPersonError
+    and StableVITONError where there is none, or one without both shoulders."""
     if pose is None:
         body = chosen_body(image, point)
         pose, outline = body.pose(), body.mask > OUTLINE

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import UserError
+from ..errors import StableVITONError
 from .palette import FOREIGN, nearest_entries
 
 PARTS = 24
@@ -25,9 +25,6 @@ UPPER_ARM_PARTS = {"left": (15, 17), "right": (16, 18)}
 LOWER_ARM_PARTS = {"left": (19, 21), "right": (20, 22)}
 LEG_PARTS = tuple(range(7, 15))
 
-
-class DensePoseError(UserError):
-    """A DensePose image or model that cannot be used."""
 
 
 def part_palette() -> np.ndarray:
@@ -58,7 +55,7 @@ def colour_parts(parts: np.ndarray) -> np.ndarray:
 
 def decode_parts(image: np.ndarray) -> np.ndarray:
     """DensePose image H x W x 3 uint8 RGB in Parula or Viridis -> part indices H x W uint8, by the
-    nearest colour of the palette that fits better. DensePoseError where neither fits, or where it
+    nearest colour of the palette that fits better. StableVITONError where neither fits, or where it
     shows nobody."""
     viridis = _viridis_palette()
     on_black = np.concatenate([np.zeros((1, 3), np.uint8), viridis[1:]])
@@ -67,7 +64,7 @@ def decode_parts(image: np.ndarray) -> np.ndarray:
         key=lambda found: found[1],
     )
     if foreign > FOREIGN:
-        raise DensePoseError(
+        raise StableVITONError(
             "this is no DensePose image: "
             + (
                 "it is empty."
@@ -87,7 +84,7 @@ def parts_of_person(
 
     boxes N x 4 (left, top, right, bottom), coarse N x 2 x h x w, fine N x 25 x h x w. The box is
     cut to whole pixels as DensePose's own resampling does it: corner and size, each rounded down.
-    DensePoseError where nothing of the person lies in the picture.
+    StableVITONError where nothing of the person lies in the picture.
     """
     exact = boxes[person].tolist()
     left, top = int(exact[0]), int(exact[1])
@@ -105,16 +102,16 @@ def parts_of_person(
             rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
         ]
     if not parts.any():
-        raise DensePoseError("DensePose found no body part in its box. Use another photo.")
+        raise StableVITONError("DensePose found no body part in its box. Use another photo.")
     return parts
 
 
 def chosen_person(boxes: Tensor, point: tuple[float, float] | None = None) -> int:
-    """The largest box, or the one whose centre is nearest to a point (x, y). DensePoseError where
+    """The largest box, or the one whose centre is nearest to a point (x, y). StableVITONError where
     nobody was found."""
     if len(boxes) == 0:
-        raise DensePoseError(
-            "DensePose found nobody in this picture. Frame the person larger, or use another photo."
+        raise StableVITONError(
+            "DensePose found nobody in this picture. CropRegion the person larger, or use another photo."
         )
     left, top, right, bottom = boxes.unbind(dim=1)
     if point is None:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from ..errors import UserError
+from ..errors import StableVITONError
 from .segment import salient_mask
 
 WHITE = 255
@@ -11,16 +11,13 @@ MARGIN = 0.06  # around the garment, of the picture's side
 LEAST = 0.005  # of the picture that a garment covers
 
 
-class GarmentError(UserError):
-    """A picture without a garment that could be told from its ground."""
-
 
 def garment_mask(photo: np.ndarray) -> np.ndarray:
-    """The garment of a photo H x W x 3 uint8 RGB -> H x W float32, 0..1. GarmentError where
+    """The garment of a photo H x W x 3 uint8 RGB -> H x W float32, 0..1. StableVITONError where
     nothing stands out."""
     mask = salient_mask(photo)
     if (mask > 0.5).mean() < LEAST:
-        raise GarmentError(
+        raise StableVITONError(
             "no garment stands out from the ground of this photo. Lay it on a plain ground of "
             "another colour, or give its mask."
         )
@@ -33,13 +30,13 @@ def flat_garment(
     """The garment on white, height x width x 3 uint8, and its mask, height x width float32.
 
     mask: H x W float32, 0..1. The garment is centred and scaled to fill the picture but for a
-    margin, never stretched. GarmentError where the mask is empty.
+    margin, never stretched. StableVITONError where the mask is empty.
     """
     if mask.shape != photo.shape[:2]:
-        raise GarmentError(f"the mask is {mask.shape[::-1]} and the photo {photo.shape[1::-1]}")
+        raise StableVITONError(f"the mask is {mask.shape[::-1]} and the photo {photo.shape[1::-1]}")
     rows, columns = np.nonzero(mask > 0.5)
     if not len(rows):
-        raise GarmentError("the garment's mask is empty: there is nothing to lay flat.")
+        raise StableVITONError("the garment's mask is empty: there is nothing to lay flat.")
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     room = 1 - 2 * MARGIN
     scale = min(room * height / (bottom - top), room * width / (right - left))

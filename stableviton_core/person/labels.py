@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import StableVITONError
 from .palette import FOREIGN, nearest_entries
 
 # VITON-HD image-parse-v3 (CIHP-20), the ids that label maps have inside this pack.
@@ -33,9 +33,6 @@ CIHP_COLOURS = (
 SCHEMES = {"viton-hd": CIHP, "lip": LIP, "atr": ATR}
 
 
-class LabelError(UserError):
-    """A label map of other colours or ids."""
-
 
 @dataclass(frozen=True, eq=False)
 class Parse:
@@ -48,11 +45,11 @@ class Parse:
 
 
 def names_in(text: str) -> list[str]:
-    """Names of labels from a list with commas. LabelError for others."""
+    """Names of labels from a list with commas. StableVITONError for others."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in CIHP]
     if unknown or not names:
-        raise LabelError(
+        raise StableVITONError(
             f"labels are names with commas between them, out of {', '.join(CIHP)}; got "
             f"{', '.join(map(repr, unknown)) or 'none'}"
         )
@@ -87,7 +84,7 @@ def _voc_colour(index: int) -> tuple[int, int, int]:
 
 def decode_labels(image: np.ndarray, scheme: str) -> np.ndarray:
     """A label picture H x W x 3 uint8 RGB in a scheme's colours, or in grey levels that are its
-    ids -> label map H x W uint8 in CIHP ids. LabelError where it is neither."""
+    ids -> label map H x W uint8 in CIHP ids. StableVITONError where it is neither."""
     names = SCHEMES[scheme]
     table = np.array(ids(*names), np.uint8)
     grey = (image == image[..., :1]).all()
@@ -95,7 +92,7 @@ def decode_labels(image: np.ndarray, scheme: str) -> np.ndarray:
         return table[image[..., 0]]
     labels, foreign = nearest_entries(image, colours_of(scheme))
     if foreign > FOREIGN:
-        raise LabelError(
+        raise StableVITONError(
             f"this is no label map in {scheme}'s colours: {foreign:.0%} of what is not background "
             f"has others. Expected one of {', '.join(SCHEMES)}, without blending."
         )

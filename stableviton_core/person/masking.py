@@ -4,15 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .agnostic import (
-    HEAD,
-    MaskError,
-    densepose_mask,
-    grown,
-    hands,
-    parse_pose_mask,
-    viton_hd_mask,
-)
+from ..errors import StableVITONError
+from .agnostic import HEAD, densepose_mask, grown, hands, parse_pose_mask, viton_hd_mask
 from .analysis import analysed, chosen_body, outlines
 from .densepose import HANDS, HEAD_PARTS
 from .labels import region
@@ -55,8 +48,8 @@ def agnostic_mask(image: np.ndarray, known: Known, options: MaskOptions) -> tupl
 
     What a rule needs and is not known is found by the shipped networks. "auto" is the rule
     "densepose" where parts are all that is known, else "parse+pose". The mask is empty where the
-    person wears nothing of the category. MaskError where the rule has no such category;
-    NobodyError and PoseError from finding the person.
+    person wears nothing of the category. StableVITONError where the rule has no such category;
+    NoPersonError and StableVITONError from finding the person.
     """
     rule = options.rule
     if rule == "auto":
@@ -75,14 +68,14 @@ def agnostic_mask(image: np.ndarray, known: Known, options: MaskOptions) -> tupl
 
 
 def check_mask(mask: np.ndarray, category: str) -> None:
-    """MaskError where a finished mask is empty, or leaves nothing of the picture."""
+    """StableVITONError where a finished mask is empty, or leaves nothing of the picture."""
     if not mask.any():
-        raise MaskError(
+        raise StableVITONError(
             f"nothing of the category {category!r} was found on this person, so the mask is empty. "
             "Choose another category or rule, connect a better parse, or draw what to add."
         )
     if mask.all():
-        raise MaskError(
+        raise StableVITONError(
             "the mask covers the whole picture, so nothing of the person would be left. Add or "
             "grow less."
         )
@@ -136,7 +129,7 @@ def _by_viton_hd(
     pose, parse = known.pose, known.parse
     assert pose is not None and parse is not None
     if options.category != "upper":
-        raise MaskError(
+        raise StableVITONError(
             "the rule viton-hd is defined for upper garments only, got the category "
             f"{options.category!r}. Choose the rule parse+pose."
         )

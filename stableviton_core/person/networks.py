@@ -7,14 +7,11 @@ from threading import Lock
 import cv2
 import numpy as np
 
-from ..errors import UserError
+from ..errors import StableVITONError
 
 MODELS = Path(__file__).parent / "models"
 _running = Lock()  # a network holds its input between two calls
 
-
-class NetworkError(UserError):
-    """A shipped network's file that is missing or damaged."""
 
 
 @cache
@@ -22,12 +19,12 @@ def network(name: str) -> cv2.dnn.Net:
     """A network of MODELS by its file's name, loaded once."""
     path = MODELS / f"{name}.onnx"
     if not path.is_file():
-        raise NetworkError(f"{path} is missing: the pack is incomplete. Install it again.")
+        raise StableVITONError(f"{path} is missing: the pack is incomplete. Install it again.")
     try:
         # from memory, for OpenCV cannot open every path that Windows can
         return cv2.dnn.readNetFromONNX(np.frombuffer(path.read_bytes(), np.uint8))
     except cv2.error as error:
-        raise NetworkError(f"{path} is damaged ({error.err}). Install the pack again.") from error
+        raise StableVITONError(f"{path} is damaged ({error.err}). Install the pack again.") from error
 
 
 def run(name: str, pixels: np.ndarray) -> list[np.ndarray]:

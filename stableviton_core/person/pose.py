@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import StableVITONError
 
 COCO_18 = (
     "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
@@ -28,9 +28,6 @@ BONES = (
     ("nose", "left_eye"), ("left_eye", "left_ear"),
 )  # fmt: skip
 
-
-class PoseError(UserError):
-    """Keypoints that cannot be read, or that lack what a rule needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +66,10 @@ class Pose:
 
 
 def pose_from_points(points: Sequence[Sequence[float]]) -> Pose:
-    """From 18 (COCO) or 25 (BODY_25) points; x = y = 0 is missing. PoseError for other counts."""
+    """From 18 (COCO) or 25 (BODY_25) points; x = y = 0 is missing. StableVITONError for other counts."""
     array = np.array(points, np.float64)
     if array.ndim != 2 or len(array) not in (18, 25) or array.shape[1] != 2:
-        raise PoseError(
+        raise StableVITONError(
             f"a person has 18 (COCO) or 25 (BODY_25) keypoints of x and y, got an array of "
             f"{' x '.join(map(str, array.shape))}"
         )
@@ -87,11 +84,11 @@ def poses_from_json(frame: Mapping[str, Any], height: int, width: int) -> list[P
     picture of height x width.
 
     Takes pixels of the JSON's own canvas and shares of it (0..1), a confidence as third number or
-    none, and people without a body (None). PoseError where it is another schema, or the canvas has
+    none, and people without a body (None). StableVITONError where it is another schema, or the canvas has
     another aspect than the picture.
     """
     if not isinstance(frame, Mapping) or not isinstance(frame.get("people"), list):
-        raise PoseError(
+        raise StableVITONError(
             "keypoints are OpenPose JSON with a list 'people' for each picture, as the pose nodes "
             f"of comfyui_controlnet_aux give it; got {_kind(frame)}"
         )
@@ -102,9 +99,9 @@ def poses_from_json(frame: Mapping[str, Any], height: int, width: int) -> list[P
             float(frame.get("canvas_height") or height),
         )
     except (TypeError, ValueError) as error:
-        raise PoseError(f"keypoints and canvas are numbers; {error}") from error
+        raise StableVITONError(f"keypoints and canvas are numbers; {error}") from error
     if abs(canvas[0] * height / canvas[1] - width) > 1.5:
-        raise PoseError(
+        raise StableVITONError(
             f"the keypoints' canvas is {canvas[0]:.0f} x {canvas[1]:.0f} and the picture {width} x "
             f"{height}: their aspects differ. Find the pose in this picture."
         )
@@ -127,11 +124,11 @@ def chosen(poses: Sequence[Pose], point: tuple[float, float] | None) -> int:
 
 def chosen_poses(keypoints: Any, batch: int, height: int, width: int) -> list[Pose]:
     """The largest person of every picture of a batch, from a POSE_KEYPOINT: a list of OpenPose
-    JSON, one for each picture or one for all, or a single one. PoseError where it is something
+    JSON, one for each picture or one for all, or a single one. StableVITONError where it is something
     else, or shows nobody."""
     frames = [keypoints] if isinstance(keypoints, Mapping) else keypoints
     if not isinstance(frames, list) or len(frames) not in (1, batch):
-        raise PoseError(
+        raise StableVITONError(
             f"keypoints are a list with one entry for each of the {batch} pictures, or one for "
             f"all; got {len(frames) if isinstance(frames, list) else _kind(frames)}"
         )
@@ -139,7 +136,7 @@ def chosen_poses(keypoints: Any, batch: int, height: int, width: int) -> list[Po
     for index, frame in enumerate(frames):
         poses = poses_from_json(frame, height, width)
         if not poses:
-            raise PoseError(
+            raise StableVITONError(
                 f"the keypoints of picture {index + 1} show nobody. Leave them out for the "
                 "built-in pose, or use another photo."
             )
@@ -155,13 +152,13 @@ def _kind(value: object) -> str:
 def _numbers(person: Any) -> np.ndarray | None:
     """A person's points N x 2, with 0 where one is missing; None without a body."""
     if not isinstance(person, Mapping) or "pose_keypoints_2d" not in person:
-        raise PoseError(f"a person has 'pose_keypoints_2d', got {_kind(person)}")
+        raise StableVITONError(f"a person has 'pose_keypoints_2d', got {_kind(person)}")
     numbers = person["pose_keypoints_2d"]
     if numbers is None or len(numbers) == 0:
         return None
     array = np.array(numbers, np.float64).reshape(-1)
     if len(array) not in (36, 50, 54, 75):
-        raise PoseError(
+        raise StableVITONError(
             "pose_keypoints_2d holds x, y and confidence of 18 or 25 keypoints (54 or 75 numbers), "
             f"got {len(array)}"
         )

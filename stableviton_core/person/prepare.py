@@ -9,22 +9,19 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..errors import UserError
-from ..pictures import pictures_in
-from ..writing import replacing
-from .agnostic import refilled
+from ..errors import ImageError, StableVITONError
+from ..files import replace_atomically
+from ..images import list_images
+from .agnostic import fill_agnostic_region
 from .analysis import analysed, box_of, chosen_body
+from .crop import crop, fit
 from .densepose import colour_parts
-from .frame import fit, framed
 from .garment import flat_garment, garment_mask
 from .labels import colour_labels
 from .masking import Known, MaskOptions, agnostic_mask, check_mask
 
 REPORT = "report.txt"
 
-
-class PhotoError(UserError):
-    """A photo that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def prepare(persons: Path, garments: Path, output: Path, height: int, width: int
     name, where there is one, else with all garments.
 
     What an earlier run has finished is not made again. Photos that cannot be used are left out,
-    with the reason in report.txt. FolderError where a folder has no photos.
+    with the reason in report.txt. ImageError where a folder has no photos.
     """
     folder = output / "test"
     unused: dict[str, str] = {}
@@ -50,12 +47,12 @@ def prepare(persons: Path, garments: Path, output: Path, height: int, width: int
         ("image", persons, write_person), ("cloth", garments, write_garment)
     ):  # fmt: skip
         used[kind] = []
-        for photo in tqdm(pictures_in(source), desc=source.name, mininterval=1):
+        for photo in tqdm(list_images(source), desc=source.name, mininterval=1):
             name = f"{photo.stem}.png"
             if not (folder / kind / name).is_file():
                 try:
                     write(read_photo(photo), folder, name, height, width)
-                except UserError as error:
+                except StableVITONError as error:
                     unused[str(photo)] = str(error)
                     continue
             used[kind].append(name)
@@ -77,7 +74,7 @@ def read_photo(path: Path) -> np.ndarray:
                 image = Image.alpha_composite(white, image.convert("RGBA"))
             return np.array(image.convert("RGB"))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise PhotoError(f"it cannot be read as an image ({error})") from error
+        raise ImageError(f"it cannot be read as an image ({error})") from error
 
 
 def write_person(photo: np.ndarray, folder: Path, name: str, height: int, width: int) -> None:
@@ -85,14 +82,14 @@ def write_person(photo: np.ndarray, folder: Path, name: str, height: int, width:
     comes last: it says that the others are there."""
     original = torch.from_numpy(photo)[None].float() / 255  # H W C -> 1 H W C
     frame = fit(original, height, width, person=box_of(chosen_body(photo)))
-    working, _ = framed(frame, height, width)
+    working, _ = crop(frame, height, width)
     image = (working[0].numpy() * 255).round().astype(np.uint8)
     found = analysed(image)
     options = MaskOptions()
     mask, _ = agnostic_mask(image, Known(found.pose, found.parse), options)
     check_mask(mask, options.category)
     stem = Path(name).stem
-    _save(folder / "agnostic-v3.2" / name, refilled(image, mask))
+    _save(folder / "agnostic-v3.2" / name, fill_agnostic_region(image, mask))
     _save(folder / "agnostic-mask" / f"{stem}_mask.png", np.where(mask, 255, 0).astype(np.uint8))
     _save(folder / "image-densepose" / name, colour_parts(found.parts))
     _save(folder / "image-parse-v3" / name, colour_labels(found.parse))
@@ -107,7 +104,7 @@ def write_garment(photo: np.ndarray, folder: Path, name: str, height: int, width
 
 def _save(file: Path, picture: np.ndarray) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as partial:
+    with replace_atomically(file) as partial:
         Image.fromarray(picture).save(partial, format="PNG")
 
 
@@ -121,5 +118,5 @@ def _pairs(persons: Sequence[str], garments: Sequence[str]) -> list[str]:
 
 def _write_lines(file: Path, lines: Sequence[str]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as partial:
+    with replace_atomically(file) as partial:
         partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

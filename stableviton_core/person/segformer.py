@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from .labels import CIHP, LabelError
+from ..errors import StableVITONError
+from .labels import CIHP
 from .pose import Pose
 from .skeleton import nearer_left
 
@@ -27,11 +28,11 @@ BOTH_SIDES = {"arms": ("arm", ARM), "legs": ("leg", LEG), "feet": ("shoe", LEG)}
 
 
 def label_names(id2label: Mapping[int, str]) -> list[str]:
-    """A model's labels by id, in NAMES or BOTH_SIDES. LabelError where one is neither."""
+    """A model's labels by id, in NAMES or BOTH_SIDES. StableVITONError where one is neither."""
     names = [id2label[index].lower().replace("-", "_") for index in range(len(id2label))]
     unknown = [name for name in names if name not in NAMES and name not in BOTH_SIDES]
     if unknown:
-        raise LabelError(
+        raise StableVITONError(
             f"this SegFormer knows the labels {', '.join(names)}; {', '.join(unknown)} are not "
             "those of segformer_b2_clothes (ATR) or fashn-human-parser. Use one of these."
         )

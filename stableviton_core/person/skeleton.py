@@ -7,9 +7,10 @@ Every pixel of the person belongs to the bone that is nearest, measured in the b
 import cv2
 import numpy as np
 
+from ..errors import StableVITONError
 from . import densepose
 from .labels import CIHP
-from .pose import BONES, Pose, PoseError
+from .pose import BONES, Pose
 
 # Half thickness of limbs, in shoulder widths.
 UPPER_ARM, LOWER_ARM, HAND = 0.17, 0.14, 0.16
@@ -38,7 +39,7 @@ PARSE_OF = {
 
 def approximate_parts(pose: Pose, person: np.ndarray) -> np.ndarray:
     """DensePose part indices H x W uint8 of a person's outline (H x W bool, this person's alone),
-    all from the front. PoseError where the pose lacks shoulders or lies elsewhere."""
+    all from the front. StableVITONError where the pose lacks shoulders or lies elsewhere."""
     width = shoulder_width(pose)
     best = np.full(person.shape, np.inf, np.float32)
     parts = np.zeros(person.shape, np.uint8)
@@ -49,7 +50,7 @@ def approximate_parts(pose: Pose, person: np.ndarray) -> np.ndarray:
         parts[nearer] = part
     parts = np.where(person & (best < FARTHEST * width), parts, 0).astype(np.uint8)
     if not parts.any():
-        raise PoseError("the pose lies outside the person's outline. Take another photo.")
+        raise StableVITONError("the pose lies outside the person's outline. Take another photo.")
     return parts
 
 
@@ -64,7 +65,7 @@ def approximate_parse(parts: np.ndarray) -> np.ndarray:
 
 def shoulder_width(pose: Pose) -> float:
     if not pose.has("right_shoulder", "left_shoulder"):
-        raise PoseError(
+        raise StableVITONError(
             "the pose lacks a shoulder, so the body cannot be drawn from it. Take a photo that "
             "shows both shoulders."
         )

@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 
-from .errors import PromptError, PromptInterrupted, ServerError
+from ..errors import PromptError, PromptInterrupted, ServerError
 from .graph import Graph, title_of
 
 _log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from ..errors import ImageError, PromptError, StableVITONError
 from . import client
-from .errors import PromptError, ServingError
 from .graph import Graph, find_class, find_title, load_graph, set_image, set_input, title_of
 from .install import PACK, install_pack
 from .process import Server, accelerators, serve
@@ -27,25 +27,22 @@ BASE = PACK / ".cache" / "demo-server"
 PICTURES = ("Person", "Mask", "DensePose", "Garment")  # the titles of the graph's Load nodes
 
 
-class PictureError(RuntimeError):
-    """A picture cannot be read, or not be written as the user asks."""
-
 
 def open_picture(path: Path) -> Image.Image:
-    """Raises PictureError when the file is missing or no picture."""
+    """Raises ImageError when the file is missing or no picture."""
     try:
         with Image.open(path) as picture:
             return ImageOps.exif_transpose(picture).convert("RGB")
     except FileNotFoundError as error:
-        raise PictureError(f"There is no picture {path}.") from error
+        raise ImageError(f"There is no picture {path}.") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise PictureError(f"The picture {path} cannot be read: {error}") from error
+        raise ImageError(f"The picture {path} cannot be read: {error}") from error
 
 
 def check_output(path: Path) -> None:
     known = Image.registered_extensions()
     if known.get(path.suffix.lower()) not in Image.SAVE:
-        raise PictureError(f"Cannot write {path}: give it the ending .png, .jpg or .webp.")
+        raise ImageError(f"Cannot write {path}: give it the ending .png, .jpg or .webp.")
 
 
 def write_picture(picture: Image.Image, path: Path) -> None:
@@ -110,7 +107,7 @@ def run_demo(
 ) -> None:
     """Writes the try-on to `output` and a sheet beside it.
 
-    Raises PictureError and ServingError.
+    Raises ImageError and StableVITONError.
     """
     check_output(output)
     opened = {title: open_picture(path) for title, path in pictures.items()}
@@ -153,9 +150,9 @@ def main() -> int:
     pictures = {title: getattr(arguments, title.lower()) for title in PICTURES}
     try:
         run_demo(arguments.comfyui, arguments.output, pictures, arguments.checkpoint)
-    except PictureError as error:
+    except ImageError as error:
         _log.error("%s", error)
-    except ServingError as error:
+    except StableVITONError as error:
         _log.error("%s\nThe server's log: %s", error, BASE / "server.log")
     except KeyboardInterrupt:
         _log.error("Stopped.")

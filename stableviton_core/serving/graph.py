@@ -4,22 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .errors import GraphError
+from ..errors import StableVITONError
 
 Graph = dict[str, dict[str, Any]]
 
 
 def load_graph(path: Path) -> Graph:
-    """Raises GraphError when the file is missing, no JSON, or not in the API format."""
+    """Raises StableVITONError when the file is missing, no JSON, or not in the API format."""
     try:
         graph = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise GraphError(f"The graph {path} cannot be read: {error}") from error
+        raise StableVITONError(f"The graph {path} cannot be read: {error}") from error
     nodes = graph.values() if isinstance(graph, dict) else [graph]
     if not all(
         isinstance(node, dict) and {"class_type", "inputs"} <= node.keys() for node in nodes
     ):
-        raise GraphError(
+        raise StableVITONError(
             f"{path} is no graph in the API format, where each entry is a node with its "
             "class_type and inputs. In ComfyUI, choose File > Export (API)."
         )
@@ -32,11 +32,11 @@ def title_of(graph: Graph, node: str) -> str:
 
 
 def find_title(graph: Graph, title: str) -> str:
-    """The id of the one node with that title. Raises GraphError when it is not one."""
+    """The id of the one node with that title. Raises StableVITONError when it is not one."""
     nodes = [node for node in graph if title_of(graph, node) == title]
     if len(nodes) != 1:
         titles = ", ".join(sorted(title_of(graph, node) for node in graph))
-        raise GraphError(
+        raise StableVITONError(
             f"Expected one node with the title {title!r} in the graph, found {len(nodes)}. "
             f"The titles in it: {titles}."
         )
@@ -44,11 +44,11 @@ def find_title(graph: Graph, title: str) -> str:
 
 
 def find_class(graph: Graph, class_type: str) -> str:
-    """The id of the one node of that class. Raises GraphError when it is not one."""
+    """The id of the one node of that class. Raises StableVITONError when it is not one."""
     nodes = [node for node in graph if graph[node]["class_type"] == class_type]
     if len(nodes) != 1:
         classes = ", ".join(sorted({node["class_type"] for node in graph.values()}))
-        raise GraphError(
+        raise StableVITONError(
             f"Expected one {class_type} node in the graph, found {len(nodes)}. "
             f"The classes in it: {classes}."
         )
@@ -56,10 +56,10 @@ def find_class(graph: Graph, class_type: str) -> str:
 
 
 def set_input(graph: Graph, node: str, name: str, value: Any) -> None:
-    """Raises GraphError when the node has no such input."""
+    """Raises StableVITONError when the node has no such input."""
     inputs = graph[node]["inputs"]
     if name not in inputs:
-        raise GraphError(
+        raise StableVITONError(
             f"The node {title_of(graph, node)!r} ({graph[node]['class_type']}) has no input "
             f"{name!r}; it has {', '.join(inputs) or 'none'}."
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from .errors import ServerError, ServingError
+from ..errors import ServerError, StableVITONError
 
 _FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 _COUNT_DEVICES = """
@@ -91,7 +91,7 @@ def serve(
         guard = _guard(process)
         _wait_for_answer(server, timeout)
         yield server
-    except ServingError as error:
+    except StableVITONError as error:
         if isinstance(error, ServerError) and process.poll() is not None:
             raise ServerError(
                 f"ComfyUI ended by itself (exit code {process.returncode}). The end of its log, "

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .augment import augmented, random_augmentation
-from .cache import LatentCache, hashed, pair_hash, weights_hash
+from ..errors import StableVITONError
+from .augmentation import augmented, random_augmentation
 from .config import TrainConfig
-from .data import DataError, Pair, Sample, load
+from .dataset import Pair, Sample, load
+from .latent_cache import LatentCache, hashed, pair_hash, weights_hash
 from .latents import Latents, encode_samples
 from .model import TryOnModel
 
@@ -113,8 +114,8 @@ def cache_keys(
     """The keys of every pair's variants: a hash of all that the latents depend on."""
     frozen = [weights_hash(autoencoder)]
     if not model.trains_embedding():
-        frozen += [weights_hash(part) for part in (model.clip, model.condition.mapper)]
-        frozen += [weights_hash(model.condition.final_ln)]
+        frozen += [weights_hash(part) for part in (model.clip, model.image_projector.mapper)]
+        frozen += [weights_hash(model.image_projector.final_ln)]
     how = (
         model.config.clip, model.config.mapper_heads, autoencoder.config["scaling_factor"],
         config.height, config.width, config.augmentation, config.mixed_precision,
@@ -133,7 +134,7 @@ def fill_cache(
     cache: LatentCache, keys: Sequence[Sequence[str]], pairs: Sequence[Pair], config: TrainConfig,
     model: TryOnModel, autoencoder: AutoencoderKL, accelerator: Accelerator,
 ) -> None:  # fmt: skip
-    """Encode what the cache does not hold; each process a share of it. DataError where another
+    """Encode what the cache does not hold; each process a share of it. StableVITONError where another
     process' share does not arrive."""
     accelerator.wait_for_everyone()  # before the first writes, so that all see the same
     cache.refresh()
@@ -158,7 +159,7 @@ def fill_cache(
     accelerator.wait_for_everyone()
     cache.refresh()
     if any(key not in cache for key, _, _ in missing):
-        raise DataError(
+        raise StableVITONError(
             f"{cache.folder} lacks latents that another process encoded. cache_dir, or output, "
             "must lie on a disk that all processes share."
         )

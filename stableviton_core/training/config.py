@@ -37,9 +37,9 @@ class TrainConfig:
         torch_compile: Compile the network at the first step.
         train_patterns: Checkpoint names (with * and ?) of what is trained; as released.
         freeze_patterns: Exceptions from these.
-        train_input_conv: Also train the trunk's first convolution, which the released code lists
+        train_input_conv: Also train the unet's first convolution, which the released code lists
             but gives no gradient.
-        unconditional_probability: How often the learned vector stands in for the garment.
+        cond_drop_prob: How often the learned vector stands in for the garment.
         unconditional_draw: Draw that for each sample, or once a batch, as released.
         loss_weighting: noise is Stable Diffusion's objective, as released; velocity weighs high
             noise far more, for networks trained from nothing.
@@ -47,7 +47,7 @@ class TrainConfig:
         atv_blocks: Zero cross-attention blocks with that term; 4 as released.
         correspondence_weight: Of the error of where these blocks look; not in the paper.
         correspondence_blocks: Zero cross-attention blocks that are told where to look, by the
-            data's gt_cloth_places; none as released.
+            data's gt_cloth_coordinates; none as released.
         augmentation: Random flips, shifts, scales and colours, as in the paper.
         cache_latents: Encode all pictures once, to disk; else in every step.
         cache_variants: Augmented variants of each pair in the cache.
@@ -95,7 +95,7 @@ class TrainConfig:
     )
     freeze_patterns: tuple[str, ...] = ()
     train_input_conv: bool = False
-    unconditional_probability: float = 0.2
+    cond_drop_prob: float = 0.2
     unconditional_draw: Literal["sample", "batch"] = "sample"
     loss_weighting: Literal["noise", "velocity"] = "noise"
     atv_weight: float = 0.001
@@ -131,9 +131,9 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        share = self.unconditional_probability
+        share = self.cond_drop_prob
         if not 0 <= share <= 1:
-            raise ValueError(f"unconditional_probability is a share of 0..1, got {share}")
+            raise ValueError(f"cond_drop_prob is a share of 0..1, got {share}")
 
 
 Config = TypeVar("Config")

@@ -15,16 +15,22 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from ..checkpoint import config_from_metadata, split, tuples
-from ..config import AutoencoderConfig
-from ..files import LICENCE_KEY, RELEASED_LICENCE, read_weights
-from ..writing import replacing
-from .autoencoder import loaded_autoencoder, to_ldm, to_signed
+from ..errors import StableVITONError
+from ..evaluation.lpips import lpips
+from ..files import replace_atomically
+from ..model.checkpoint import (
+    LICENSE_KEY,
+    RELEASED_LICENSE,
+    config_from_metadata,
+    read_weights,
+    split,
+    tuples,
+)
+from ..model.config import AutoencoderConfig
 from .batches import Share
-from .check import raise_missing
-from .data import load, read_pairs
-from .perceptual import BackboneError, lpips
-from .saving import TrainingError
+from .check_data import raise_missing
+from .dataset import load, read_pairs
+from .vae import loaded_autoencoder, to_ldm, to_signed
 
 AUTOENCODER_KEY = "stableviton.autoencoder"  # its sizes, in the metadata of a file of ours
 
@@ -78,7 +84,7 @@ def finetune_vae(config: VaeConfig) -> None:
     perceptual = None
     if config.lpips_weight:
         if config.backbone_dir is None:
-            raise BackboneError("the perceptual term needs --backbone-dir with VGG's weights")
+            raise StableVITONError("the perceptual term needs --backbone-dir with VGG's weights")
         perceptual = lpips("vgg", config.backbone_dir).to(accelerator.device)
     parameters = [p for p in autoencoder.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
@@ -103,7 +109,7 @@ def finetune_vae(config: VaeConfig) -> None:
         loss = F.l1_loss(output, target)
         mean = accelerator.gather(loss.detach()[None]).mean().item()
         if not math.isfinite(mean):
-            raise TrainingError(
+            raise StableVITONError(
                 f"The VAE's loss of step {step + 1} is {mean}. Nothing was written. Lower the "
                 f"learning rate ({config.learning_rate})."
             )
@@ -129,8 +135,8 @@ def load_vae(path: Path) -> tuple[AutoencoderKL, dict[str, str]]:
         config = AutoencoderConfig(**tuples(json.loads(metadata.get(AUTOENCODER_KEY, "{}"))))
     autoencoder = loaded_autoencoder(config, own or weights, path)
     described = {AUTOENCODER_KEY: json.dumps(asdict(config))}
-    if own or LICENCE_KEY in metadata:
-        described[LICENCE_KEY] = metadata.get(LICENCE_KEY, RELEASED_LICENCE)
+    if own or LICENSE_KEY in metadata:
+        described[LICENSE_KEY] = metadata.get(LICENSE_KEY, RELEASED_LICENSE)
     return autoencoder, described
 
 
@@ -138,7 +144,7 @@ def _save(file: Path, autoencoder: AutoencoderKL, metadata: dict[str, str]) -> N
     weights = {k: v.detach().cpu().contiguous() for k, v in to_ldm(autoencoder).items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with replacing(file) as partial:
+        with replace_atomically(file) as partial:
             save_file(weights, partial, metadata)
     except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{file} could not be written: {error}") from error
+        raise StableVITONError(f"{file} could not be written: {error}") from error

@@ -8,10 +8,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from ..diffusion import latent_mask
-from .autoencoder import to_signed
-from .data import Sample
+from ..images import resize_keep_mask
+from .dataset import Sample
 from .model import TryOnModel
+from .vae import to_signed
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Latents:
     person, agnostic, densepose, garment: N x 4 x h x w, scaled. keep: N x 1 x h x w, 1 = keep.
     embedding: N x 1 x CLIP's width, what the condition's projection takes, where CLIP and the
     condition's transformer are frozen. garment_image: N x H x W x 3 uint8, where they are trained.
-    warped: N x H x W uint8, 1 = the worn garment, and places: N x H x W x 3 uint8, as in `Sample`,
+    warped: N x H x W uint8, 1 = the worn garment, and garment_coordinates: N x H x W x 3 uint8, as in `Sample`,
     where the data has them.
     """
 
@@ -33,7 +33,7 @@ class Latents:
     embedding: Tensor | None = None
     garment_image: Tensor | None = None
     warped: Tensor | None = None
-    places: Tensor | None = None
+    garment_coordinates: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.person)
@@ -82,7 +82,7 @@ def encode_samples(
 
     person = encoded("image")
     mask = torch.from_numpy(np.stack([sample.mask for sample in samples]))[:, None]  # N 1 H W
-    keep = latent_mask((mask == 0).float(), tuple(person.shape[2:])).to(person)
+    keep = resize_keep_mask((mask == 0).float(), tuple(person.shape[2:])).to(person)
     garments = np.stack([sample.garment for sample in samples])
     return Latents(
         person=person,
@@ -92,7 +92,7 @@ def encode_samples(
         keep=keep,
         **condition_input(model, garments, person.device),
         warped=None if (worn := known("warped")) is None else worn // 255,
-        places=known("places"),
+        garment_coordinates=known("garment_coordinates"),
     )
 
 

@@ -19,19 +19,19 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from ..files import LICENCE_KEY
-from ..layers import ResBlock, SpatialTransformer
-from . import saving
+from ..errors import StableVITONError
+from ..model.checkpoint import LICENSE_KEY
+from ..model.layers import ResBlock, SpatialTransformer
+from . import checkpointing
 from .batches import Cached, Pictures, cache_keys, fill_cache
-from .cache import LatentCache, hashed
-from .check import raise_missing
+from .check_data import raise_missing
 from .config import TrainConfig
-from .data import DataError, Pair, read_pairs
+from .dataset import Pair, read_pairs
+from .latent_cache import LatentCache, hashed
+from .losses import record_attention
 from .model import TryOnModel
-from .objective import record_attention
-from .sample import Validation
-from .saving import TrainingError
 from .trainable import INPUT_CONVOLUTION, choose_trainable, described
+from .validation import Validation
 
 FROZEN_TYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -59,8 +59,8 @@ class Run:
 
 def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
     """Everything is checked before the pictures are encoded, which can take hours."""
-    if not config.resume_from_checkpoint and saving.complete(config.output):
-        raise TrainingError(
+    if not config.resume_from_checkpoint and checkpointing.complete(config.output):
+        raise StableVITONError(
             f"{config.output} holds checkpoints of another run. Go on from them with "
             "--resume_from_checkpoint latest, or name another --output."
         )
@@ -69,14 +69,14 @@ def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
     raise_missing([*pairs, *shown])
     blocks = set(config.correspondence_blocks)
     if blocks:
-        _check_known("places", "gt_cloth_places", "correspondence_blocks", pairs)
+        _check_known("garment_coordinates", "gt_cloth_coordinates", "correspondence_blocks", pairs)
     if config.phase == "atv":
         blocks |= set(config.atv_blocks)
         _check_known("warped", "gt_cloth_warped_mask", "phase atv", pairs)
-    model, autoencoder, licence = saving.load_model(config.init, config.vae)
+    model, autoencoder, license = checkpointing.load_model(config.init, config.vae)
     extra = (INPUT_CONVOLUTION,) if config.train_input_conv else ()
     counts = choose_trainable(model, config.train_patterns + extra, config.freeze_patterns)
-    maps = record_attention(model.network.warp, sorted(blocks))
+    maps = record_attention(model.network.zero_cross_attention, sorted(blocks))
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=config.learning_rate,
@@ -87,7 +87,7 @@ def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
     schedule = _schedule(config, optimizer)
     if accelerator.is_main_process:
         config.output.mkdir(parents=True, exist_ok=True)
-        saving.remove_partial(config.output)
+        checkpointing.remove_partial(config.output)
         tqdm.write(described(counts))
     autoencoder.requires_grad_(False)
     for part in (model, autoencoder):
@@ -120,7 +120,7 @@ def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
     accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
     accelerator.init_trackers("logs")
     metadata = {
-        LICENCE_KEY: licence,
+        LICENSE_KEY: license,
         "stableviton.training": json.dumps(asdict(config), default=_name),
         "stableviton.data": hashed(
             *(f"{path.name} {path.stat().st_size}" for pair in pairs for _, path in pair.files())
@@ -146,13 +146,13 @@ def _schedule(config: TrainConfig, optimizer: torch.optim.Optimizer) -> LambdaLR
             num_training_steps=config.max_train_steps,
         )
     except ValueError as error:
-        raise TrainingError(f"lr_scheduler {config.lr_scheduler!r}: {error}") from error
+        raise StableVITONError(f"lr_scheduler {config.lr_scheduler!r}: {error}") from error
 
 
 def _check_known(kind: str, folder: str, setting: str, pairs: list[Pair]) -> None:
     lacking = [pair.name for pair in pairs if getattr(pair, kind) is None]
     if lacking:
-        raise DataError(
+        raise StableVITONError(
             f"{setting} needs a picture of every training pair in the folder {folder}; "
             f"{len(lacking)} have none, such as {lacking[0]}."
         )

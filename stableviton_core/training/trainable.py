@@ -3,22 +3,19 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from ..checkpoint import full_key
-from ..errors import UserError
+from ..errors import StableVITONError
+from ..model.checkpoint import full_key
 from .model import TOWER, TryOnModel
 
 MODULES = {
-    "network.trunk.": "trunk",
-    "network.warp.": "warp",
+    "network.unet.": "unet",
+    "network.zero_cross_attention.": "zero_cross_attention",
     "network.encoder.": "encoder",
     "clip.": "clip",
-    "condition.": "condition",
+    "image_projector.": "image_projector",
 }
 INPUT_CONVOLUTION = "model.diffusion_model.input_blocks.0.*"
 
-
-class PatternError(UserError):
-    """A pattern that chooses nothing."""
 
 
 def checkpoint_name(name: str) -> tuple[str, str]:
@@ -34,7 +31,7 @@ def choose_trainable(
     model: TryOnModel, patterns: Sequence[str], frozen: Sequence[str] = ()
 ) -> dict[str, tuple[int, int]]:
     """Set requires_grad by patterns with * and ?; `frozen` wins. Returns of each part how many
-    parameters are trained, of how many. PatternError where a pattern fits no name."""
+    parameters are trained, of how many. StableVITONError where a pattern fits no name."""
     used: set[str] = set()
     counts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
@@ -48,7 +45,7 @@ def choose_trainable(
         counts[part] = (trained + size * parameter.requires_grad, total + size)
     unused = [p for p in (*patterns, *frozen) if p not in used]
     if unused:
-        raise PatternError(
+        raise StableVITONError(
             f"no parameter has a name like {', '.join(map(repr, unused))}. Names are those of the "
             "checkpoint, such as 'control_model.*' or 'proj_out.*'."
         )

@@ -7,17 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableviton_core.person.agnostic import (
-    MaskError,
-    densepose_mask,
-    hands,
-    parse_pose_mask,
-    viton_hd_mask,
-)
+from stableviton_core import synthetic
+from stableviton_core.errors import StableVITONError
+from stableviton_core.person.agnostic import densepose_mask, hands, parse_pose_mask, viton_hd_mask
 from stableviton_core.person.densepose import decode_parts
 from stableviton_core.person.labels import region
-from stableviton_core.person.pose import COCO_18, Pose, PoseError, pose_from_points
-from stableviton_core.training import dolls
+from stableviton_core.person.pose import COCO_18, Pose, pose_from_points
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "agnostic"
 CASES = ("plain", "arm_up", "crossed", "narrow_missing_wrist")
@@ -55,7 +50,7 @@ def test_missing_joints_leave_a_whole_mask(missing):
 
 def test_without_a_shoulder_the_rule_says_so():
     parse, pose, _ = case("plain")
-    with pytest.raises(PoseError, match="the pose lacks one"):
+    with pytest.raises(StableVITONError, match="the pose lacks one"):
         viton_hd_mask(parse, without(pose, "left_shoulder"))
 
 
@@ -63,8 +58,8 @@ def people(count: int, height: int = 256):
     """Dolls with their own pose."""
     rng = np.random.default_rng(11)
     for _ in range(count):
-        person, garment = dolls.random_person(rng), dolls.random_garment(rng)
-        yield dolls.draw(person, garment, height), dolls.pose_of(person, height)
+        person, garment = synthetic.random_person(rng), synthetic.random_garment(rng)
+        yield synthetic.draw(person, garment, height), synthetic.pose_of(person, height)
 
 
 def test_parse_and_pose_cover_the_garment_and_nothing_that_is_kept():
@@ -107,7 +102,7 @@ def test_a_hand_without_a_wrist_is_kept():
     mask = parse_pose_mask(doll.parse, without(pose, "left_wrist", "right_wrist"))
     hand = np.isin(decode_parts(doll.densepose), (3, 4)) & region(doll.parse, "left_arm")
     assert hand.sum() > 20 and mask[hand].mean() < 0.1
-    with pytest.raises(MaskError, match="one of long, short, as worn, got 'none'"):
+    with pytest.raises(StableVITONError, match="one of long, short, as worn, got 'none'"):
         parse_pose_mask(doll.parse, pose, sleeves="none")
 
 

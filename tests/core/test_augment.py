@@ -5,18 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stableviton_core.person.agnostic import refilled
+from stableviton_core import synthetic
+from stableviton_core.person.agnostic import fill_agnostic_region
 from stableviton_core.person.densepose import part_palette
-from stableviton_core.training import dolls
-from stableviton_core.training.augment import (
+from stableviton_core.synthetic.write_dataset import sample_of
+from stableviton_core.training.augmentation import (
     Augmentation,
     Colours,
     Move,
     augmented,
     random_augmentation,
 )
-from stableviton_core.training.data import Sample
-from stableviton_core.training.doll_data import sample_of
+from stableviton_core.training.dataset import Sample
 
 MOVE = Move(0.11, -0.07, 0.9)
 
@@ -24,7 +24,7 @@ MOVE = Move(0.11, -0.07, 0.9)
 @pytest.fixture(scope="module")
 def sample() -> Sample:
     rng = np.random.default_rng(4)
-    return sample_of(dolls.draw(dolls.random_person(rng), dolls.random_garment(rng), 128))
+    return sample_of(synthetic.draw(synthetic.random_person(rng), synthetic.random_garment(rng), 128))
 
 
 def equal(one: Sample, two: Sample) -> bool:
@@ -42,8 +42,8 @@ def test_moving_then_splitting_is_splitting_then_moving(sample, seed):
     """The split of a person into agnostic image and mask does not depend on when it is made."""
     drawn = random_augmentation(np.random.default_rng(seed))
     late = augmented(replace(sample, agnostic=sample.image), drawn)
-    early = augmented(replace(sample, agnostic=refilled(sample.image, sample.mask)), drawn)
-    assert np.array_equal(refilled(late.image, late.mask), early.agnostic)
+    early = augmented(replace(sample, agnostic=fill_agnostic_region(sample.image, sample.mask)), drawn)
+    assert np.array_equal(fill_agnostic_region(late.image, late.mask), early.agnostic)
     assert np.array_equal(late.mask, early.mask)
 
 
@@ -66,7 +66,7 @@ def test_mask_and_densepose_move_with_the_person(sample):
 def test_the_garment_moves_alone(sample):
     moved = augmented(sample, Augmentation(garment=MOVE))
     assert not np.array_equal(moved.garment, sample.garment)
-    assert equal(replace(moved, garment=sample.garment, places=sample.places), sample)
+    assert equal(replace(moved, garment=sample.garment, garment_coordinates=sample.garment_coordinates), sample)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_the_garment_moves_alone(sample):
 )
 def test_places_show_the_colours_that_are_worn(drawn):
     rng = np.random.default_rng(5)
-    person, garment = dolls.random_person(rng), dolls.random_garment(rng, [dolls.PATCHWORK])
-    moved = augmented(sample_of(dolls.draw(person, garment, 256)), drawn)
-    known = moved.places[..., 2] > 0
+    person, garment = synthetic.random_person(rng), synthetic.random_garment(rng, [synthetic.PATCHWORK])
+    moved = augmented(sample_of(synthetic.draw(person, garment, 256)), drawn)
+    known = moved.garment_coordinates[..., 2] > 0
     assert known.mean() > 0.08 and (moved.warped[known] == 255).mean() > 0.98
-    columns, rows = (moved.places[known][:, :2] / 255 * (192, 256)).astype(int).T
+    columns, rows = (moved.garment_coordinates[known][:, :2] / 255 * (192, 256)).astype(int).T
     there = moved.garment[rows.clip(max=255), columns.clip(max=191)].astype(float)
     here = moved.image[known] / 0.87  # dolls are shaded by 0.8 to 1, and arms by 0.9 on top
     assert np.median(np.abs(here - there)) < 12

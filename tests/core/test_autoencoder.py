@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from stableviton_core.config import AutoencoderConfig
-from stableviton_core.training.autoencoder import (
+from stableviton_core.model.config import AutoencoderConfig
+from stableviton_core.training.vae import (
     AutoencoderTraining,
     build_autoencoder,
     load_ldm,
@@ -14,7 +14,7 @@ from stableviton_core.training.autoencoder import (
     train_autoencoder,
 )
 
-SMALL = AutoencoderConfig(base_width=96, multipliers=(1, 1, 1, 2), blocks=1)
+SMALL = AutoencoderConfig(model_channels=96, channel_mult=(1, 1, 1, 2), num_res_blocks=1)
 
 
 def test_ldm_names_round_trip():

@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from helpers.standin import GRAPH, INFO, standing_in
-from stableviton_core.batch import manifest, run
-from stableviton_core.batch.jobs import BatchError, Job, named, product, read_pairs
-from stableviton_core.batch.run import run_batch
-from stableviton_core.batch.sheet import contact_sheet
-from stableviton_core.batch.wiring import filled, graph_hash, override, problems, wire
+from stableviton_core.errors import StableVITONError
 from stableviton_core.serving import client
+from stableviton_core.serving.batch import manifest, run
+from stableviton_core.serving.batch.jobs import Job, named, product, read_pairs
+from stableviton_core.serving.batch.run import run_batch
+from stableviton_core.serving.batch.sheet import contact_sheet
+from stableviton_core.serving.batch.wiring import filled, graph_hash, override, problems, wire
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("garment", "person")
@@ -71,7 +72,7 @@ def test_every_person_in_every_garment(folders, jobs):
     with_masks = product(*folders, {"mask": masks}, seed=0)
     assert with_masks[4].pictures["mask"] == masks / "p1_mask.png"
     (masks / "p2_mask.png").unlink()
-    with pytest.raises(BatchError, match="expected one mask for p2.png.*p2 or p2_mask; found 0"):
+    with pytest.raises(StableVITONError, match="expected one mask for p2.png.*p2 or p2_mask; found 0"):
         product(*folders, {"mask": masks}, seed=0)
 
 
@@ -90,7 +91,7 @@ def test_pairs_are_read_beside_their_file(tmp_path):
         ("person,garment\na,b\na,b\n", "is there twice"),
     ):
         file.write_text(text)
-        with pytest.raises(BatchError, match=message):
+        with pytest.raises(StableVITONError, match=message):
             read_pairs(file, seed=0)
 
 
@@ -120,7 +121,7 @@ def test_overrides_are_checked():
         ("Sampler.stops=3", "no input 'stops'"),
         ("Sampler.person=3", "linked"),
     ):
-        with pytest.raises(BatchError, match=message):
+        with pytest.raises(StableVITONError, match=message):
             override(graph, [wrong])
 
 
@@ -149,13 +150,13 @@ def test_the_nodes_are_found_by_title_or_name():
     assert graph_hash(own, wiring) == graph_hash(graph, wiring)
     graph["1"]["_meta"]["title"] = "Model"
     assert wire(graph, INFO, ROLES, {"person": "Model"}).pictures["person"] == ("1", "image")
-    with pytest.raises(BatchError, match="--person-node"):
+    with pytest.raises(StableVITONError, match="--person-node"):
         wire(graph, INFO, ROLES, {})
     graph["1"]["_meta"]["title"], graph["3"]["_meta"]["title"] = "Person", "Garment"
     graph["2"]["_meta"]["title"] = "Mask"
-    with pytest.raises(BatchError, match="loads no picture"):
+    with pytest.raises(StableVITONError, match="loads no picture"):
         wire(graph, INFO, ROLES, {})
-    with pytest.raises(BatchError, match="has a node 'Mask', and the pairs give no mask"):
+    with pytest.raises(StableVITONError, match="has a node 'Mask', and the pairs give no mask"):
         wire(graph, INFO, ("person",), {"garment": "1"})
 
 
@@ -223,9 +224,9 @@ def test_servers_that_cannot_run_it_are_told_at_once(jobs, tmp_path):
     foreign = json.loads(json.dumps(GRAPH))
     foreign["3"]["class_type"] = "StableVITONLoader"
     with standing_in() as server:
-        with pytest.raises(BatchError, match="no node StableVITONLoader. Install the pack"):
+        with pytest.raises(StableVITONError, match="no node StableVITONLoader. Install the pack"):
             asyncio.run(run_batch(jobs, foreign, [server.url], tmp_path, {}, 5))
-        with pytest.raises(BatchError, match="No ComfyUI answers"):
+        with pytest.raises(StableVITONError, match="No ComfyUI answers"):
             batch(jobs, ["http://127.0.0.1:9"], tmp_path)
         outcome = batch(jobs[:2], ["http://127.0.0.1:9", server.url], tmp_path / "out")
         assert len(outcome.results) == 2, "it goes on without the one that is down"
@@ -304,12 +305,12 @@ def test_pairs_must_give_the_same_pictures(folders, tmp_path):
     jobs = product(*folders, {}, seed=0)
     jobs[1] = Job("odd", {"person": jobs[0].pictures["person"]}, 0)
     with standing_in() as server:
-        with pytest.raises(BatchError, match="odd gives no garment"):
+        with pytest.raises(StableVITONError, match="odd gives no garment"):
             batch(jobs, [server.url], tmp_path / "out")
-        with pytest.raises(BatchError, match="the seed of 'Sampler' is -1"):
+        with pytest.raises(StableVITONError, match="the seed of 'Sampler' is -1"):
             batch(product(*folders, {}, seed=-1), [server.url], tmp_path / "out")
         for address in ("127.0.0.1:8188", "http://127.0.0.1:port"):
-            with pytest.raises(BatchError, match="address"):
+            with pytest.raises(StableVITONError, match="address"):
                 batch(jobs, [address], tmp_path / "out")
 
 
@@ -336,7 +337,7 @@ def test_a_full_disk_is_a_clear_error(jobs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with standing_in() as server:
-        with pytest.raises(BatchError, match="No space left.*Make room and start again"):
+        with pytest.raises(StableVITONError, match="No space left.*Make room and start again"):
             batch(jobs, [server.url], tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.png*"))
 

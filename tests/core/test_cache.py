@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from helpers.training import tiny_config, write_inputs
+from stableviton_core.errors import StableVITONError
 from stableviton_core.training.batches import cache_keys
-from stableviton_core.training.cache import LatentCache
-from stableviton_core.training.data import DataError, read_pairs
+from stableviton_core.training.checkpointing import load_model
+from stableviton_core.training.dataset import read_pairs
+from stableviton_core.training.latent_cache import LatentCache
 from stableviton_core.training.latents import Latents
-from stableviton_core.training.saving import load_model
 
 
 @pytest.fixture(scope="module")
@@ -64,5 +65,5 @@ def test_entries_come_back_and_damage_is_named(tmp_path):
     assert set(again["one"]) == {"person", "agnostic", "densepose", "garment", "keep"}
     (shard,) = tmp_path.glob("*.safetensors")
     shard.write_bytes(shard.read_bytes()[:20])
-    with pytest.raises(DataError, match="is damaged .* Delete it"):
+    with pytest.raises(StableVITONError, match="is damaged .* Delete it"):
         LatentCache(tmp_path)

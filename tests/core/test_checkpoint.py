@@ -12,16 +12,17 @@ from safetensors.torch import save_file
 
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
 from helpers.traps import write_trap
-from stableviton_core.checkpoint import (
+from stableviton_core.errors import CheckpointError
+from stableviton_core.model.checkpoint import (
     UNUSED,
-    CheckpointError,
     config_from_metadata,
     config_to_metadata,
+    convert,
     join,
+    read_weights,
     split,
 )
-from stableviton_core.config import ModelConfig
-from stableviton_core.files import convert, read_weights
+from stableviton_core.model.config import ModelConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,8 +31,8 @@ def test_split_and_join_are_inverse():
     weights = seeded_weights()
     parts = split(weights | {key: torch.zeros(1) for key in UNUSED} | {"stray": torch.zeros(1)})
     assert set(parts.pop("unknown")) == {"stray"}
-    assert "learnable_vector" in parts["condition"] and "proj_out.weight" in parts["condition"]
-    assert "proj_out.weight" not in parts["trunk"]
+    assert "learnable_vector" in parts["image_projector"] and "proj_out.weight" in parts["image_projector"]
+    assert "proj_out.weight" not in parts["unet"]
     joined = join(parts)
     assert joined.keys() == weights.keys()
     assert all(torch.equal(joined[key], weights[key]) for key in weights)
@@ -40,7 +41,7 @@ def test_split_and_join_are_inverse():
 def test_configuration_survives_the_metadata():
     assert config_from_metadata(config_to_metadata(SMALL)) == SMALL
     assert config_from_metadata(None) == ModelConfig()
-    assert ModelConfig().network.context_width == 768
+    assert ModelConfig().network.context_dim == 768
 
 
 def test_convert_to_half_precision(tmp_path):

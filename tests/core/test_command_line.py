@@ -30,7 +30,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
 
 
 def test_dolls_are_made_and_checked(tmp_path):
-    made = run("make-dolls", tmp_path / "dolls", "--count", 2, "--test-count", 1, "--height", 64)
+    made = run("make-synthetic", tmp_path / "dolls", "--count", 2, "--test-count", 1, "--height", 64)
     assert made.returncode == 0, made.stderr
     checked = run("check-data", tmp_path / "dolls")
     assert checked.returncode == 0 and "; 0 problems" in checked.stdout

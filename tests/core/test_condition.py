@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from helpers.golden import error, fill, stored, weight
-from stableviton_core.checkpoint import PREFIXES, full_key
-from stableviton_core.condition import ConditionHead, clip_pixels
-from stableviton_core.config import ModelConfig
-from stableviton_core.training.autoencoder import build_autoencoder, load_ldm, to_ldm
+from stableviton_core.model.checkpoint import PREFIXES, full_key
+from stableviton_core.model.config import ModelConfig
+from stableviton_core.model.image_projector import ImageProjector, clip_pixels
 from stableviton_core.training.model import TOWER, build_clip
+from stableviton_core.training.vae import build_autoencoder, load_ldm, to_ldm
 
 
 def cloth() -> torch.Tensor:
@@ -24,11 +24,11 @@ def test_pixels_are_the_authors():
 @torch.no_grad()
 def test_embedding_and_context_are_the_authors():
     config, golden = ModelConfig(), stored("full")
-    clip, head = build_clip(config.clip).eval(), ConditionHead(config)
+    clip, head = build_clip(config.clip).eval(), ImageProjector(config)
     prefix = PREFIXES["clip"] + TOWER
     clip.load_state_dict({k: weight(prefix + k, v.shape) for k, v in clip.state_dict().items()})
     head.load_state_dict(
-        {k: weight(full_key("condition", k), v.shape) for k, v in head.state_dict().items()}
+        {k: weight(full_key("image_projector", k), v.shape) for k, v in head.state_dict().items()}
     )
     pooled = clip(pixel_values=clip_pixels(cloth())).pooler_output
     assert error(head.embed(pooled), golden["clip/embedding"]) <= 1e-4

@@ -7,15 +7,16 @@ import pytest
 from PIL import Image
 
 from helpers.training import HEIGHT, WIDTH, tiny_config
-from stableviton_core.training.check import check_data
-from stableviton_core.training.data import DataError, load, read_pairs, target_image
-from stableviton_core.training.doll_data import UNSEEN, make_dolls, random_dolls
-from stableviton_core.training.loop import train
+from stableviton_core.errors import StableVITONError
+from stableviton_core.synthetic.write_dataset import UNSEEN, random_samples, write_dataset
+from stableviton_core.training.check_data import check_data
+from stableviton_core.training.dataset import load, read_pairs, target_image
+from stableviton_core.training.trainer import train
 
 
 @pytest.fixture
 def dolls(tmp_path):
-    make_dolls(tmp_path / "dolls", 3, 2, 2, HEIGHT, seed=0)
+    write_dataset(tmp_path / "dolls", 3, 2, 2, HEIGHT, seed=0)
     return tmp_path / "dolls"
 
 
@@ -30,7 +31,7 @@ def test_the_files_are_the_dolls(dolls):
     pair = read_pairs(dolls, "train", paired=True)[3]
     assert pair.name == "00001_01+00001_01"
     sample = load(pair, HEIGHT, WIDTH)
-    drawn = list(random_dolls(3, 2, HEIGHT, seed=0))[1][1]
+    drawn = list(random_samples(3, 2, HEIGHT, seed=0))[1][1]
     pictures = {
         "image": drawn.image, "agnostic": drawn.agnostic, "mask": drawn.mask,
         "densepose": drawn.densepose, "garment": drawn.garment, "warped": drawn.worn,
@@ -41,7 +42,7 @@ def test_the_files_are_the_dolls(dolls):
 
 def test_a_test_pair_asks_for_the_other_garment_and_has_its_truth(dolls):
     pair = read_pairs(dolls, "test", paired=False)[1]
-    worn, asked = list(random_dolls(2, 2, HEIGHT, seed=UNSEEN))[1]
+    worn, asked = list(random_samples(2, 2, HEIGHT, seed=UNSEEN))[1]
     sample = load(pair, HEIGHT, WIDTH)
     assert np.array_equal(sample.image, worn.image)
     assert np.array_equal(sample.garment, asked.garment)
@@ -53,7 +54,7 @@ def test_pictures_come_at_the_wanted_size(dolls):
     sample = load(pair, 32, 24)
     assert sample.image.shape == (32, 24, 3) and sample.mask.shape == (32, 24)
     assert set(np.unique(sample.mask)) <= {0, 255}
-    with pytest.raises(DataError, match="multiples of 8, got 24 x 30"):
+    with pytest.raises(StableVITONError, match="multiples of 8, got 24 x 30"):
         load(pair, 30, 24)
 
 
@@ -113,7 +114,7 @@ def test_a_garment_of_nobody_has_no_target(dolls):
 def test_a_run_says_what_is_missing(dolls, tmp_path):
     (dolls / "train" / "cloth" / "00000_00.png").unlink()
     config = tiny_config(tmp_path, tmp_path / "run", data=dolls)
-    with pytest.raises(DataError, match="1 files are missing(.|\n)*check-data"):
+    with pytest.raises(StableVITONError, match="1 files are missing(.|\n)*check-data"):
         train(config)
     assert not (tmp_path / "run").exists()
 
@@ -129,14 +130,14 @@ def test_a_run_says_what_is_missing(dolls, tmp_path):
 )
 def test_what_is_no_data_set_is_an_error(dolls, change, message):
     change(dolls)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(StableVITONError, match=message):
         read_pairs(dolls, "train", paired=True)
 
 
 def test_dolls_are_written_into_a_new_folder_only(dolls):
-    with pytest.raises(DataError, match="is not empty"):
-        make_dolls(dolls, 1, 1, 1, HEIGHT, seed=0)
-    with pytest.raises(DataError, match="multiple of 32 .* got 100"):
-        make_dolls(dolls / "new", 1, 1, 1, 100, seed=0)
-    with pytest.raises(DataError, match="plain, .*patchwork; got plaid"):
-        make_dolls(dolls / "new", 1, 1, 1, HEIGHT, seed=0, patterns=["plaid", "plain"])
+    with pytest.raises(StableVITONError, match="is not empty"):
+        write_dataset(dolls, 1, 1, 1, HEIGHT, seed=0)
+    with pytest.raises(StableVITONError, match="multiple of 32 .* got 100"):
+        write_dataset(dolls / "new", 1, 1, 1, 100, seed=0)
+    with pytest.raises(StableVITONError, match="plain, .*patchwork; got plaid"):
+        write_dataset(dolls / "new", 1, 1, 1, HEIGHT, seed=0, patterns=["plaid", "plain"])

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from stableviton_core.errors import StableVITONError
 from stableviton_core.person import densepose
 from stableviton_core.person.densepose import (
-    DensePoseError,
     chosen_person,
     colour_parts,
     decode_parts,
@@ -15,7 +15,7 @@ from stableviton_core.person.densepose import (
     parts_of_person,
 )
 from stableviton_core.person.labels import CIHP
-from stableviton_core.person.pose import COCO_18, Pose, PoseError
+from stableviton_core.person.pose import COCO_18, Pose
 from stableviton_core.person.skeleton import (
     approximate_parse,
     approximate_parts,
@@ -56,9 +56,9 @@ def test_what_is_no_densepose_image_is_an_error():
     on_black = np.zeros((200, 200, 3), np.uint8)
     on_black[80:120, 90:120] = photo
     for image in (photo, on_black, draw_skeleton(upright(), 360, 200)):
-        with pytest.raises(DensePoseError, match="Parula's nor Viridis"):
+        with pytest.raises(StableVITONError, match="Parula's nor Viridis"):
             decode_parts(image)
-    with pytest.raises(DensePoseError, match="it is empty"):
+    with pytest.raises(StableVITONError, match="it is empty"):
         decode_parts(np.zeros((40, 30, 3), np.uint8))
 
 
@@ -85,7 +85,7 @@ def test_a_networks_outputs_become_parts_in_the_box():
     assert 10 <= columns.min() < 14 and 46 < columns.max() < 50
     fraction = parts_of_person(*outputs([[10.6, 20.0, 20.4, 80.0]], 2), 0, 100, 60)
     assert np.nonzero(fraction)[1].max() <= 18, "nine pixels wide, from 10"
-    with pytest.raises(DensePoseError, match="no body part"):
+    with pytest.raises(StableVITONError, match="no body part"):
         parts_of_person(*outputs([[200.0, 20.0, 250.0, 80.0]], 2), 0, 100, 60)
     beyond = parts_of_person(*outputs([[-20.0, -30.0, 90.0, 140.0]], 2), 0, 100, 60)
     assert beyond.shape == (100, 60) and beyond[50, 30] == 2
@@ -95,13 +95,13 @@ def test_the_person_is_chosen():
     boxes = torch.tensor([[0.0, 0, 10, 10], [20, 0, 60, 90], [70, 70, 80, 80]])
     assert chosen_person(boxes) == 1
     assert chosen_person(boxes, point=(76, 74)) == 2
-    with pytest.raises(DensePoseError, match="found nobody"):
+    with pytest.raises(StableVITONError, match="found nobody"):
         chosen_person(torch.zeros(0, 4))
 
 
 def upright() -> Pose:
     points = np.full((18, 2), np.nan)
-    places = {
+    garment_coordinates = {
         "nose": (100, 40), "neck": (100, 75),
         "right_shoulder": (70, 80), "left_shoulder": (130, 80),
         "right_elbow": (55, 130), "left_elbow": (145, 130), "right_wrist": (50, 175),
@@ -109,7 +109,7 @@ def upright() -> Pose:
         "right_knee": (80, 250), "left_knee": (120, 250), "right_ankle": (80, 320),
         "left_ankle": (120, 320),
     }  # fmt: skip
-    for name, place in places.items():
+    for name, place in garment_coordinates.items():
         points[COCO_18.index(name)] = place
     return Pose(points)
 
@@ -142,7 +142,7 @@ def test_half_a_person_is_enough():
     hips = hips_of(Pose(one_hip), 60)
     assert np.allclose(hips, [(80, 180), (140, 180)]), "a shoulder width beside the other"
     points[2] = np.nan
-    with pytest.raises(PoseError, match="lacks a shoulder"):
+    with pytest.raises(StableVITONError, match="lacks a shoulder"):
         approximate_parts(Pose(points), np.ones((200, 200), bool))
 
 

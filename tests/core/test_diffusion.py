@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from helpers.golden import error, fill, stored
-from stableviton_core.diffusion import alphas_cumprod, keep_mask, latent_mask, start_code
+from stableviton_core.images import make_keep_mask, resize_keep_mask
 from stableviton_core.plms import plms, plms_timesteps
+from stableviton_core.schedule import alphas_cumprod, start_code
 
 
 def noise_model(x: torch.Tensor, t: int, condition: float) -> torch.Tensor:
@@ -53,6 +54,6 @@ def test_schedule_and_start_are_the_authors():
 def test_latent_mask_is_the_authors():
     change = torch.zeros(1, 1, 512, 384)
     change[:, :, 101:333, 77:301] = 1
-    mask = latent_mask(keep_mask(change), (64, 48))
+    mask = resize_keep_mask(make_keep_mask(change), (64, 48))
     assert error(mask, stored("full")["mask/latent"].reshape(mask.shape)) <= 1e-4
-    assert keep_mask(torch.tensor([127 / 255, 128 / 255])).tolist() == [1, 0]
+    assert make_keep_mask(torch.tensor([127 / 255, 128 / 255])).tolist() == [1, 0]

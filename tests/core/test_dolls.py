@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
+from stableviton_core import synthetic
 from stableviton_core.person.densepose import part_palette
-from stableviton_core.training import dolls
 
 
 def pairs(count: int, height: int = 256):
     rng = np.random.default_rng(5)
     for _ in range(count):
-        person = dolls.random_person(rng)
-        worn, asked = dolls.random_garment(rng), dolls.random_garment(rng)
-        yield dolls.draw(person, worn, height), dolls.draw(person, asked, height)
+        person = synthetic.random_person(rng)
+        worn, asked = synthetic.random_garment(rng), synthetic.random_garment(rng)
+        yield synthetic.draw(person, worn, height), synthetic.draw(person, asked, height)
 
 
 def test_shapes_and_kinds():
@@ -22,7 +22,7 @@ def test_shapes_and_kinds():
     for mask in (doll.mask, doll.worn):
         assert mask.shape == (192, 144) and set(np.unique(mask)) <= {0, 255}
     with pytest.raises(ValueError, match="got 190"):
-        dolls.draw(dolls.random_person(np.random.default_rng(0)), None, 190)
+        synthetic.draw(synthetic.random_person(np.random.default_rng(0)), None, 190)
 
 
 def test_the_same_seed_draws_the_same():
@@ -52,8 +52,8 @@ def test_densepose_is_in_the_trained_colours():
 def test_the_worn_region_has_the_garments_colours():
     rng = np.random.default_rng(1)
     for _ in range(10):
-        person, garment = dolls.random_person(rng), dolls.random_garment(rng)
-        doll = dolls.draw(person, garment, 256)
+        person, garment = synthetic.random_person(rng), synthetic.random_garment(rng)
+        doll = synthetic.draw(person, garment, 256)
         inside = doll.image[doll.worn == 255].astype(float)
         colours = np.array([garment.colour, garment.accent], float)
         shades = np.linspace(0.72, 1, 8)[:, None, None] * colours
@@ -63,8 +63,8 @@ def test_the_worn_region_has_the_garments_colours():
 
 def test_a_patchwork_shows_where_the_torso_came_from():
     rng = np.random.default_rng(2)
-    person, garment = dolls.random_person(rng), dolls.random_garment(rng, [dolls.PATCHWORK])
-    doll = dolls.draw(person, garment, 256)
+    person, garment = synthetic.random_person(rng), synthetic.random_garment(rng, [synthetic.PATCHWORK])
+    doll = synthetic.draw(person, garment, 256)
     flat, worn = doll.garment[doll.garment_mask == 255], doll.image[doll.worn == 255]
     colours, counts = np.unique(flat, axis=0, return_counts=True)
     patches = {tuple(colour) for colour in colours[counts > 30]}

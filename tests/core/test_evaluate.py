@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from stableviton_core.pictures import FolderError
-from stableviton_core.training.data import DataError
-from stableviton_core.training.evaluate import INCEPTION, evaluate, table
-from stableviton_core.training.perceptual import FILES, BackboneError
+from stableviton_core.errors import ImageError, StableVITONError
+from stableviton_core.evaluation.lpips import FILES
+from stableviton_core.evaluation.metrics import INCEPTION, evaluate, table
 
 SIZE = (48, 64)
 
@@ -136,21 +135,21 @@ def test_unpaired_results_have_no_pairwise_figures(folders, backbones):
 
 def test_a_missing_or_wrong_network_is_an_error(folders, tmp_path):
     arguments = (folders / "same", folders / "reference", "hr-viton", True, tmp_path)
-    with pytest.raises(BackboneError, match="LPIPS .alex. needs .*alexnet-owt-7be5be79.pth"):
+    with pytest.raises(StableVITONError, match="LPIPS .alex. needs .*alexnet-owt-7be5be79.pth"):
         evaluate(*arguments)
     (tmp_path / "checkpoints").mkdir()
     torch.save({"a": print}, tmp_path / "checkpoints" / FILES["alex"])
-    with pytest.raises(BackboneError, match="is no file of weights"):
+    with pytest.raises(StableVITONError, match="is no file of weights"):
         evaluate(*arguments)
 
 
 def test_results_without_a_reference_are_an_error(folders, tmp_path):
     Image.new("RGB", SIZE).save(tmp_path / "stranger.png")
-    with pytest.raises(DataError, match="1 of 1 results have no picture .* stranger"):
+    with pytest.raises(StableVITONError, match="1 of 1 results have no picture .* stranger"):
         evaluate(tmp_path, folders / "reference", "catvton", True, None)
     (tmp_path / "stranger.png").rename(tmp_path / "000.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "000.png")
-    with pytest.raises(DataError, match="is 8 x 8, its reference .* 48 x 64"):
+    with pytest.raises(StableVITONError, match="is 8 x 8, its reference .* 48 x 64"):
         evaluate(tmp_path, folders / "reference", "catvton", True, None)
-    with pytest.raises(FolderError, match="has no pictures"):
+    with pytest.raises(ImageError, match="has no pictures"):
         evaluate(folders, folders / "reference", "catvton", True, None)

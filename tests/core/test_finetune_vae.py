@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import load_file
 
 from helpers.training import HEIGHT, WIDTH, write_inputs
-from stableviton_core.checkpoint import split
+from stableviton_core.errors import StableVITONError
+from stableviton_core.model.checkpoint import split
 from stableviton_core.training import finetune_vae as module
+from stableviton_core.training.checkpointing import load_model
 from stableviton_core.training.finetune_vae import VaeConfig, finetune_vae
-from stableviton_core.training.perceptual import BackboneError
-from stableviton_core.training.saving import TrainingError, load_model
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_the_decoder_learns_and_the_encoder_stays(inputs, tmp_path):
 
 def test_it_stops_at_no_number_and_writes_nothing(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(module.F, "l1_loss", lambda a, b: (a - b).mean() * float("nan"))
-    with pytest.raises(TrainingError, match="step 1 is nan. Nothing was written"):
+    with pytest.raises(StableVITONError, match="step 1 is nan. Nothing was written"):
         finetune_vae(config(inputs, tmp_path / "vae.safetensors"))
     assert not list(tmp_path.glob("vae*"))
 
@@ -57,5 +57,5 @@ def test_the_result_starts_another_fine_tuning(inputs, tmp_path):
 
 
 def test_the_perceptual_term_needs_its_network(inputs, tmp_path):
-    with pytest.raises(BackboneError, match="--backbone-dir"):
+    with pytest.raises(StableVITONError, match="--backbone-dir"):
         finetune_vae(config(inputs, tmp_path / "vae.safetensors", lpips_weight=0.1))

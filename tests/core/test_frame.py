@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from helpers.golden import fill
-from stableviton_core.inputs import InputError
-from stableviton_core.person.frame import fit, framed, unframed
+from stableviton_core.errors import ImageError
+from stableviton_core.person.crop import crop, fit, stitch
 
 
 def photo(rows: int, columns: int, batch: int = 1) -> torch.Tensor:
@@ -22,7 +22,7 @@ def test_the_working_picture_is_not_stretched(size):
     image = photo(*size)
     frame = fit(image, 512, 384)
     assert abs(frame.width * 512 / 384 - frame.height) <= 1.5
-    picture, padding = framed(frame, 512, 384)
+    picture, padding = crop(frame, 512, 384)
     assert picture.shape == (1, 512, 384, 3) and padding.shape == (1, 512, 384)
     shown = 1 - padding.mean().item()
     expected = min(size[0] / size[1], 512 / 384) / max(size[0] / size[1], 512 / 384)
@@ -35,13 +35,13 @@ def test_outside_the_mask_the_photo_stays_exactly(size):
     image = photo(*size)
     before = image.clone()
     frame = fit(image, 512, 384)
-    picture, _ = framed(frame, 512, 384)
+    picture, _ = crop(frame, 512, 384)
     mask = torch.zeros(1, 512, 384)
     mask[:, 200:300, 150:250] = 1
-    restored = unframed(frame, 1 - picture, mask)
+    restored = stitch(frame, 1 - picture, mask)
     changed = (restored != image).any(-1)
     assert restored.shape == image.shape and torch.equal(image, before)
-    assert torch.equal(unframed(frame, 1 - picture, torch.zeros(1, 512, 384)), image)
+    assert torch.equal(stitch(frame, 1 - picture, torch.zeros(1, 512, 384)), image)
     rows, columns = frame.inside()
     large = torch.nn.functional.interpolate(
         mask[:, None], size=(frame.height, frame.width), mode="nearest-exact"
@@ -59,13 +59,13 @@ def test_outside_the_mask_the_photo_stays_exactly(size):
 def test_there_and_back_is_nearly_the_photo():
     image = photo(600, 800)
     frame = fit(image, 512, 384)
-    picture, _ = framed(frame, 512, 384)
-    assert (unframed(frame, picture) - image).abs().max() < 0.02
+    picture, _ = crop(frame, 512, 384)
+    assert (stitch(frame, picture) - image).abs().max() < 0.02
     same = photo(512, 384)
     frame = fit(same, 512, 384)
-    picture, padding = framed(frame, 512, 384)
+    picture, padding = crop(frame, 512, 384)
     assert torch.equal(picture, same) and not padding.any()
-    assert torch.equal(unframed(frame, picture), same)
+    assert torch.equal(stitch(frame, picture), same)
 
 
 def test_a_frame_around_a_person():
@@ -79,15 +79,15 @@ def test_a_frame_around_a_person():
 
 
 def test_what_cannot_be_framed_is_an_error():
-    with pytest.raises(InputError, match="multiples of 8"):
+    with pytest.raises(ImageError, match="multiples of 8"):
         fit(photo(64, 48), 500, 384)
-    with pytest.raises(InputError, match="12000 x 80.* crop the photo"):
+    with pytest.raises(ImageError, match="12000 x 80.* crop the photo"):
         fit(torch.zeros(1, 80, 12000, 3), 512, 384)
-    with pytest.raises(InputError, match="box is empty"):
+    with pytest.raises(ImageError, match="box is empty"):
         fit(photo(64, 48), 64, 48, person=(10, 30, 20, 5))
     frame = fit(photo(64, 48), 64, 48)
-    assert unframed(frame, photo(64, 48, batch=2)).shape[0] == 2, "one photo, two try-ons"
-    with pytest.raises(InputError, match="frame 1, image 2, mask 3"):
-        unframed(frame, photo(64, 48, batch=2), torch.zeros(3, 64, 48))
-    with pytest.raises(InputError, match="The mask is 20 x 30"):
-        unframed(frame, photo(64, 48), torch.zeros(1, 30, 20))
+    assert stitch(frame, photo(64, 48, batch=2)).shape[0] == 2, "one photo, two try-ons"
+    with pytest.raises(ImageError, match="frame 1, image 2, mask 3"):
+        stitch(frame, photo(64, 48, batch=2), torch.zeros(3, 64, 48))
+    with pytest.raises(ImageError, match="The mask is 20 x 30"):
+        stitch(frame, photo(64, 48), torch.zeros(1, 30, 20))

@@ -12,8 +12,8 @@ from helpers.golden import (
     golden_network,
     stored,
 )
-from stableviton_core.config import NetworkConfig
-from stableviton_core.network import TryOnNetwork
+from stableviton_core.model.config import NetworkConfig
+from stableviton_core.model.zero_cross_attention import TryOnNetwork
 
 TOLERANCE = 1e-4
 
@@ -28,7 +28,7 @@ def network() -> TryOnNetwork:
 def test_reduced_features_and_eps_are_the_authors(network, case):
     batch, rows, columns, steps = CASES[case]
     golden = stored("reduced")
-    x, garment, context = golden_inputs(case, batch, rows, columns, REDUCED.context_width)
+    x, garment, context = golden_inputs(case, batch, rows, columns, REDUCED.context_dim)
     timesteps = torch.tensor(steps)
     maps = network.encoder(x, timesteps, context, garment)
     assert len(maps) == 13
@@ -42,26 +42,26 @@ def test_reduced_features_and_eps_are_the_authors(network, case):
 def test_zero_cross_attention_block_is_the_authors(network):
     x = fill("input/block/x", (1, 256, 16, 12))
     tokens = fill("input/block/context", (1, 192, 256))
-    index = REDUCED.first_warped_block
+    index = REDUCED.first_cross_attention_block
     maps = [torch.zeros(0)] * 13
     maps[REDUCED.skip_index(index)] = tokens.transpose(1, 2).unflatten(2, (16, 12))
-    assert error(network.warp(index, x, maps), stored("reduced")["block/out"]) <= TOLERANCE
-    assert torch.equal(network.warp(index, x, maps, strength=0.0), x)
+    assert error(network.zero_cross_attention(index, x, maps), stored("reduced")["block/out"]) <= TOLERANCE
+    assert torch.equal(network.zero_cross_attention(index, x, maps, strength=0.0), x)
 
 
 def test_widths_of_the_released_network():
     config = NetworkConfig()
-    queries, keys = zip(*config.warp_widths, strict=True)
+    queries, keys = zip(*config.cross_attention_widths, strict=True)
     assert queries == (1280, 1280, 1280, 1280, 640, 640, 640, 320, 320)
     assert keys == (1280, 1280, 640, 640, 640, 320, 320, 320, 320)
-    assert [config.warp_index(block) for block in range(12)] == [None] * 3 + list(range(9))
+    assert [config.cross_attention_index(block) for block in range(12)] == [None] * 3 + list(range(9))
     assert config.skip_index(3) == 8 and config.skip_index(11) == 0
 
 
 @pytest.mark.parametrize(("width", "height"), [(192, 256), (384, 512), (512, 640), (144, 192)])
 @torch.no_grad()
 def test_every_image_size_that_is_a_multiple_of_8(width, height):
-    config = NetworkConfig(base_width=32, multipliers=(1, 2, 2), blocks=1, context_width=16)
+    config = NetworkConfig(model_channels=32, channel_mult=(1, 2, 2), num_res_blocks=1, context_dim=16)
     network = TryOnNetwork(config)
     rows, columns = height // 8, width // 8
     x, garment, context = golden_inputs("size", 1, rows, columns, 16)
@@ -74,11 +74,11 @@ def test_every_image_size_that_is_a_multiple_of_8(width, height):
 @torch.no_grad()
 def test_four_levels_at_256_x_192_and_1024_x_768(network, size):
     """The authors' code refuses the first."""
-    x, garment, context = golden_inputs("size", 1, *size, REDUCED.context_width)
+    x, garment, context = golden_inputs("size", 1, *size, REDUCED.context_dim)
     eps = network(x, torch.tensor([500]), context, garment)
     assert eps.shape == (1, 4, *size)
-    trunk = network.trunk(x, torch.tensor([500]), context)
-    assert not torch.allclose(eps, trunk), "the garment has no effect"
+    unet = network.unet(x, torch.tensor([500]), context)
+    assert not torch.allclose(eps, unet), "the garment has no effect"
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_four_levels_at_256_x_192_and_1024_x_768(network, size):
 def test_full_size_is_the_authors():
     golden, config = stored("full"), NetworkConfig()
     network = golden_network(config)
-    x, garment, context = golden_inputs("full", 1, 64, 48, config.context_width)
+    x, garment, context = golden_inputs("full", 1, 64, 48, config.context_dim)
     timesteps = torch.tensor([981])
     maps = network.encoder(x, timesteps, context, garment)
     for index, feature in enumerate(maps):

@@ -7,10 +7,9 @@ import torch
 
 from helpers.golden import REDUCED, error, fill, golden_network, stored
 from helpers.training import TINY
-from stableviton_core.diffusion import add_noise, alphas_cumprod
-from stableviton_core.errors import UserError
-from stableviton_core.training.model import TryOnModel
-from stableviton_core.training.objective import (
+from stableviton_core.errors import StableVITONError
+from stableviton_core.schedule import add_noise, alphas_cumprod
+from stableviton_core.training.losses import (
     Draw,
     attention_total_variation,
     correspondence_loss,
@@ -19,6 +18,7 @@ from stableviton_core.training.objective import (
     record_attention,
     token_grid,
 )
+from stableviton_core.training.model import TryOnModel
 
 SHAPE = (4, 4, 8, 6)
 
@@ -30,7 +30,7 @@ def test_the_attention_total_variation_is_the_authors():
     worn = torch.zeros(2, 512, 384)
     worn[0, 128:400, 96:288] = 1
     worn[1, 64:300, 40:200] = 1
-    maps = record_attention(network.warp, [4])
+    maps = record_attention(network.zero_cross_attention, [4])
     eps = network(x, torch.tensor([500, 20]), fill("input/atv/context", (2, 1, 96)), hint)
     grid = token_grid(REDUCED, 4, 64, 48)
     assert grid == (32, 24) and maps[4].shape == (2, 768, 768)
@@ -83,18 +83,18 @@ def places_of(tokens: list[tuple[float, float]], grid: tuple[int, int]) -> torch
 def test_correspondence_by_hand():
     grid = (3, 5)
     middles = [(x + 0.5, y + 0.5) for y in range(3) for x in range(5)]
-    places = places_of(middles, grid)
+    garment_coordinates = places_of(middles, grid)
     right = permutation(list(range(15)), 15)
     # a hundredth of a token, to which 8 bits are rounded, costs a hundredth of -log(1e-6)
-    assert correspondence_loss(right, grid, places).item() == pytest.approx(0, abs=0.2)
+    assert correspondence_loss(right, grid, garment_coordinates).item() == pytest.approx(0, abs=0.2)
     uniform = torch.full((1, 15, 15), 1 / 15)
-    assert correspondence_loss(uniform, grid, places).item() == pytest.approx(
+    assert correspondence_loss(uniform, grid, garment_coordinates).item() == pytest.approx(
         math.log(15), rel=1e-3
     )
     # half of the tokens look at the next one: -log(1e-6) there
     half = permutation([(i + 1) % 15 if i % 2 else i for i in range(15)], 15)
     expected = 7 / 15 * -math.log(1e-6)
-    assert correspondence_loss(half, grid, places).item() == pytest.approx(expected, rel=0.05)
+    assert correspondence_loss(half, grid, garment_coordinates).item() == pytest.approx(expected, rel=0.05)
     # a place between four tokens is shared among them
     between = permutation([0] * 15, 15) / 2
     between[..., 6] = 0.5
@@ -105,21 +105,21 @@ def test_correspondence_by_hand():
 
 def test_correspondence_leaves_alone_what_shows_no_garment():
     grid = (3, 5)
-    places = places_of([(2.5, 1.5)] * 15, grid)
-    places[:, 4:] = 0  # all rows of tokens but the first
+    garment_coordinates = places_of([(2.5, 1.5)] * 15, grid)
+    garment_coordinates[:, 4:] = 0  # all rows of tokens but the first
     attention = torch.rand(1, 15, 15, requires_grad=True)
-    correspondence_loss(attention.softmax(-1), grid, places).backward()
+    correspondence_loss(attention.softmax(-1), grid, garment_coordinates).backward()
     assert attention.grad[0, :5].abs().sum() > 0 and not attention.grad[0, 5:].any()
-    assert correspondence_loss(attention.softmax(-1), grid, torch.zeros_like(places)).item() == 0
+    assert correspondence_loss(attention.softmax(-1), grid, torch.zeros_like(garment_coordinates)).item() == 0
 
 
 @pytest.mark.parametrize("size", [(8, 6), (6, 8), (9, 7), (5, 5)])
 def test_every_block_and_aspect_has_its_grid(size):
     model = TryOnModel(TINY).eval()
-    blocks = range(len(model.network.warp.warp_flow_blks))
-    maps = record_attention(model.network.warp, blocks)
+    blocks = range(len(model.network.zero_cross_attention.warp_flow_blks))
+    maps = record_attention(model.network.zero_cross_attention, blocks)
     x, garment = torch.randn(1, 13, *size), torch.randn(1, 4, *size)
-    context = model.condition.learnable_vector
+    context = model.image_projector.learnable_vector
     model.network(x, torch.tensor([3]), context, garment)
     assert set(maps) == set(blocks)
     for block, attention in maps.items():
@@ -131,12 +131,12 @@ def test_every_block_and_aspect_has_its_grid(size):
 def test_recording_changes_nothing_else():
     model = TryOnModel(TINY).eval()
     x, garment = torch.randn(1, 13, 8, 6), torch.randn(1, 4, 8, 6)
-    arguments = (x, torch.tensor([3]), model.condition.learnable_vector, garment)
+    arguments = (x, torch.tensor([3]), model.image_projector.learnable_vector, garment)
     before = model.network(*arguments)
-    record_attention(model.network.warp, [0, 1])
+    record_attention(model.network.zero_cross_attention, [0, 1])
     assert torch.allclose(model.network(*arguments), before, atol=1e-5)
-    with pytest.raises(UserError, match=r"0\.\.1 in this network, got \[4\]"):
-        record_attention(model.network.warp, [4])
+    with pytest.raises(StableVITONError, match=r"0\.\.1 in this network, got \[4\]"):
+        record_attention(model.network.zero_cross_attention, [4])
 
 
 def test_the_noise_loss_is_the_mean_squared_error():
@@ -175,7 +175,7 @@ def test_a_dropped_item_has_the_learned_vector():
     pictures = torch.randint(0, 256, (2, 64, 48, 3), dtype=torch.uint8)
     timesteps, dropped = torch.tensor([3, 3]), torch.tensor([True, False])
     eps = model(x, timesteps, garment, dropped, garment_image=pictures)
-    vector = model.condition.learnable_vector
+    vector = model.image_projector.learnable_vector
     assert torch.allclose(
         eps[:1], model.network(x[:1], timesteps[:1], vector, garment[:1]), atol=1e-5
     )

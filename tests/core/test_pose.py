@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stableviton_core.errors import StableVITONError
 from stableviton_core.person.blazepose import detect, find_body
 from stableviton_core.person.pose import (
     COCO_18,
     Pose,
-    PoseError,
     pose_from_points,
     poses_from_json,
     poses_to_json,
@@ -132,7 +132,7 @@ def test_json_goes_out_and_comes_back():
     ],
 )
 def test_another_schema_is_an_error(frame, message):
-    with pytest.raises(PoseError, match=message):
+    with pytest.raises(StableVITONError, match=message):
         poses_from_json(frame, 10, 10)
-    with pytest.raises(PoseError, match="got an array of 3 x 2"):
+    with pytest.raises(StableVITONError, match="got an array of 3 x 2"):
         pose_from_points([[1, 2]] * 3)

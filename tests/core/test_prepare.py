@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableviton_core.person.analysis import NobodyError, analysed, bodies
+from stableviton_core import synthetic
+from stableviton_core.errors import ImageError, StableVITONError
+from stableviton_core.person.analysis import NoPersonError, analysed, bodies
 from stableviton_core.person.densepose import TORSO, decode_parts
 from stableviton_core.person.labels import region
-from stableviton_core.person.pose import PoseError
-from stableviton_core.person.prepare import REPORT, PhotoError, prepare, read_photo
-from stableviton_core.training import dolls
-from stableviton_core.training.check import check_data
-from stableviton_core.training.data import load, read_pairs
+from stableviton_core.person.prepare import REPORT, prepare, read_photo
+from stableviton_core.training.check_data import check_data
+from stableviton_core.training.dataset import load, read_pairs
 
 HOPPER = Path(__file__).resolve().parents[1] / "golden" / "person" / "grace_hopper.jpg"
 
@@ -38,9 +38,9 @@ def folders(tmp_path_factory) -> Path:
     (root / "persons" / "hopper.jpg").write_bytes(HOPPER.read_bytes())
     Image.new("RGB", (300, 400), "grey").save(root / "persons" / "wall.png")
     (root / "persons" / "broken.jpg").write_bytes(b"no picture")
-    doll = dolls.draw(
-        dolls.random_person(np.random.default_rng(0)),
-        dolls.random_garment(np.random.default_rng(1)),
+    doll = synthetic.draw(
+        synthetic.random_person(np.random.default_rng(0)),
+        synthetic.random_garment(np.random.default_rng(1)),
         256,
     )
     Image.fromarray(doll.garment).save(root / "garments" / "shirt.png")
@@ -98,7 +98,7 @@ def test_the_largest_of_several_persons_is_dressed():
 @pytest.mark.parametrize("size", [(1, 1), (80, 12000), (300, 200)])
 def test_pictures_without_anybody_are_errors(size):
     for level in (0, 255):
-        with pytest.raises((NobodyError, PoseError)):
+        with pytest.raises((NoPersonError, StableVITONError)):
             analysed(np.full((*size, 3), level, np.uint8))
 
 
@@ -110,5 +110,5 @@ def test_all_kinds_of_pictures_are_read(tmp_path):
     assert (read_photo(tmp_path / "clear.png") == 255).all()
     Image.new("L", (8, 8), 7).save(tmp_path / "grey.png")
     assert (read_photo(tmp_path / "grey.png") == 7).all()
-    with pytest.raises(PhotoError, match="cannot be read"):
+    with pytest.raises(ImageError, match="cannot be read"):
         read_photo(tmp_path / "none.png")

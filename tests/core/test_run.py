@@ -20,20 +20,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from helpers.training import HEIGHT, WIDTH, tiny_config, write_inputs
-from stableviton_core.checkpoint import config_from_metadata
-from stableviton_core.errors import UserError
-from stableviton_core.training import loop, run, saving
+from stableviton_core.errors import StableVITONError
+from stableviton_core.model.checkpoint import config_from_metadata
+from stableviton_core.training import checkpointing, run, trainer
 from stableviton_core.training.batches import stacked
-from stableviton_core.training.cache import LatentCache
-from stableviton_core.training.loop import train
-from stableviton_core.training.objective import (
-    correspondence_loss,
-    draw,
-    model_inputs,
-    token_grid,
-)
+from stableviton_core.training.latent_cache import LatentCache
+from stableviton_core.training.losses import correspondence_loss, draw, model_inputs, token_grid
 from stableviton_core.training.run import prepared
-from stableviton_core.training.saving import TrainingError
+from stableviton_core.training.trainer import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -86,14 +80,14 @@ def same_step(inputs: Path, *folders: Path) -> bool:
     """Whether two runs moved the weights alike, up to rounding."""
     key = "model.diffusion_model.warp_zero_convs.0.weight"
     before = load_file(inputs / "tiny.safetensors")[key]
-    one, two = (load_file(folder / saving.WEIGHTS)[key] - before for folder in folders)
+    one, two = (load_file(folder / checkpointing.WEIGHTS)[key] - before for folder in folders)
     assert one.abs().max() > 1e-4
     return bool((one - two).abs().max() <= 1e-3 * one.abs().max())
 
 
 def test_only_the_chosen_parameters_move(inputs, straight):
     before = load_file(inputs / "tiny.safetensors")
-    after = load_file(straight / saving.WEIGHTS)
+    after = load_file(straight / checkpointing.WEIGHTS)
     assert before.keys() == after.keys()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     trained = ("control_model.", "model.diffusion_model.warp_", "proj_out.", "learnable_vector")
@@ -106,38 +100,38 @@ def test_the_input_convolution_is_trained_on_request(inputs, tmp_path):
     folder = train(tiny_config(inputs, tmp_path / "run", max_train_steps=1, train_input_conv=True))
     key = "model.diffusion_model.input_blocks.0.0.weight"
     before = load_file(inputs / "tiny.safetensors")[key]
-    assert not torch.equal(before, load_file(folder / saving.WEIGHTS)[key])
+    assert not torch.equal(before, load_file(folder / checkpointing.WEIGHTS)[key])
 
 
 def test_a_checkpoint_says_what_it_is(inputs, straight):
-    with safe_open(straight / saving.WEIGHTS, framework="pt") as file:
+    with safe_open(straight / checkpointing.WEIGHTS, framework="pt") as file:
         metadata = file.metadata()
-    assert metadata[saving.STEP_KEY] == "10"
+    assert metadata[checkpointing.STEP_KEY] == "10"
     told = json.loads(metadata["stableviton.training"])
     assert told["learning_rate"] == 1e-3 and told["init"] == "tiny.safetensors"
     assert str(inputs) not in str(metadata), "where files lay on a machine is told"
     assert len(metadata["stableviton.data"]) == 32
-    assert metadata[saving.LICENCE_KEY] == "CC BY-NC-SA 4.0"
-    assert config_from_metadata(metadata).network.base_width == 32
+    assert metadata[checkpointing.LICENSE_KEY] == "CC BY-NC-SA 4.0"
+    assert config_from_metadata(metadata).network.model_channels == 32
 
 
 def test_a_killed_run_goes_on_bit_for_bit(inputs, straight, tmp_path):
     config = tiny_config(inputs, tmp_path / "run", **TEN_STEPS)
     process = subprocess.Popen(command(config), cwd=ROOT)
-    five = saving.folder_of(config.output, 5)
+    five = checkpointing.folder_of(config.output, 5)
     deadline = time.monotonic() + 120
     while not five.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert saving.complete(config.output)[0] == five
-    for later in saving.complete(config.output)[1:]:  # it was faster than the kill
-        saving._remove(later)
+    assert checkpointing.complete(config.output)[0] == five
+    for later in checkpointing.complete(config.output)[1:]:  # it was faster than the kill
+        checkpointing._remove(later)
     folder = train(tiny_config(inputs, config.output, **TEN_STEPS, resume_from_checkpoint="latest"))
-    assert saving.step_of(folder) == 10
-    assert equal_weights(folder / saving.WEIGHTS, straight / saving.WEIGHTS)
-    assert equal_weights(folder / saving.AVERAGE, straight / saving.AVERAGE)
-    assert equal_weights(folder / saving.TRAINED, straight / saving.TRAINED)
+    assert checkpointing.step_of(folder) == 10
+    assert equal_weights(folder / checkpointing.WEIGHTS, straight / checkpointing.WEIGHTS)
+    assert equal_weights(folder / checkpointing.AVERAGE, straight / checkpointing.AVERAGE)
+    assert equal_weights(folder / checkpointing.TRAINED, straight / checkpointing.TRAINED)
 
 
 def test_latents_on_the_fly_give_the_same_run(inputs, tmp_path):
@@ -161,7 +155,7 @@ def test_recomputed_activations_give_the_same_run(inputs, tmp_path):
         )
         for recompute in (False, True)
     ]
-    assert equal_weights(*(folder / saving.WEIGHTS for folder in folders))
+    assert equal_weights(*(folder / checkpointing.WEIGHTS for folder in folders))
 
 
 def attention_error(inputs: Path, weights: Path, output: Path) -> float:
@@ -172,7 +166,7 @@ def attention_error(inputs: Path, weights: Path, output: Path) -> float:
     with torch.no_grad():
         ready.network(**model_inputs(batch, draw(0, 0, batch.person.shape, 0)))
     grid = token_grid(ready.model.config.network, 0, *batch.person.shape[2:])
-    return correspondence_loss(ready.maps[0], grid, batch.places).item()
+    return correspondence_loss(ready.maps[0], grid, batch.garment_coordinates).item()
 
 
 PLAIN = {"augmentation": False}
@@ -184,15 +178,15 @@ def test_the_attention_learns_where_it_is_told_to_look(inputs, tmp_path):
         output = tmp_path / f"told-{len(blocks)}"
         told = {"correspondence_blocks": blocks, "correspondence_weight": 1.0}
         folder = train(tiny_config(inputs, output, max_train_steps=60, **told, **PLAIN))
-        errors[blocks] = attention_error(inputs, folder / saving.WEIGHTS, tmp_path / "measured")
+        errors[blocks] = attention_error(inputs, folder / checkpointing.WEIGHTS, tmp_path / "measured")
     assert errors[0,] < errors[()] - 0.5, errors
 
 
 def test_correspondences_need_the_places(inputs, tmp_path):
     shutil.copytree(inputs / "dolls", tmp_path / "dolls")
-    shutil.rmtree(tmp_path / "dolls/train/gt_cloth_places")
-    message = "correspondence_blocks needs .* in the folder gt_cloth_places; 6 have none"
-    with pytest.raises(UserError, match=message):
+    shutil.rmtree(tmp_path / "dolls/train/gt_cloth_coordinates")
+    message = "correspondence_blocks needs .* in the folder gt_cloth_coordinates; 6 have none"
+    with pytest.raises(StableVITONError, match=message):
         train(
             tiny_config(
                 inputs, tmp_path / "run", data=tmp_path / "dolls", correspondence_blocks=(0,)
@@ -249,17 +243,17 @@ def test_weights_sharded_by_fsdp_train_as_whole_ones(inputs, tmp_path):
     launch(2, "sharded.py", tmp_path, inputs, tmp_path / "straight", 2, 4)
     for steps in (2, 4):
         launch(2, "sharded.py", tmp_path, inputs, tmp_path / "halves", 2, steps)
-    straight, halves = (saving.complete(tmp_path / name)[-1] for name in ("straight", "halves"))
-    before, after = (load_file(f) for f in (inputs / "tiny.safetensors", alone / saving.WEIGHTS))
+    straight, halves = (checkpointing.complete(tmp_path / name)[-1] for name in ("straight", "halves"))
+    before, after = (load_file(f) for f in (inputs / "tiny.safetensors", alone / checkpointing.WEIGHTS))
     moved = max((after[key] - before[key]).abs().max() for key in before)
     assert moved > 1e-4
-    for file in (saving.WEIGHTS, saving.TRAINED, saving.AVERAGE):
+    for file in (checkpointing.WEIGHTS, checkpointing.TRAINED, checkpointing.AVERAGE):
         one, two = load_file(alone / file), load_file(straight / file)
         assert one.keys() == two.keys()
         apart = max((one[key] - two[key]).abs().max() for key in one)
         assert apart <= 1e-3 * moved
         assert equal_weights(straight / file, halves / file)
-    assert (tmp_path / "straight" / loop.SHEET).is_file()
+    assert (tmp_path / "straight" / trainer.SHEET).is_file()
 
 
 def test_a_sheet_and_scalars_are_written(inputs, tmp_path):
@@ -271,7 +265,7 @@ def test_a_sheet_and_scalars_are_written(inputs, tmp_path):
             inputs, output, validation_steps=2, num_validation_images=2, num_inference_steps=2
         )
     )
-    picture = np.asarray(Image.open(output / loop.SHEET))
+    picture = np.asarray(Image.open(output / trainer.SHEET))
     assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3)
     first = np.asarray(Image.open(inputs / "dolls/test/cloth/00000_01.png"))
     assert np.array_equal(picture[:HEIGHT, :WIDTH], first)
@@ -285,48 +279,48 @@ def test_a_sheet_and_scalars_are_written(inputs, tmp_path):
 def test_old_checkpoints_go(inputs, tmp_path):
     changes = {"checkpointing_steps": 1, "checkpoints_total_limit": 2}
     train(tiny_config(inputs, tmp_path / "run", **changes))
-    assert [saving.step_of(folder) for folder in saving.complete(tmp_path / "run")] == [3, 4]
+    assert [checkpointing.step_of(folder) for folder in checkpointing.complete(tmp_path / "run")] == [3, 4]
 
 
 def test_another_runs_output_is_not_overwritten(inputs, tmp_path):
     config = tiny_config(inputs, tmp_path / "run", max_train_steps=1)
     train(config)
-    with pytest.raises(TrainingError, match="--resume_from_checkpoint latest"):
+    with pytest.raises(StableVITONError, match="--resume_from_checkpoint latest"):
         train(config)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(inputs, tmp_path, monkeypatch):
-    real, calls = loop.batch_loss, []
+    real, calls = trainer.batch_loss, []
 
     def broken(*arguments):
         calls.append(arguments)
         return real(*arguments) * (float("nan") if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(loop, "batch_loss", broken)
-    with pytest.raises(TrainingError) as caught:
+    monkeypatch.setattr(trainer, "batch_loss", broken)
+    with pytest.raises(StableVITONError) as caught:
         train(tiny_config(inputs, tmp_path / "run"))
     message = str(caught.value)
     assert "loss of step 4 is nan" in message and "checkpoint-00000002" in message
     assert message.count("+0000") == 2, "the two pairs of the batch by name"
-    (kept,) = saving.complete(tmp_path / "run")
-    assert load_file(kept / saving.WEIGHTS)
+    (kept,) = checkpointing.complete(tmp_path / "run")
+    assert load_file(kept / checkpointing.WEIGHTS)
 
 
 def test_a_gradient_that_is_no_number_never_reaches_the_weights(inputs, tmp_path, monkeypatch):
-    real = loop.batch_loss
+    real = trainer.batch_loss
 
     def broken(run, batch, drawn):
         parameter = next(iter(run.trained.values()))
         return real(run, batch, drawn) + 0 * (parameter.sum() - parameter.detach().sum()).sqrt()
 
-    monkeypatch.setattr(loop, "batch_loss", broken)  # sqrt has no derivative at 0
-    with pytest.raises(TrainingError, match="gradient of step 1 is nan"):
+    monkeypatch.setattr(trainer, "batch_loss", broken)  # sqrt has no derivative at 0
+    with pytest.raises(StableVITONError, match="gradient of step 1 is nan"):
         train(tiny_config(inputs, tmp_path / "run"))
-    assert not saving.complete(tmp_path / "run")
+    assert not checkpointing.complete(tmp_path / "run")
 
 
 def test_a_failed_write_keeps_the_last_checkpoint(inputs, tmp_path, monkeypatch):
-    real, calls = saving.save_file, []
+    real, calls = checkpointing.save_file, []
 
     def full(weights, file, *rest):
         calls.append(file)
@@ -334,51 +328,51 @@ def test_a_failed_write_keeps_the_last_checkpoint(inputs, tmp_path, monkeypatch)
             raise OSError(28, "No space left on device", str(file))
         real(weights, file, *rest)
 
-    monkeypatch.setattr(saving, "save_file", full)
-    with pytest.raises(TrainingError, match="No space left(.|\n)*checkpoint-00000002") as caught:
+    monkeypatch.setattr(checkpointing, "save_file", full)
+    with pytest.raises(StableVITONError, match="No space left(.|\n)*checkpoint-00000002") as caught:
         train(tiny_config(inputs, tmp_path / "run"))
     assert "step 4 could not be written" in str(caught.value)
-    (kept,) = saving.complete(tmp_path / "run")
-    assert load_file(kept / saving.WEIGHTS)
-    assert not list((tmp_path / "run").glob(f"*{saving.PARTIAL}"))
+    (kept,) = checkpointing.complete(tmp_path / "run")
+    assert load_file(kept / checkpointing.WEIGHTS)
+    assert not list((tmp_path / "run").glob(f"*{checkpointing.PARTIAL}"))
 
 
 def test_a_checkpoint_is_written_over_an_older_one(inputs, tmp_path):
     config = tiny_config(inputs, tmp_path / "run", max_train_steps=2)
     folder = train(config)
     run = prepared(replace(config, resume_from_checkpoint="latest"), Accelerator())
-    assert loop._save(run, 2) == folder
-    assert load_file(folder / saving.WEIGHTS)
+    assert trainer._save(run, 2) == folder
+    assert load_file(folder / checkpointing.WEIGHTS)
     assert [path.name for path in (tmp_path / "run").glob("checkpoint*")] == [folder.name]
 
 
 def test_only_the_last_checkpoint_is_resumed(inputs, tmp_path):
     config = tiny_config(inputs, tmp_path / "run")
     folder = train(config)
-    earlier = saving.folder_of(config.output, 2)
+    earlier = checkpointing.folder_of(config.output, 2)
     for wanted, message in (
         (str(earlier), "is not the last checkpoint"),
         ("checkpoint-7", "It has checkpoint-00000002, checkpoint-00000004"),
     ):
-        with pytest.raises(TrainingError, match=message):
+        with pytest.raises(StableVITONError, match=message):
             train(replace(config, resume_from_checkpoint=wanted))
     assert train(replace(config, resume_from_checkpoint=folder.name)) == folder
     other = replace(config, resume_from_checkpoint="latest", train_input_conv=True)
-    with pytest.raises(TrainingError, match="holds other trained parameters"):
+    with pytest.raises(StableVITONError, match="holds other trained parameters"):
         train(other)
 
 
 def test_a_new_learning_rate_holds_after_a_resumption(inputs, tmp_path):
     config = tiny_config(inputs, tmp_path / "run")
     train(config)
-    before = load_file(saving.folder_of(config.output, 4) / saving.TRAINED)
+    before = load_file(checkpointing.folder_of(config.output, 4) / checkpointing.TRAINED)
     folder = train(
         replace(
             config, resume_from_checkpoint="latest", max_train_steps=5, learning_rate=0.0,
             adam_weight_decay=0.0,
         )
     )  # fmt: skip
-    after = load_file(folder / saving.TRAINED)
+    after = load_file(folder / checkpointing.TRAINED)
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -393,7 +387,7 @@ def fresh_accelerate():
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_frozen_weights_are_saved_as_they_were(inputs, tmp_path):
     config = tiny_config(inputs, tmp_path / "run", max_train_steps=1, mixed_precision="bf16")
-    after = load_file(train(config) / saving.WEIGHTS)
+    after = load_file(train(config) / checkpointing.WEIGHTS)
     before = load_file(inputs / "tiny.safetensors")
     for key in ("model.diffusion_model.out.2.weight", "first_stage_model.decoder.conv_in.weight"):
         assert torch.equal(before[key], after[key]), f"{key} was rounded"
@@ -411,7 +405,7 @@ def test_frozen_weights_are_saved_as_they_were(inputs, tmp_path):
 )
 def test_wrong_settings_are_found_before_encoding(inputs, tmp_path, monkeypatch, changes, message):
     monkeypatch.setattr(run, "cache_keys", lambda *_: pytest.fail("it encodes first"))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(StableVITONError, match=message):
         train(tiny_config(inputs, tmp_path / "run", **changes))
 
 
@@ -428,13 +422,13 @@ def test_a_full_disk_keeps_the_last_checkpoint(inputs, tmp_path):
         pytest.skip("this machine lets nobody mount")
     try:
         config = tiny_config(inputs, output, checkpointing_steps=1, checkpoints_total_limit=9)
-        with pytest.raises(TrainingError, match="could not be written") as caught:
+        with pytest.raises(StableVITONError, match="could not be written") as caught:
             train(config)
-        kept = saving.complete(output)
+        kept = checkpointing.complete(output)
         assert kept and str(kept[-1]) in str(caught.value)
         for folder in kept:
-            assert load_file(folder / saving.WEIGHTS)
-        assert not list(output.glob(f"*{saving.PARTIAL}"))
+            assert load_file(folder / checkpointing.WEIGHTS)
+        assert not list(output.glob(f"*{checkpointing.PARTIAL}"))
     finally:
         subprocess.run(["umount", str(output)], check=True)
 
@@ -448,8 +442,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from helpers.training import tiny_config
-from stableviton_core.errors import UserError
-from stableviton_core.training import loop, saving
+from stableviton_core.training import trainer, checkpointing
 from stableviton_core.training.run import prepared
 torch.set_num_threads(1)
 inputs, output = Path(sys.argv[2]), Path(sys.argv[3])
@@ -462,19 +455,19 @@ for kill in range(20):
     if not child:
         while True:
             step += 1
-            loop._save(run, step)
+            trainer._save(run, step)
             os.write(1, f"{kill} {step}\\n".encode())
     time.sleep(random.uniform(0.05, 0.6))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    latest = saving.resumed_from(output, "latest") if saving.complete(output) else None
-    step = saving.step_of(latest) if latest else 0
+    latest = checkpointing.resumed_from(output, "latest") if checkpointing.complete(output) else None
+    step = checkpointing.step_of(latest) if latest else 0
     os.write(1, f"killed {kill} {step}\\n".encode())
     if latest:
-        saving.load_model(latest / saving.WEIGHTS)
-        saving.load_parameters(latest / saving.TRAINED, run.trained)
-        saving.load_average(latest / saving.AVERAGE, run.average, run.trained)
-        run.accelerator.load_state(str(latest / saving.STATE))
+        checkpointing.load_model(latest / checkpointing.WEIGHTS)
+        checkpointing.load_parameters(latest / checkpointing.TRAINED, run.trained)
+        checkpointing.load_average(latest / checkpointing.AVERAGE, run.average, run.trained)
+        run.accelerator.load_state(str(latest / checkpointing.STATE))
 """
 
 

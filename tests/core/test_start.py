@@ -7,16 +7,16 @@ import torch
 
 from helpers.checkpoints import SMALL
 from helpers.golden import fill
-from stableviton_core.config import NetworkConfig
-from stableviton_core.diffusion import add_noise, alphas_cumprod
+from stableviton_core.model.config import NetworkConfig
+from stableviton_core.schedule import add_noise, alphas_cumprod
+from stableviton_core.synthetic.warm_start import start_from_denoiser
+from stableviton_core.training.initialization import copy_encoder, zero_init
 from stableviton_core.training.model import TryOnModel
-from stableviton_core.training.start import copy_encoder, zero_init
-from stableviton_core.training.start_denoiser import start_from_denoiser
 
 WIDE = replace(
     SMALL,
     network=NetworkConfig(
-        base_width=96, multipliers=(1, 1), blocks=1, attention=(1, 2), context_width=96
+        model_channels=96, channel_mult=(1, 1), num_res_blocks=1, attention=(1, 2), context_dim=96
     ),
 )
 
@@ -31,33 +31,33 @@ def model() -> TryOnModel:
 def test_zero_init_leaves_the_garment_without_influence(model):
     zero_init(model.network)
     x, t = fill("zero/x", (1, 13, 16, 12)), torch.tensor([500])
-    context = model.condition.learnable_vector
+    context = model.image_projector.learnable_vector
     garments = (fill(f"zero/{name}", (1, 4, 16, 12)) for name in ("one", "two"))
     first, second = (model.network(x, t, context, garment) for garment in garments)
     assert torch.equal(first, second)
-    assert torch.equal(first, model.network.trunk(x, t, context))
+    assert torch.equal(first, model.network.unet(x, t, context))
 
 
 def test_the_spatial_encoder_starts_as_the_trunks_encoder(model):
     zero_init(model.network)
     copy_encoder(model.network)
-    encoder, trunk = model.network.encoder.state_dict(), model.network.trunk.state_dict()
+    encoder, unet = model.network.encoder.state_dict(), model.network.unet.state_dict()
     shared = [key for key in encoder if not key.startswith("cond_first_block.")]
-    assert all(torch.equal(encoder[key], trunk[key]) for key in shared)
+    assert all(torch.equal(encoder[key], unet[key]) for key in shared)
     assert not encoder["cond_first_block.0.weight"].any()
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("timestep", [201, 601, 951])
 def test_a_network_from_nothing_starts_with_what_is_known(model, timestep):
-    start_from_denoiser(model.network.trunk)
+    start_from_denoiser(model.network.unet)
     zero_init(model.network)
     latent, noise = fill("start/z", (2, 4, 16, 12)), fill("start/n", (2, 4, 16, 12))
     timesteps = torch.full((2,), timestep)
     keep = torch.ones(2, 1, 16, 12)
     keep[:, :, 4:10, 3:9] = 0
     x = torch.cat([add_noise(latent, noise, timesteps), keep * latent, keep, latent], dim=1)
-    eps = model.network(x, timesteps, model.condition.learnable_vector.expand(2, -1, -1), latent)
+    eps = model.network(x, timesteps, model.image_projector.learnable_vector.expand(2, -1, -1), latent)
     abar = alphas_cumprod()[timestep].item()
     kept = (keep == 1).expand_as(eps)
     error = (eps - noise) * ((1 - abar) / abar) ** 0.5  # of the latent that it stands for
@@ -67,6 +67,6 @@ def test_a_network_from_nothing_starts_with_what_is_known(model, timestep):
 
 
 def test_that_start_needs_three_channels_a_group():
-    config = replace(WIDE.network, base_width=64)
+    config = replace(WIDE.network, model_channels=64)
     with pytest.raises(ValueError, match="got 64"):
-        start_from_denoiser(TryOnModel(replace(WIDE, network=config)).network.trunk)
+        start_from_denoiser(TryOnModel(replace(WIDE, network=config)).network.unet)

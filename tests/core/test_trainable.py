@@ -3,12 +3,12 @@
 import pytest
 
 from helpers.training import TINY
-from stableviton_core.config import ModelConfig
+from stableviton_core.errors import StableVITONError
+from stableviton_core.model.config import ModelConfig
 from stableviton_core.training.config import TrainConfig, parse_config
 from stableviton_core.training.model import TryOnModel
 from stableviton_core.training.trainable import (
     INPUT_CONVOLUTION,
-    PatternError,
     checkpoint_name,
     choose_trainable,
     described,
@@ -23,7 +23,7 @@ def parse(*arguments: object) -> TrainConfig:
 
 def test_every_parameter_has_its_checkpoint_name():
     model = TryOnModel(TINY)
-    from stableviton_core.checkpoint import join
+    from stableviton_core.model.checkpoint import join
 
     expected = set(join(model.parts()))
     assert {checkpoint_name(name)[1] for name, _ in model.named_parameters()} == expected
@@ -35,14 +35,14 @@ def test_the_released_trainable_set():
     with torch.device("meta"):
         model = TryOnModel(ModelConfig())
     counts = choose_trainable(model, RELEASED)
-    assert counts["trunk"][0] == 0 and counts["clip"][0] == 0
+    assert counts["unet"][0] == 0 and counts["clip"][0] == 0
     assert counts["encoder"][0] == counts["encoder"][1]
-    assert counts["warp"][0] == counts["warp"][1]
-    assert counts["condition"][0] == 1024 * 768 + 768 + 768
+    assert counts["zero_cross_attention"][0] == counts["zero_cross_attention"][1]
+    assert counts["image_projector"][0] == 1024 * 768 + 768 + 768
     assert not model.trains_embedding()
     choose_trainable(model, (*RELEASED, INPUT_CONVOLUTION))
-    entry = model.network.trunk.input_blocks[0][0]
-    assert entry.weight.requires_grad and not model.network.trunk.out[2].weight.requires_grad
+    entry = model.network.unet.input_blocks[0][0]
+    assert entry.weight.requires_grad and not model.network.unet.out[2].weight.requires_grad
     text = described(counts)
     assert f"{counts['encoder'][1]:,}" in text and text.startswith("trained parameters")
 
@@ -50,10 +50,10 @@ def test_the_released_trainable_set():
 def test_exceptions_win_and_unknown_patterns_are_errors():
     model = TryOnModel(TINY)
     choose_trainable(model, ["*"], ["model.diffusion_model.out.*"])
-    assert not any(p.requires_grad for p in model.network.trunk.out.parameters())
+    assert not any(p.requires_grad for p in model.network.unet.out.parameters())
     assert model.trains_embedding()
-    with pytest.raises(PatternError, match="'warp.\\*'"):
-        choose_trainable(model, ["control_model.*", "warp.*"])
+    with pytest.raises(StableVITONError, match="'zero_cross_attention.\\*'"):
+        choose_trainable(model, ["control_model.*", "zero_cross_attention.*"])
 
 
 def test_yaml_and_flags_set_the_same_configuration(tmp_path):
@@ -71,7 +71,7 @@ def test_yaml_and_flags_set_the_same_configuration(tmp_path):
         (["--learning_rat", "1"], "learning_rat"),
         (["--phase", "second"], "second"),
         (["--height", "100"], "height must be a positive multiple of 8, got 100"),
-        (["--unconditional_probability", "2"], "share of 0..1, got 2"),
+        (["--cond_drop_prob", "2"], "share of 0..1, got 2"),
         (["--train_batch_size", "0"], "train_batch_size must be at least 1"),
     ],
 )

@@ -6,9 +6,9 @@ from safetensors.torch import load_file, save_file
 
 from helpers.checkpoints import seeded_weights
 from helpers.training import TINY
-from stableviton_core.checkpoint import CheckpointError
-from stableviton_core.training.saving import load_model
-from stableviton_core.training.widen import ENTRY, prepare_start, widened
+from stableviton_core.errors import CheckpointError
+from stableviton_core.training.checkpointing import load_model
+from stableviton_core.training.initialization import ENTRY, prepare_start, widened
 
 KEY = "model.diffusion_model." + ENTRY
 
@@ -46,22 +46,22 @@ def test_paint_by_example_becomes_a_start_without_influence(tmp_path):
     save_file(source_weights(9), source)
     fresh = prepare_start(source, output, dtype="fp32", config=TINY)
     assert len(fresh) == 1 and "zero cross-attention" in fresh[0]
-    model, _, licence = load_model(output)
-    assert licence == "CreativeML OpenRAIL-M"
+    model, _, license = load_model(output)
+    assert license == "CreativeML OpenRAIL-M"
     model.eval()
     x, t = torch.randn(2, 13, 8, 6), torch.tensor([500, 20])
-    context = model.condition.learnable_vector.expand(2, -1, -1)
+    context = model.image_projector.learnable_vector.expand(2, -1, -1)
     eps = model.network(x, t, context, torch.randn(2, 4, 8, 6))
-    assert torch.equal(eps, model.network.trunk(x, t, context))
+    assert torch.equal(eps, model.network.unet(x, t, context))
     x[:, 9:] = 5
-    assert torch.equal(eps, model.network.trunk(x, t, context)), "DensePose has no say yet"
+    assert torch.equal(eps, model.network.unet(x, t, context)), "DensePose has no say yet"
     own = seeded_weights(TINY)
     after = load_file(output)
     for key in ("proj_out.weight", "cond_stage_model.mapper.resblocks.0.mlp.c_fc.weight"):
         assert torch.equal(after[key], own[key])
     encoder = "control_model.input_blocks.1.0.in_layers.2.weight"
-    trunk = encoder.replace("control_model", "model.diffusion_model")
-    assert torch.equal(after[encoder], own[trunk])
+    unet = encoder.replace("control_model", "model.diffusion_model")
+    assert torch.equal(after[encoder], own[unet])
 
 
 def test_stable_diffusion_needs_a_clip_vision_tower(tmp_path):
@@ -74,7 +74,7 @@ def test_stable_diffusion_needs_a_clip_vision_tower(tmp_path):
     assert len(fresh) == 2 and "condition head" in fresh[1]
     model, _, _ = load_model(output)
     pooled = torch.randn(2, 64)
-    embedded = model.condition.embed(pooled)[:, 0]
+    embedded = model.image_projector.embed(pooled)[:, 0]
     expected = torch.nn.functional.layer_norm(pooled, (64,))
     assert torch.allclose(embedded, expected, atol=1e-5), "the new transformer passes all on"
 

@@ -27,8 +27,8 @@ def find_browser() -> str | None:
     """A Chromium, Chrome or Edge: CHROME_PATH, else one on PATH or in a usual place."""
     if "CHROME_PATH" in os.environ:
         return os.environ["CHROME_PATH"]
-    places = (os.path.expandvars(place) for place in PLACES)
-    found = (*map(shutil.which, COMMANDS), *(place for place in places if Path(place).is_file()))
+    garment_coordinates = (os.path.expandvars(place) for place in PLACES)
+    found = (*map(shutil.which, COMMANDS), *(place for place in garment_coordinates if Path(place).is_file()))
     return next(filter(None, found), None)
 
 

@@ -6,17 +6,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stableviton_core.checkpoint import config_to_metadata, join
-from stableviton_core.config import AutoencoderConfig, ClipConfig, ModelConfig
-from stableviton_core.training.autoencoder import build_autoencoder, to_ldm
+from stableviton_core.model.checkpoint import config_to_metadata, join
+from stableviton_core.model.config import AutoencoderConfig, ClipConfig, ModelConfig
 from stableviton_core.training.model import TryOnModel
+from stableviton_core.training.vae import build_autoencoder, to_ldm
 
 from .golden import REDUCED, weight
 
 SMALL = ModelConfig(
     network=REDUCED,
-    clip=ClipConfig(width=64, layers=2, heads=2, intermediate=128, patch=32),
-    autoencoder=AutoencoderConfig(base_width=32, multipliers=(1, 1, 1, 1), blocks=1),
+    clip=ClipConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, patch_size=32),
+    autoencoder=AutoencoderConfig(model_channels=32, channel_mult=(1, 1, 1, 1), num_res_blocks=1),
     mapper_layers=1,
 )
 

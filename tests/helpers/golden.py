@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stableviton_core.config import NetworkConfig
-from stableviton_core.network import TryOnNetwork
+from stableviton_core.model.config import NetworkConfig
+from stableviton_core.model.zero_cross_attention import TryOnNetwork
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
 
-REDUCED = NetworkConfig(base_width=64, context_width=96)
+REDUCED = NetworkConfig(model_channels=64, context_dim=96)
 
 # case: (batch, rows, columns of the latent, timesteps)
 CASES = {
@@ -53,18 +53,18 @@ def fill_weights(module: nn.Module, prefix: str) -> None:
 def golden_network(config: NetworkConfig) -> TryOnNetwork:
     with torch.device("meta"):
         network = TryOnNetwork(config)
-    fill_weights(network.trunk, "model.diffusion_model.")
-    fill_weights(network.warp, "model.diffusion_model.")
+    fill_weights(network.unet, "model.diffusion_model.")
+    fill_weights(network.zero_cross_attention, "model.diffusion_model.")
     fill_weights(network.encoder, "control_model.")
     return network.eval()
 
 
-def golden_inputs(case: str, batch: int, rows: int, columns: int, context_width: int):
+def golden_inputs(case: str, batch: int, rows: int, columns: int, context_dim: int):
     """x, garment latent, context of a case."""
     return (
         fill(f"input/{case}/x", (batch, 13, rows, columns)),
         fill(f"input/{case}/hint", (batch, 4, rows, columns)),
-        fill(f"input/{case}/context", (batch, 1, context_width)),
+        fill(f"input/{case}/context", (batch, 1, context_dim)),
     )
 
 

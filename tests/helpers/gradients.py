@@ -13,7 +13,7 @@ from accelerate import Accelerator  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from helpers.training import tiny_config  # noqa: E402
-from stableviton_core.training import loop  # noqa: E402
+from stableviton_core.training import trainer  # noqa: E402
 
 
 def main(inputs: Path, output: Path, size: int) -> None:
@@ -25,14 +25,14 @@ def main(inputs: Path, output: Path, size: int) -> None:
         checkpointing_steps=1,
         max_grad_norm=1e9,
     )
-    step, found = loop.Accelerator.clip_grad_norm_, {}
+    step, found = trainer.Accelerator.clip_grad_norm_, {}
 
     def keep(self: Accelerator, parameters: list, norm: float) -> object:
         found.update(enumerate(p.grad.clone() for p in parameters if p.grad is not None))
         return step(self, parameters, norm)
 
-    loop.Accelerator.clip_grad_norm_ = keep
-    loop.train(config)
+    trainer.Accelerator.clip_grad_norm_ = keep
+    trainer.train(config)
     if Accelerator().is_main_process:
         save_file(
             {str(index): value.contiguous() for index, value in found.items()},

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from helpers.training import tiny_config  # noqa: E402
-from stableviton_core.training.loop import train  # noqa: E402
+from stableviton_core.training.trainer import train  # noqa: E402
 
 inputs, output, batch = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 PartialState(cpu=True)

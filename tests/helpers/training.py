@@ -1,11 +1,11 @@
-"""A training run that takes seconds: a tiny network on a few tiny paper dolls."""
+"""A training run that takes seconds: a tiny network on a few tiny paper synthetic."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from stableviton_core.config import ModelConfig, NetworkConfig
+from stableviton_core.model.config import ModelConfig, NetworkConfig
+from stableviton_core.synthetic.write_dataset import write_dataset
 from stableviton_core.training.config import TrainConfig
-from stableviton_core.training.doll_data import make_dolls
 
 from .checkpoints import SMALL, write_checkpoint
 
@@ -14,14 +14,14 @@ HEIGHT, WIDTH = 64, 48
 TINY: ModelConfig = replace(
     SMALL,
     network=NetworkConfig(
-        base_width=32, multipliers=(1, 1), blocks=1, attention=(1, 2), heads=2, context_width=32
+        model_channels=32, channel_mult=(1, 1), num_res_blocks=1, attention=(1, 2), heads=2, context_dim=32
     ),
 )
 
 
 def write_inputs(folder: Path, count: int = 6) -> None:
     """`folder/dolls` and `folder/tiny.safetensors`."""
-    make_dolls(folder / "dolls", count, 2, 1, HEIGHT, seed=0)
+    write_dataset(folder / "dolls", count, 2, 1, HEIGHT, seed=0)
     write_checkpoint(folder / "tiny.safetensors", config=TINY)
 
 

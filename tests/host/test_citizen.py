@@ -174,17 +174,17 @@ def test_conditioning_with_an_area_is_an_error(host, patched, tryon):
         sample(patched, positive, negative, latent)
 
 
-def test_a_model_that_is_no_trunk_is_an_error(host, loaded):
+def test_a_model_that_is_no_unet_is_an_error(host, loaded):
     model = loaded[0]
     smaller = type(loaded[1].config)(
         replace(loaded[1].config.network, heads=4), loaded[1].config.clip
     )
-    other = type(loaded[1])(loaded[1].network, loaded[1].condition, smaller)
+    other = type(loaded[1])(loaded[1].network, loaded[1].image_projector, smaller)
     with pytest.raises(ValueError, match="different size"):
         apply(host, model, (model, other))
     plain = model.clone()
     plain.model = torch.nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="Linear, not a StableVITON trunk"):
+    with pytest.raises(ValueError, match="Linear, not a StableVITON unet"):
         host.module("nodes.host.patch").apply(plain, loaded[1], 1.0, 0.0, 1.0)
 
 

@@ -5,10 +5,10 @@ import torch
 
 from helpers.checkpoints import SMALL, seeded_weights
 from helpers.host import conditioning, pictures
-from stableviton_core.checkpoint import split
-from stableviton_core.inputs import fit_garment
-from stableviton_core.training.autoencoder import build_autoencoder, load_ldm
+from stableviton_core.images import pad_garment
+from stableviton_core.model.checkpoint import split
 from stableviton_core.training.model import TryOnModel
+from stableviton_core.training.vae import build_autoencoder, load_ldm
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def test_latents_and_context_equal_the_trainers(host, loaded, own):
         assert torch.allclose(positive[1][key], value, atol=1e-5), key
         assert torch.equal(positive[1][key], negative[1][key])
     assert torch.allclose(latent["samples"], mode(inputs["person"]), atol=1e-4)
-    context = model.condition.proj_out(model.embedding(inputs["garment"].movedim(-1, 1) * 2 - 1))
+    context = model.image_projector.proj_out(model.embedding(inputs["garment"].movedim(-1, 1) * 2 - 1))
     assert torch.allclose(positive[0], context, atol=1e-5)
-    assert torch.equal(negative[0], model.condition.learnable_vector)
+    assert torch.equal(negative[0], model.image_projector.learnable_vector)
 
 
 def test_keep_mask_is_binarised_before_it_is_scaled_down(host, loaded):
@@ -71,7 +71,7 @@ def test_an_agnostic_image_is_used_as_it_is(host, loaded):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"person": (1, 130, 96, 3)}, r"96 x 130 .*multiples of 8.*StableVITONFrame"),
+        ({"person": (1, 130, 96, 3)}, r"96 x 130 .*multiples of 8.*StableVITONCrop"),
         ({"mask": (1, 96, 96)}, r"mask is 96 x 96 .*person image 96 x 128"),
         ({"densepose": (1, 96, 128, 3)}, r"DensePose image is 128 x 96"),
         ({"person": (2, 128, 96, 3), "garment": (3, 128, 96, 3)}, r"person 2.*garment 3"),
@@ -97,11 +97,11 @@ def test_companions_of_another_resolution_are_brought_to_the_persons_size(host, 
 def test_a_garment_of_another_aspect_is_padded_with_its_border_colour():
     garment = torch.full((1, 3, 100, 100), -0.5)
     garment[:, :, 40:60, 40:60] = 1
-    fitted = fit_garment(garment, 128, 96)
-    assert fitted.shape == (1, 3, 128, 96)
-    for edge in (fitted[:, :, 0], fitted[:, :, -1]):
+    resize_to_person = pad_garment(garment, 128, 96)
+    assert resize_to_person.shape == (1, 3, 128, 96)
+    for edge in (resize_to_person[:, :, 0], resize_to_person[:, :, -1]):
         assert torch.allclose(edge, torch.tensor(-0.5))
-    shape = (fitted[0, 0] > 0.25).nonzero()
+    shape = (resize_to_person[0, 0] > 0.25).nonzero()
     height, width = (shape.max(0).values - shape.min(0).values + 1).tolist()
     assert abs(height - width) <= 1, "stretched"
 
@@ -110,7 +110,7 @@ def test_a_clip_vision_of_another_width_is_an_error(host, loaded):
     stableviton = loaded[1]
     other = type(stableviton)(
         stableviton.network,
-        stableviton.condition,
+        stableviton.image_projector,
         type(SMALL)(SMALL.network, type(SMALL.clip)(), SMALL.autoencoder),
     )
     with pytest.raises(ValueError, match="64 numbers.*takes 1024"):

@@ -10,9 +10,8 @@ from safetensors.torch import save_file
 
 from helpers.golden import FOLDER, error, fill, golden_inputs, stored, weight
 from helpers.host import apply, predict_noise
-from stableviton_core.checkpoint import UNUSED
-from stableviton_core.condition import clip_pixels
-from stableviton_core.files import convert
+from stableviton_core.model.checkpoint import UNUSED, convert
+from stableviton_core.model.image_projector import clip_pixels
 
 pytestmark = pytest.mark.slow
 
@@ -41,9 +40,9 @@ def test_condition_is_the_authors(full):
     cloth, golden = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1), stored("full")
     pixels = clip_pixels(cloth)
     assert error(pixels[:, :, ::4, ::4], golden["clip/pixels"]) <= 1e-4
-    comfy.model_management.load_models_gpu([clip_vision.patcher, stableviton.condition])
+    comfy.model_management.load_models_gpu([clip_vision.patcher, stableviton.image_projector])
     _, _, pooled = clip_vision.model.vision_model(pixels)
-    head = stableviton.condition.model
+    head = stableviton.image_projector.model
     assert error(head.embed(pooled), golden["clip/embedding"]) <= 1e-4
     assert error(head(pooled), golden["clip/context"]) <= 1e-4
 

@@ -12,7 +12,7 @@ from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
 from helpers.golden import CASES, FOLDER, REDUCED, golden_inputs
 from helpers.host import apply, predict_noise
 from helpers.traps import write_trap
-from stableviton_core.checkpoint import CONFIG_KEY, UNUSED, config_to_metadata
+from stableviton_core.model.checkpoint import CONFIG_KEY, UNUSED, config_to_metadata
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def load(host, name: str, weight_dtype: str = "default") -> tuple:
 
 def eps(host, loaded: tuple) -> torch.Tensor:
     batch, rows, columns, steps = CASES["c"]
-    x, garment, context = golden_inputs("c", batch, rows, columns, REDUCED.context_width)
+    x, garment, context = golden_inputs("c", batch, rows, columns, REDUCED.context_dim)
     return predict_noise(apply(host, loaded[0], loaded), x, torch.tensor(steps), context, garment)
 
 
@@ -64,16 +64,16 @@ def test_a_lightning_checkpoint_with_all_that_it_carries(host, folder, loaded):
         folder / "lightning.ckpt",
     )
     loading, split = (
-        host.module("nodes.host.loading"),
-        host.module("stableviton_core.checkpoint").split,
+        host.module("nodes.host.checkpoint"),
+        host.module("stableviton_core.model.checkpoint").split,
     )
     weights, metadata = loading.read_file(folder / "lightning.ckpt")
     assert metadata is None
     checkpoint = loading.Checkpoint(split(weights), SMALL)
-    trunk = loading.build_trunk(checkpoint, "fp32")
-    network = loading.build_garment_network(checkpoint, "fp32")
-    stableviton = type(loaded[1])(network, loaded[1].condition, SMALL)
-    assert torch.equal(eps(host, (trunk, stableviton)), eps(host, loaded))
+    unet = loading.build_unet(checkpoint, "fp32")
+    network = loading.load_adapter(checkpoint, "fp32")
+    stableviton = type(loaded[1])(network, loaded[1].image_projector, SMALL)
+    assert torch.equal(eps(host, (unet, stableviton)), eps(host, loaded))
 
 
 def test_a_pickle_without_configuration_has_the_released_size(host, folder):
@@ -84,28 +84,28 @@ def test_a_pickle_without_configuration_has_the_released_size(host, folder):
 
 def test_the_released_keys_are_the_network(host):
     """All 1957 keys and shapes of a released checkpoint, on no memory."""
-    loading = host.module("nodes.host.loading")
-    checkpoint = host.module("stableviton_core.checkpoint")
+    loading = host.module("nodes.host.checkpoint")
+    checkpoint = host.module("stableviton_core.model.checkpoint")
     manifest = json.loads((FOLDER / "checkpoint_manifest.json").read_text())
     assert len(manifest) == 1957
     weights = {key: torch.empty(shape, device="meta") for key, shape in manifest.items()}
     parts = checkpoint.split(weights)
     config = checkpoint.config_from_metadata(None)
-    assert loading._findings(loading.Checkpoint(parts, config)) == []
+    assert loading._list_mismatches(loading.Checkpoint(parts, config)) == []
     assert sum(len(part) for part in parts.values()) == 1957 - len(UNUSED & set(manifest))
 
 
 def test_a_host_that_makes_layers_without_weights_checks_the_same(host, monkeypatch):
     """With dynamic VRAM the host's Linear has no weight until it is loaded."""
-    loading = host.module("nodes.host.loading")
+    loading = host.module("nodes.host.checkpoint")
     checkpoint = loading.Checkpoint(
-        host.module("stableviton_core.checkpoint").split(seeded_weights()), SMALL
+        host.module("stableviton_core.model.checkpoint").split(seeded_weights()), SMALL
     )
     monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
-    assert loading._findings(checkpoint) == []
+    assert loading._list_mismatches(checkpoint) == []
 
 
-def _trunk_only(channels: int) -> dict[str, torch.Tensor]:
+def _unet_only(channels: int) -> dict[str, torch.Tensor]:
     key = "model.diffusion_model.input_blocks.0.0.weight"
     return {key: torch.zeros(320, channels, 3, 3), "first_stage_model.x": torch.zeros(1)}
 
@@ -122,8 +122,8 @@ def _misshaped() -> dict[str, torch.Tensor]:
 
 
 WRONG_CONTENT = {
-    "sd15": (_trunk_only(4), "ordinary Stable Diffusion.*4 channels.*CheckpointLoaderSimple"),
-    "pbe": (_trunk_only(9), "Paint-by-Example.*9 channels"),
+    "sd15": (_unet_only(4), "ordinary Stable Diffusion.*4 channels.*CheckpointLoaderSimple"),
+    "pbe": (_unet_only(9), "Paint-by-Example.*9 channels"),
     "vae": ({"decoder.up.0.x": torch.zeros(1)}, "VAE on its own.*VAELoader"),
     "other": ({"weight": torch.zeros(1)}, "holds no UNet"),
     "missing": (_without("learnable_vector"), "1 of its entries.*missing learnable_vector"),

@@ -15,6 +15,6 @@ def test_patched_host_model_is_the_authors(host, loaded, case):
         start_percent=0.0, end_percent=1.0,
     )  # fmt: skip
     batch, rows, columns, steps = CASES[case]
-    x, garment, context = golden_inputs(case, batch, rows, columns, REDUCED.context_width)
+    x, garment, context = golden_inputs(case, batch, rows, columns, REDUCED.context_dim)
     eps = predict_noise(patched, x, torch.tensor(steps), context, garment)
     assert error(eps, stored("reduced")[f"{case}/eps"]) <= 1e-4

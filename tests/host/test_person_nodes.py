@@ -32,12 +32,12 @@ def photo() -> Tensor:
 
 @pytest.fixture(scope="module")
 def working(host, photo) -> Tensor:
-    return host.node("StableVITONFrame", photo=photo, width=384, height=512, around="person")[0]
+    return host.node("StableVITONCrop", photo=photo, width=384, height=512, around="person")[0]
 
 
 @pytest.fixture
 def errors(host):
-    return host.module("stableviton_core.errors").UserError
+    return host.module("stableviton_core.errors").StableVITONError
 
 
 def pose(host, image: Tensor, **options) -> tuple:
@@ -62,14 +62,14 @@ def parse(host, image: Tensor, **options) -> tuple:
 @pytest.mark.parametrize("around", ["person", "whole photo"])
 def test_a_frame_puts_back_what_it_took(host, photo, around):
     picture, padding, frame = host.node(
-        "StableVITONFrame", photo=photo, width=384, height=512, around=around
+        "StableVITONCrop", photo=photo, width=384, height=512, around=around
     )
     assert picture.shape == (1, 512, 384, 3) and padding.shape == (1, 512, 384)
     assert padding.any(), "512 x 600 is wider than 3:4, and so is this person"
     changed = torch.zeros(1, 512, 384)
     changed[:, 300:400, 150:250] = 1
     dressed = torch.where(changed[..., None] > 0, 1.0, picture)
-    (back,) = host.node("StableVITONUnframe", frame=frame, image=dressed, mask=changed)
+    (back,) = host.node("StableVITONStitch", frame=frame, image=dressed, mask=changed)
     assert back.shape == photo.shape
     different = (back != photo).any(dim=-1)[0]
     share = different.float().mean() / (changed.mean() * frame[0].height * frame[0].width)
@@ -83,16 +83,16 @@ def test_a_frame_puts_back_what_it_took(host, photo, around):
 
 def test_a_batch_of_frames_equals_single_ones(host, photo):
     batch = torch.cat([photo, photo.flip(2)])
-    together = host.node("StableVITONFrame", photo=batch, width=192, height=256, around="person")
+    together = host.node("StableVITONCrop", photo=batch, width=192, height=256, around="person")
     for index in range(2):
         picture, padding, frame = host.node(
-            "StableVITONFrame", photo=batch[index : index + 1], width=192, height=256,
+            "StableVITONCrop", photo=batch[index : index + 1], width=192, height=256,
             around="person",
         )  # fmt: skip
         assert torch.equal(together[0][index], picture[0])
         assert together[2][index].left == frame[0].left
     (back,) = host.node(
-        "StableVITONUnframe", frame=together[2], image=together[0], mask=torch.zeros(1, 256, 192)
+        "StableVITONStitch", frame=together[2], image=together[0], mask=torch.zeros(1, 256, 192)
     )
     assert torch.equal(back, batch)
 
@@ -428,7 +428,7 @@ def test_a_bad_picture_is_an_error_or_gives_a_map(host, photo, errors, kind):
     image = bad_pictures(photo)[kind]
     calls = {
         "frame": lambda: host.node(
-            "StableVITONFrame", photo=image, width=384, height=512, around="person"
+            "StableVITONCrop", photo=image, width=384, height=512, around="person"
         )[0],
         "pose": lambda: pose(host, image)[1],
         "parse": lambda: parse(host, image)[1],
@@ -481,9 +481,9 @@ def test_what_does_not_belong_to_the_picture_is_refused(host, working, errors):
             mask(host, working, **wrong)
     with pytest.raises(errors, match="label image is 320 x 512"):
         parse(host, working, label_image=working[:, :, 32:-32])
-    frame = host.node("StableVITONFrame", photo=working, width=384, height=512, around="person")[2]
+    frame = host.node("StableVITONCrop", photo=working, width=384, height=512, around="person")[2]
     with pytest.raises(errors, match="aspects differ"):
-        host.node("StableVITONUnframe", frame=frame, image=working[:, :384])
+        host.node("StableVITONStitch", frame=frame, image=working[:, :384])
     with pytest.raises(errors, match="no label map in lip's colours"):
         parse(host, working, label_image=working, scheme="lip")
     with pytest.raises(errors, match="got 'shirt'"):
@@ -543,7 +543,7 @@ def test_the_mask_covers_the_garment_and_no_face(host, picture, garment, face):
     if not file.is_file():
         pytest.skip(f"this host comes without {file.name}")
     photo = torch.from_numpy(np.array(Image.open(file).convert("RGB")))[None].float() / 255
-    working, *_ = host.node("StableVITONFrame", photo=photo, width=384, height=512, around="person")
+    working, *_ = host.node("StableVITONCrop", photo=photo, width=384, height=512, around="person")
     region = mask(host, working)[0][0].numpy() > 0
     drawn, visage = np.zeros((512, 384), np.uint8), np.zeros((512, 384), np.uint8)
     cv2.fillPoly(drawn, [np.array(garment)], 1)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from helpers.host import apply, conditioning, pictures
-from stableviton_core.diffusion import alphas_cumprod
 from stableviton_core.plms import plms_timesteps
+from stableviton_core.schedule import alphas_cumprod
 
 
 def test_schedule_holds_the_released_timesteps(host, loaded):

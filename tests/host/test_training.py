@@ -7,10 +7,10 @@ import torch
 
 from helpers.golden import error, fill
 from helpers.host import predict_noise
+from stableviton_core.synthetic.write_dataset import write_dataset
+from stableviton_core.training.checkpointing import WEIGHTS, load_model
 from stableviton_core.training.config import TrainConfig
-from stableviton_core.training.doll_data import make_dolls
-from stableviton_core.training.loop import train
-from stableviton_core.training.saving import WEIGHTS, load_model
+from stableviton_core.training.trainer import train
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "stableviton-demo.safetensors"
 
@@ -19,7 +19,7 @@ DEMO = Path(__file__).resolve().parents[2] / "demo" / "stableviton-demo.safetens
 def fine_tuned(tmp_path_factory) -> Path:
     """The demo checkpoint after 20 more steps."""
     folder = tmp_path_factory.mktemp("fine-tuned")
-    make_dolls(folder / "dolls", 4, 1, 1, 64, seed=7)
+    write_dataset(folder / "dolls", 4, 1, 1, 64, seed=7)
     config = TrainConfig(
         data=folder / "dolls", init=DEMO, output=folder / "run", height=64, width=48,
         train_batch_size=2, max_train_steps=20, learning_rate=1e-3, cache_variants=2,
@@ -40,12 +40,12 @@ def test_a_fine_tuned_checkpoint_comes_back_through_the_node(host, fine_tuned):
         "StableVITONApply", model=model, stableviton=stableviton, strength=1.0,
         start_percent=0.0, end_percent=1.0,
     )  # fmt: skip
-    own, _, licence = load_model(fine_tuned)
+    own, _, license = load_model(fine_tuned)
     config = own.config.network
     x, garment = fill("tuned/x", (2, 13, 24, 18)), fill("tuned/garment", (2, 4, 24, 18))
-    context, timesteps = fill("tuned/c", (2, 1, config.context_width)), torch.tensor([951, 101])
+    context, timesteps = fill("tuned/c", (2, 1, config.context_dim)), torch.tensor([951, 101])
     eps = predict_noise(patched, x, timesteps, context, garment)
     assert error(eps, own.eval().network(x, timesteps, context, garment)) <= 1e-4
     before, _, _ = load_model(DEMO)
     assert error(before.eval().network(x, timesteps, context, garment), eps) > 1e-2
-    assert licence == "Apache-2.0"
+    assert license == "Apache-2.0"

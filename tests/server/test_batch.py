@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableviton_core.batch import manifest
 from stableviton_core.serving import client
+from stableviton_core.serving.batch import manifest
 from stableviton_core.serving.graph import find_title, load_graph, set_image
 from stableviton_core.serving.install import PACK, install_pack
 from stableviton_core.serving.process import serve
-from stableviton_core.training.doll_data import random_dolls
+from stableviton_core.synthetic.write_dataset import random_samples
 
 GRAPH = PACK / "workflows" / "api" / "tryon.json"
 SETTINGS = ["--set", "StableVITON Schedule.steps=4"]
@@ -32,7 +32,7 @@ KINDS = {"person": "image", "mask": "mask", "densepose": "densepose", "garment":
 def folder(tmp_path_factory) -> Path:
     """Three persons, four garments, and the list of their pairs, each with a seed of its own."""
     folder = tmp_path_factory.mktemp("pictures")
-    people = list(random_dolls(3, 4, 128, seed=3))
+    people = list(random_samples(3, 4, 128, seed=3))
     rows = []
     for index, dolls in enumerate(people):
         for role in ("person", "mask", "densepose"):

@@ -12,7 +12,7 @@ WORKFLOWS = PACK / "workflows"
 GRAPHS = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
 NODES = {
     "StableVITONLoader", "StableVITONApply", "StableVITONConditioning", "StableVITONPLMS",
-    "StableVITONSchedule", "StableVITONPasteBack", "StableVITONFrame", "StableVITONUnframe",
+    "StableVITONSchedule", "StableVITONPasteBack", "StableVITONCrop", "StableVITONStitch",
     "StableVITONPose", "StableVITONParse", "StableVITONDensePose", "StableVITONAgnosticMask",
     "StableVITONGarment",
 }  # fmt: skip

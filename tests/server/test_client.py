@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stableviton_core.errors import PromptError, PromptInterrupted, ServerError
 from stableviton_core.serving import client
-from stableviton_core.serving.errors import PromptError, PromptInterrupted, ServerError
 from stableviton_core.serving.install import PACK
 from stableviton_core.serving.process import serve
 
@@ -87,7 +87,7 @@ def test_a_missing_input_is_named_with_its_node(server):
 
 def test_an_unknown_choice_is_answered_with_the_choices(server):
     graph = {
-        "empty": node("EmptyImage", width=8, height=8, batch_size=1, color=0),
+        "empty": node("EmptyImage", width=8, height=8, find_batch_size=1, color=0),
         "scale": node(
             "ImageScale",
             image=["empty", 0],
@@ -108,7 +108,7 @@ def test_an_unknown_node_is_named(server):
 
 def test_a_failing_node_tells_its_exception(server):
     graph = {
-        "empty": node("EmptyImage", width=8, height=8, batch_size=1, color=0),
+        "empty": node("EmptyImage", width=8, height=8, find_batch_size=1, color=0),
         "mask": node("ImageToMask", image=["empty", 0], channel="alpha"),
         "preview": node("MaskPreview", mask=["mask", 0]),
     }

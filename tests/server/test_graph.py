@@ -2,14 +2,8 @@ import json
 
 import pytest
 
-from stableviton_core.serving.errors import GraphError
-from stableviton_core.serving.graph import (
-    find_class,
-    find_title,
-    load_graph,
-    set_image,
-    set_input,
-)
+from stableviton_core.errors import StableVITONError
+from stableviton_core.serving.graph import find_class, find_title, load_graph, set_image, set_input
 from stableviton_core.serving.install import FOLDER_NAME, install_pack
 
 
@@ -33,21 +27,21 @@ def test_nodes_are_found_by_title_and_class(graph):
 
 
 def test_a_title_that_is_not_one_lists_the_titles(graph):
-    with pytest.raises(GraphError, match="'Result' in the graph, found 0.*Person, Twin, Twin"):
+    with pytest.raises(StableVITONError, match="'Result' in the graph, found 0.*Person, Twin, Twin"):
         find_title(graph, "Result")
-    with pytest.raises(GraphError, match="found 2"):
+    with pytest.raises(StableVITONError, match="found 2"):
         find_title(graph, "Twin")
 
 
 def test_an_input_the_node_has_not_is_an_error(graph):
-    with pytest.raises(GraphError, match="no input 'imgae'; it has image"):
+    with pytest.raises(StableVITONError, match="no input 'imgae'; it has image"):
         set_input(graph, "1", "imgae", "c.png")
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"nodes": [], "links": []}'])
 def test_a_file_in_another_format_is_refused(tmp_path, content):
     (tmp_path / "graph.json").write_text(content)
-    with pytest.raises(GraphError):
+    with pytest.raises(StableVITONError):
         load_graph(tmp_path / "graph.json")
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from stableviton_core.serving import client
 from stableviton_core.serving.graph import find_class, find_title, load_graph, set_image
 from stableviton_core.serving.install import PACK
-from stableviton_core.training.check import check_data
+from stableviton_core.training.check_data import check_data
 
 PHOTO, GARMENT = PACK / "demo" / "photo.jpg", PACK / "demo" / "garment.png"
 

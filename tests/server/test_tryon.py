@@ -10,27 +10,27 @@ from PIL import Image
 from safetensors.torch import load as load_latent
 
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
-from stableviton_core.checkpoint import split
-from stableviton_core.diffusion import start_code
+from stableviton_core import synthetic
+from stableviton_core.model.checkpoint import split
 from stableviton_core.plms import plms, plms_timesteps
+from stableviton_core.schedule import start_code
 from stableviton_core.serving import client
 from stableviton_core.serving.graph import load_graph, set_image
 from stableviton_core.serving.install import PACK
-from stableviton_core.training import dolls
-from stableviton_core.training.autoencoder import build_autoencoder, load_ldm
-from stableviton_core.training.doll_data import sample_of
+from stableviton_core.synthetic.write_dataset import sample_of
 from stableviton_core.training.latents import encode_samples
 from stableviton_core.training.model import TryOnModel
-from stableviton_core.training.sample import noise_predictor
+from stableviton_core.training.vae import build_autoencoder, load_ldm
+from stableviton_core.training.validation import noise_predictor
 
 STEPS = 10
 SEED = 3
 
 
 @pytest.fixture(scope="module")
-def doll() -> dolls.Doll:
+def doll() -> synthetic.SyntheticSample:
     rng = np.random.default_rng(2)
-    return dolls.draw(dolls.random_person(rng), dolls.random_garment(rng), 128)
+    return synthetic.draw(synthetic.random_person(rng), synthetic.random_garment(rng), 128)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ def run(server, graph: dict, fresh: bool = False) -> tuple[torch.Tensor, np.ndar
 
 
 @torch.no_grad()
-def own_plms(doll: dolls.Doll) -> torch.Tensor:
-    """The released loop on our own trunk, with diffusers' VAE and transformers' CLIP."""
+def own_plms(doll: synthetic.SyntheticSample) -> torch.Tensor:
+    """The released loop on our own unet, with diffusers' VAE and transformers' CLIP."""
     parts = split(seeded_weights())
     model, autoencoder = TryOnModel(SMALL).eval(), build_autoencoder(SMALL.autoencoder).eval()
     model.load_parts(parts)

@@ -1,0 +1,209 @@
+"""The person without the garment, and the garment alone: StableVITONAgnosticMask,
+StableVITONGarment."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..stableviton_core.images import (
+    expand_batch,
+    find_batch_size,
+    resize_to_person,
+    to_arrays,
+    to_channels_first,
+    to_images,
+    to_masks,
+)
+from ..stableviton_core.person.agnostic import GARMENTS, SLEEVES, fill_agnostic_region
+from ..stableviton_core.person.crop import check_working_size
+from ..stableviton_core.person.densepose import decode_parts
+from ..stableviton_core.person.garment import flat_garment, garment_mask
+from ..stableviton_core.person.labels import Parse
+from ..stableviton_core.person.masking import RULES, Known, MaskOptions, agnostic_mask, check_mask
+from .crop import size_inputs
+from .host.progress import each
+from .person import pose_input, poses_of
+from .sockets import PERSON_CATEGORY, ParseSocket
+
+
+class StableVITONAgnosticMask(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StableVITONAgnosticMask",
+            display_name="StableVITON Agnostic Mask",
+            category=PERSON_CATEGORY,
+            description="Mask what a try-on generates anew: the garment and what it may have "
+            "covered, without the face and the rest of the person.",
+            search_aliases=["agnostic", "clothes mask", "cloth mask"],
+            inputs=[
+                io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
+                io.Combo.Input(
+                    "category", options=list(GARMENTS), default="upper",
+                    tooltip="What is to be worn: upper (shirt, jacket), lower (trousers, skirt) or "
+                    "dress. The released StableVITON knows upper garments.",
+                ),
+                io.Combo.Input(
+                    "rule", options=list(RULES), default="auto",
+                    tooltip="viton-hd: as StableVITON's training data, upper only. parse+pose: as "
+                    "OOTDiffusion and IDM-VTON. densepose: body parts only, blind to hair and loose"
+                    " cloth. auto: parse+pose, or densepose where that alone is connected.",
+                ),
+                io.Combo.Input(
+                    "sleeves", options=list(SLEEVES), default="long",
+                    tooltip="How much of the arms is masked: long for all of them, so that any new "
+                    "sleeve fits; short for the upper arms; as worn for none but what the parse "
+                    "labels as the garment. Not used by viton-hd and for the category lower.",
+                ),
+                io.Boolean.Input(
+                    "keep_hands", default=True,
+                    tooltip="Leave the hands as they are. The rule viton-hd always does.",
+                ),
+                io.Boolean.Input(
+                    "keep_hair", default=True,
+                    tooltip="Leave hair over the garment as it is. Needs a parse that knows hair. "
+                    "The rule viton-hd masks it.",
+                ),
+                io.Int.Input(
+                    "grow", default=0, min=-256, max=256,
+                    tooltip="Pixels by which the mask grows, or shrinks if negative. Face, kept "
+                    "hair and kept hands stay free.",
+                ),
+                io.Int.Input(
+                    "blur", default=0, min=0, max=128,
+                    tooltip="Pixels over which the MASK's edge becomes soft. The agnostic IMAGE is "
+                    "grey where it is over one half.",
+                ),
+                ParseSocket.Input(
+                    "parse", optional=True,
+                    tooltip="From StableVITON Parse. Without it, labels come from the DensePose "
+                    "image, or from the pose.",
+                ),
+                pose_input("Without them the built-in network looks for the largest person."),
+                io.Image.Input(
+                    "densepose", optional=True,
+                    tooltip="A DensePose image in Parula or Viridis colours.",
+                ),
+                io.Mask.Input(
+                    "add", optional=True, tooltip="White (1) is added to the mask, as drawn."
+                ),
+                io.Mask.Input(
+                    "remove", optional=True,
+                    tooltip="White (1) is taken out of the mask, as drawn.",
+                ),
+            ],
+            outputs=[
+                io.Mask.Output(tooltip="White (1) where the try-on is generated."),
+                io.Image.Output(
+                    display_name="agnostic", tooltip="The person with the mask filled with grey."
+                ),
+                io.String.Output(
+                    display_name="rule", tooltip="The rule that was used, and from what."
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, image: Tensor, category: str, rule: str, sleeves: str, keep_hands: bool,
+        keep_hair: bool, grow: int, blur: int, parse: Parse | None = None,
+        pose_keypoint: list | None = None, densepose: Tensor | None = None,
+        add: Tensor | None = None, remove: Tensor | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        height, width = image.shape[1:3]
+        options = MaskOptions(rule, category, sleeves, keep_hands, keep_hair, grow)
+        given = {
+            "parse": None if parse is None else torch.from_numpy(parse.labels)[:, None].float(),
+            "DensePose": None if densepose is None else to_channels_first(densepose),
+            "mask to add": None if add is None else add[:, None],  # B H W -> B 1 H W
+            "mask to remove": None if remove is None else remove[:, None],
+        }
+        fitting = {
+            name: resize_to_person(name, value, height, width, "nearest")
+            for name, value in given.items()
+            if value is not None
+        }
+        sizes = {name: len(value) for name, value in fitting.items()}
+        batch = find_batch_size({"image": len(image)} | sizes)
+        arrays = to_arrays(expand_batch(image, batch))
+        fitting = {name: expand_batch(value, batch) for name, value in fitting.items()}
+        poses = poses_of(pose_keypoint, batch, height, width)
+        masks, rules = [], []
+        for index, array in enumerate(each(arrays)):
+            own = {name: value[index : index + 1] for name, value in fitting.items()}
+            known = Known(pose=poses[index])
+            if parse is not None:
+                labels = own["parse"][0, 0].byte().numpy()
+                known = replace(
+                    known, parse=labels, source=parse.source, approximate=parse.approximate
+                )
+            if densepose is not None:
+                (picture,) = to_arrays(own["DensePose"].movedim(1, -1))  # B C H W -> B H W C
+                known = replace(known, parts=decode_parts(picture))
+            mask, used = agnostic_mask(array, known, options)
+            if add is not None:
+                mask |= own["mask to add"][0, 0].cpu().numpy() >= 0.5
+            if remove is not None:
+                mask &= own["mask to remove"][0, 0].cpu().numpy() < 0.5
+            check_mask(mask, category)
+            masks.append(_blurred(mask, blur))
+            rules.append(used)
+        agnostic = [fill_agnostic_region(a, m >= 0.5) for a, m in zip(arrays, masks, strict=True)]
+        told = "; ".join(dict.fromkeys(rules))
+        return io.NodeOutput(to_masks(masks), to_images(agnostic), told)
+
+
+def _blurred(mask: np.ndarray, pixels: int) -> np.ndarray:
+    soft = mask.astype(np.float32)
+    return cv2.GaussianBlur(soft, (0, 0), pixels / 2) if pixels else soft
+
+
+class StableVITONGarment(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StableVITONGarment",
+            display_name="StableVITON Garment",
+            category=PERSON_CATEGORY,
+            description="Cut a garment out of its photo and lay it on white, centred, at the "
+            "working size, as StableVITON expects it.",
+            search_aliases=["cloth", "remove background", "clothes"],
+            inputs=[
+                io.Image.Input(
+                    "photo", tooltip="The garment lying or hanging flat on a plain ground."
+                ),
+                *size_inputs("Of the working picture, as in StableVITON CropRegion."),
+                io.Mask.Input(
+                    "mask", optional=True,
+                    tooltip="White (1) where the garment is. Without it the built-in network "
+                    "(U-2-Net) finds what stands out from the ground.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(tooltip="The garment on white."),
+                io.Mask.Output(tooltip="White (1) where the garment is."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, photo: Tensor, width: int, height: int, mask: Tensor | None = None
+    ) -> io.NodeOutput:
+        check_working_size(height, width)
+        masks = None
+        if mask is not None:
+            batch = find_batch_size({"photo": len(photo), "mask": len(mask)})
+            masks = resize_to_person("mask", mask[:, None], *photo.shape[1:3], "nearest")[:, 0]
+            masks = expand_batch(masks, batch).cpu().float().numpy()
+            photo = expand_batch(photo, batch)
+        arrays, flat, shapes = to_arrays(photo), [], []
+        for index, array in enumerate(each(arrays)):
+            own = garment_mask(array) if masks is None else masks[index]
+            picture, shape = flat_garment(array, own, height, width)
+            flat.append(picture)
+            shapes.append(shape)
+        return io.NodeOutput(to_images(flat), to_masks(shapes))

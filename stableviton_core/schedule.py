@@ -1,0 +1,27 @@
+"""The noise schedule: Stable Diffusion's 1000 timesteps."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+TIMESTEPS = 1000
+
+
+@cache
+def alphas_cumprod() -> Tensor:
+    """abar of timesteps 0..999, float64: Stable Diffusion's "scaled linear" schedule."""
+    betas = torch.linspace(0.00085**0.5, 0.0120**0.5, TIMESTEPS, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, dim=0)
+
+
+def add_noise(z: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """sqrt(abar_t) z + sqrt(1 - abar_t) noise; timesteps B of 0..999."""
+    abar = alphas_cumprod()[timesteps.cpu()][:, None, None, None]
+    return abar.sqrt().to(z) * z + (1 - abar).sqrt().to(z) * noise
+
+
+def start_code(z: Tensor, noise: Tensor) -> Tensor:
+    """The released start: the person's own latent at the last timestep's noise level."""
+    last = torch.full((z.shape[0],), TIMESTEPS - 1)
+    return add_noise(z, noise, last)
