@@ -119,7 +119,9 @@ def reconstructed(autoencoder, images: np.ndarray) -> np.ndarray:
     )
 
 
-def report(checkpoint: Path, wearing: list[SyntheticSample], asked: list[SyntheticSample], picture: Path) -> None:
+def report(
+    checkpoint: Path, wearing: list[SyntheticSample], asked: list[SyntheticSample], picture: Path
+) -> None:
     model, autoencoder, _ = load_model(checkpoint)
     model.eval()
     # the person as photographed, with the other garment

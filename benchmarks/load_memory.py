@@ -82,7 +82,9 @@ def main() -> None:
         import nodes
 
         asyncio.run(nodes.load_custom_node(str(ROOT)))
-        loading = next(m for name, m in sys.modules.items() if name.endswith("nodes.host.checkpoint"))
+        loading = next(
+            m for name, m in sys.modules.items() if name.endswith("nodes.host.checkpoint")
+        )
         checkpoint = loading.read(models / "full.safetensors")
         rows = {
             "unet": lambda: loading.build_unet(checkpoint, "fp16"),

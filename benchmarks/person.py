@@ -101,10 +101,13 @@ def row(photo: np.ndarray) -> np.ndarray:
     found = analysed(image)
     mask, _ = agnostic_mask(image, Known(), MaskOptions())
     pictures = (
-        image, draw_skeleton(found.pose, HEIGHT, WIDTH), colour_labels(found.parse),
-        colour_parts(found.parts), np.where(mask[..., None], np.uint8(255), np.zeros_like(image)),
+        image,
+        draw_skeleton(found.pose, HEIGHT, WIDTH),
+        colour_labels(found.parse),
+        colour_parts(found.parts),
+        np.where(mask[..., None], np.uint8(255), np.zeros_like(image)),
         fill_agnostic_region(image, mask),
-    )  # fmt: skip
+    )
     return np.concatenate(pictures, axis=1)
 
 

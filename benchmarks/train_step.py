@@ -43,7 +43,13 @@ from stableviton_core.training.vae import build_autoencoder  # noqa: E402
 
 REDUCED = ModelConfig(
     network=NetworkConfig(model_channels=64, context_dim=96),
-    clip=ClipConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, patch_size=32),
+    clip=ClipConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        patch_size=32,
+    ),
     autoencoder=AutoencoderConfig(model_channels=32),
     mapper_layers=1,
 )

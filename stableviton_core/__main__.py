@@ -60,10 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     write_dataset.add_argument("--height", type=int, default=512, help="the width is 3/4 of it")
     write_dataset.add_argument("--seed", type=int, default=0)
     write_dataset.add_argument(
-        "--patterns", nargs="+", default=[],
+        "--patterns",
+        nargs="+",
+        default=[],
         help="of the garments to train on: plain, stripes, checks, dots, shape, letter (these by "
         "default), patchwork; a name given twice comes twice as often",
-    )  # fmt: skip
+    )
     write_dataset.set_defaults(run=_make_dolls)
 
     prepare = commands.add_parser(
@@ -103,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     train_synthetic = commands.add_parser(
         "train-synthetic", help="train the demo checkpoint on paper dolls (hours on a CPU)"
     )
-    train_synthetic.add_argument("output", type=Path, help="folder for the checkpoint and its sheets")
+    train_synthetic.add_argument(
+        "output", type=Path, help="folder for the checkpoint and its sheets"
+    )
     train_synthetic.set_defaults(run=_train_demo)
     return parser
 
@@ -148,9 +152,14 @@ def _make_dolls(chosen: argparse.Namespace) -> None:
     from .synthetic.write_dataset import PATTERNS, write_dataset
 
     write_dataset(
-        chosen.output, chosen.count, chosen.test_count, chosen.garments, chosen.height,
-        chosen.seed, chosen.patterns or PATTERNS,
-    )  # fmt: skip
+        chosen.output,
+        chosen.count,
+        chosen.test_count,
+        chosen.garments,
+        chosen.height,
+        chosen.seed,
+        chosen.patterns or PATTERNS,
+    )
 
 
 def _prepare(chosen: argparse.Namespace) -> int:

@@ -44,9 +44,17 @@ WEIGHT_DTYPES = {
 }
 
 NOT_A_CHECKPOINT = (
-    pickle.UnpicklingError, zipfile.BadZipFile, SafetensorError, struct.error, EOFError,
-    RuntimeError, ValueError, KeyError, AttributeError, TypeError,
-)  # fmt: skip
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    SafetensorError,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    TypeError,
+)
 
 
 @dataclass(frozen=True)
@@ -118,9 +126,7 @@ def reload_unet(path: Path, weight_dtype: str, disable_dynamic: bool = False) ->
     return build_unet(read(path), weight_dtype, disable_dynamic)
 
 
-def reload_adapter(
-    path: Path, weight_dtype: str, disable_dynamic: bool = False
-) -> ModelPatcher:
+def reload_adapter(path: Path, weight_dtype: str, disable_dynamic: bool = False) -> ModelPatcher:
     return load_adapter(read(path), weight_dtype, disable_dynamic)
 
 
@@ -161,7 +167,9 @@ def load_adapter(
     patcher = build_network(checkpoint.config.network, dtype, disable_dynamic)
     assign = patcher.is_dynamic()
     patcher.model.encoder.load_state_dict(parts["encoder"], strict=True, assign=assign)
-    patcher.model.zero_cross_attention.load_state_dict(parts["zero_cross_attention"], strict=True, assign=assign)
+    patcher.model.zero_cross_attention.load_state_dict(
+        parts["zero_cross_attention"], strict=True, assign=assign
+    )
     return patcher
 
 
@@ -186,9 +194,11 @@ def build_clip_vision(
     if weight_dtype == "fp32":
         clip_vision.dtype = torch.float32
         clip_vision.model = CLIPVisionModelProjection(
-            clip_vision.config, torch.float32, clip_vision.patcher.offload_device,
+            clip_vision.config,
+            torch.float32,
+            clip_vision.patcher.offload_device,
             comfy.ops.manual_cast,
-        ).eval()  # fmt: skip
+        ).eval()
         clip_vision.patcher = comfy.model_patcher.CoreModelPatcher(
             clip_vision.model, clip_vision.load_device, clip_vision.patcher.offload_device
         )

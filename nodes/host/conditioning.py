@@ -26,9 +26,15 @@ Conditioning = list[list]
 
 
 def condition(
-    stableviton: StableVITON, clip_vision: ClipVisionModel, vae: VAE, person: Tensor, mask: Tensor,
-    densepose: Tensor, garment: Tensor, agnostic: Tensor | None,
-) -> tuple[Conditioning, Conditioning, dict]:  # fmt: skip
+    stableviton: StableVITON,
+    clip_vision: ClipVisionModel,
+    vae: VAE,
+    person: Tensor,
+    mask: Tensor,
+    densepose: Tensor,
+    garment: Tensor,
+    agnostic: Tensor | None,
+) -> tuple[Conditioning, Conditioning, dict]:
     """ComfyUI's IMAGEs (B x H x W x C, 0..1) and MASK (B x H x W) -> positive, negative, LATENT.
 
     ImageError where sizes or batches do not fit.
@@ -50,7 +56,9 @@ def condition(
         pairs = find_batch_size({"person": len(person), "mask": len(mask)})
         agnostic = make_agnostic_image(expand_batch(person, pairs), expand_batch(mask, pairs))
     else:
-        agnostic = resize_to_person("agnostic image", _signed(agnostic.to(device)), height, width, "bilinear")
+        agnostic = resize_to_person(
+            "agnostic image", _signed(agnostic.to(device)), height, width, "bilinear"
+        )
 
     scale = stableviton.config.autoencoder.latent_scale
     progress = comfy.utils.ProgressBar(5)

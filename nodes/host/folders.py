@@ -10,8 +10,11 @@ DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 # Folders of networks that find out about the person. A SegFormer is a folder with a config.json.
 DENSEPOSE, OPENPOSE, SEGFORMER = "densepose", "openpose", "segformer"
-PERSON_FOLDERS = {DENSEPOSE: {".torchscript"}, OPENPOSE: {".pth", ".safetensors"},
-                  SEGFORMER: {".json"}}  # fmt: skip
+PERSON_FOLDERS = {
+    DENSEPOSE: {".torchscript"},
+    OPENPOSE: {".pth", ".safetensors"},
+    SEGFORMER: {".json"},
+}
 CONTROLNET_AUX = {
     DENSEPOSE: "comfyui_controlnet_aux/ckpts/LayerNorm/DensePose-TorchScript-with-hint-image",
     OPENPOSE: "comfyui_controlnet_aux/ckpts/lllyasviel/Annotators",

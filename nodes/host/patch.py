@@ -68,9 +68,16 @@ class GarmentPatch:
     sigma_end: float
 
     def find_network(
-        self, executor: WrapperExecutor, x: Tensor, t: Tensor, c_concat: Tensor | None,
-        c_crossattn: Tensor | None, control: dict | None, transformer_options: dict, **kwargs,
-    ) -> Tensor:  # fmt: skip
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None,
+        c_crossattn: Tensor | None,
+        control: dict | None,
+        transformer_options: dict,
+        **kwargs,
+    ) -> Tensor:
         """Around BaseModel.apply_model: it knows the patcher that is sampling."""
         base_model: StableVITONModel = executor.class_obj
         (network,) = base_model.current_patcher.get_additional_models_with_key(self.key)
@@ -78,9 +85,16 @@ class GarmentPatch:
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     def encode_garment(
-        self, executor: WrapperExecutor, x: Tensor, timesteps: Tensor, context: Tensor,
-        y: Tensor | None, control: dict | None, transformer_options: dict, **kwargs,
-    ) -> Tensor:  # fmt: skip
+        self,
+        executor: WrapperExecutor,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        y: Tensor | None,
+        control: dict | None,
+        transformer_options: dict,
+        **kwargs,
+    ) -> Tensor:
         """Around the UNet: it sees the 13 channels. Runs the spatial encoder once."""
         if self._active(transformer_options):
             call = transformer_options[self.key]

@@ -18,10 +18,16 @@ class PLMSSampler(comfy.samplers.Sampler):
     """
 
     def sample(
-        self, model_wrap, sigmas: Tensor, extra_args: dict, callback: Callable | None,
-        noise: Tensor, latent_image: Tensor, denoise_mask: Tensor | None = None,
+        self,
+        model_wrap,
+        sigmas: Tensor,
+        extra_args: dict,
+        callback: Callable | None,
+        noise: Tensor,
+        latent_image: Tensor,
+        denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         sampling = model_wrap.inner_model.model_sampling
         timesteps = [int(t) for t in sampling.timestep(sigmas[:-1])]
         abar = alphas_cumprod().to(noise)

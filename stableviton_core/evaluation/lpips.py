@@ -17,7 +17,6 @@ FILES: dict[Net, str] = {
 }
 
 
-
 def backbone(folder: Path, name: str, what: str) -> Path:
     """The file of a metric's network."""
     path = folder / name
@@ -36,7 +35,9 @@ def lpips(net: Net, folder: Path) -> LearnedPerceptualImagePatchSimilarity:
     try:  # torchvision loads it with the full unpickler, so first make sure that it holds no code
         torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise StableVITONError(f"{path} is no file of weights ({error}). Download again.") from error
+        raise StableVITONError(
+            f"{path} is no file of weights ({error}). Download again."
+        ) from error
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(folder))
     try:

@@ -118,7 +118,9 @@ def _pictures(folder: Path) -> dict[str, Path]:
     files = list_images(folder)
     found = {path.stem: path for path in files}
     if len(found) < len(files):
-        raise StableVITONError(f"{folder} has several pictures of one name, such as a.jpg and a.png.")
+        raise StableVITONError(
+            f"{folder} has several pictures of one name, such as a.jpg and a.png."
+        )
     return found
 
 

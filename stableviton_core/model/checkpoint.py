@@ -59,7 +59,6 @@ UNUSED = frozenset({
 Weights = dict[str, Tensor]
 
 
-
 def split(weights: Mapping[str, Tensor]) -> dict[str, Weights]:
     """A checkpoint's state dict -> the state dict of each of PARTS, prefixes removed.
 
@@ -81,7 +80,9 @@ def _place(key: str) -> tuple[str, str]:
     for name, prefix in PREFIXES.items():
         if key.startswith(prefix):
             short = key.removeprefix(prefix)
-            return ("zero_cross_attention" if short.startswith(ZERO_CROSS_ATTENTION_MODULES) else name), short
+            return (
+                "zero_cross_attention" if short.startswith(ZERO_CROSS_ATTENTION_MODULES) else name
+            ), short
     return "unknown", key
 
 

@@ -84,9 +84,8 @@ def _output_blocks(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
 
 
 def _run(
-    block: nn.Module, h: Tensor, time: Tensor, context: Tensor,
-    size: tuple[int, ...] | None = None,
-) -> Tensor:  # fmt: skip
+    block: nn.Module, h: Tensor, time: Tensor, context: Tensor, size: tuple[int, ...] | None = None
+) -> Tensor:
     """One block of the UNet. size: what an upsampling at its end brings the map to."""
     for layer in block.children():
         match layer:
@@ -154,7 +153,9 @@ class SpatialEncoder(nn.Module):
         self.config = config
         self.time_embed = _time_embed(config, backend)
         self.input_blocks = _input_blocks(config, backend)
-        conv = backend.operations.Conv2d(config.latent_channels, config.model_channels, 3, padding=1)
+        conv = backend.operations.Conv2d(
+            config.latent_channels, config.model_channels, 3, padding=1
+        )
         self.cond_first_block = nn.Sequential(conv)
         self.middle_block = _middle_block(config, backend)
 

@@ -52,4 +52,6 @@ class TryOnNetwork(nn.Module):
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, garment: Tensor) -> Tensor:
         maps = self.encoder(x, timesteps, context, garment)
-        return self.unet(x, timesteps, context, lambda block, h: self.zero_cross_attention(block, h, maps))
+        return self.unet(
+            x, timesteps, context, lambda block, h: self.zero_cross_attention(block, h, maps)
+        )

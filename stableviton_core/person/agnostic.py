@@ -33,7 +33,6 @@ ARM_WIDTH, GARMENT_MARGIN = 60, 8
 SLEEVES = {"long": 2, "short": 1, "as worn": 0}  # segments of the arm
 
 
-
 class Strokes:
     """Shapes drawn into a mask, as PIL draws them: lines with square ends."""
 
@@ -132,10 +131,15 @@ def _sleeve(shape: tuple[int, ...], pose: Pose, arm: Sequence[str], unit: float)
 
 
 def parse_pose_mask(
-    parse: np.ndarray, pose: Pose, category: str = "upper", keep_hands: bool = True,
-    keep_hair: bool = True, sleeves: str = "long", person: np.ndarray | None = None,
+    parse: np.ndarray,
+    pose: Pose,
+    category: str = "upper",
+    keep_hands: bool = True,
+    keep_hair: bool = True,
+    sleeves: str = "long",
+    person: np.ndarray | None = None,
     gloves_are_hands: bool = False,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """The mask of OOTDiffusion's family, H x W bool: the category's garments with a margin, the
     bare neck, and strokes along the arms; without the head and the other garments. (There the wrist
     is moved a fifth outwards; here hands are told from arms instead.)

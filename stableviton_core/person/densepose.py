@@ -26,7 +26,6 @@ LOWER_ARM_PARTS = {"left": (19, 21), "right": (20, 22)}
 LEG_PARTS = tuple(range(7, 15))
 
 
-
 def part_palette() -> np.ndarray:
     """Colours of DensePose part indices, 25 x 3 uint8 RGB.
 

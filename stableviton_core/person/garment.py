@@ -11,7 +11,6 @@ MARGIN = 0.06  # around the garment, of the picture's side
 LEAST = 0.005  # of the picture that a garment covers
 
 
-
 def garment_mask(photo: np.ndarray) -> np.ndarray:
     """The garment of a photo H x W x 3 uint8 RGB -> H x W float32, 0..1. StableVITONError where
     nothing stands out."""

@@ -33,7 +33,6 @@ CIHP_COLOURS = (
 SCHEMES = {"viton-hd": CIHP, "lip": LIP, "atr": ATR}
 
 
-
 @dataclass(frozen=True, eq=False)
 class Parse:
     """Label maps of a batch. labels: B x H x W uint8 in CIHP ids. source: what made them.

@@ -113,9 +113,15 @@ def _by_parse(
     assert pose is not None and parse is not None
     person = None if known.approximate else ~outlines(image, pose)[1]
     mask = parse_pose_mask(
-        parse, pose, options.category, options.keep_hands, options.keep_hair, options.sleeves,
-        person, gloves_are_hands=known.approximate,
-    )  # fmt: skip
+        parse,
+        pose,
+        options.category,
+        options.keep_hands,
+        options.keep_hair,
+        options.sleeves,
+        person,
+        gloves_are_hands=known.approximate,
+    )
     kept = region(parse, *HEAD, *(("hair",) if options.keep_hair else ()))
     if options.keep_hands:
         kept |= region(parse, "glove") if known.approximate else hands(parse, pose)

@@ -13,7 +13,6 @@ MODELS = Path(__file__).parent / "models"
 _running = Lock()  # a network holds its input between two calls
 
 
-
 @cache
 def network(name: str) -> cv2.dnn.Net:
     """A network of MODELS by its file's name, loaded once."""
@@ -24,7 +23,9 @@ def network(name: str) -> cv2.dnn.Net:
         # from memory, for OpenCV cannot open every path that Windows can
         return cv2.dnn.readNetFromONNX(np.frombuffer(path.read_bytes(), np.uint8))
     except cv2.error as error:
-        raise StableVITONError(f"{path} is damaged ({error.err}). Install the pack again.") from error
+        raise StableVITONError(
+            f"{path} is damaged ({error.err}). Install the pack again."
+        ) from error
 
 
 def run(name: str, pixels: np.ndarray) -> list[np.ndarray]:

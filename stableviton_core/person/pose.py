@@ -10,24 +10,49 @@ import numpy as np
 from ..errors import StableVITONError
 
 COCO_18 = (
-    "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow",
-    "left_wrist", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
-    "right_eye", "left_eye", "right_ear", "left_ear",
-)  # fmt: skip
+    "nose",
+    "neck",
+    "right_shoulder",
+    "right_elbow",
+    "right_wrist",
+    "left_shoulder",
+    "left_elbow",
+    "left_wrist",
+    "right_hip",
+    "right_knee",
+    "right_ankle",
+    "left_hip",
+    "left_knee",
+    "left_ankle",
+    "right_eye",
+    "left_eye",
+    "right_ear",
+    "left_ear",
+)
 BODY_25_OF = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)  # by COCO-18 index
 ARMS = (
     ("left_shoulder", "left_elbow", "left_wrist"),
     ("right_shoulder", "right_elbow", "right_wrist"),
 )
 BONES = (
-    ("neck", "right_shoulder"), ("right_shoulder", "right_elbow"), ("right_elbow", "right_wrist"),
-    ("neck", "left_shoulder"), ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
-    ("neck", "right_hip"), ("right_hip", "right_knee"), ("right_knee", "right_ankle"),
-    ("neck", "left_hip"), ("left_hip", "left_knee"), ("left_knee", "left_ankle"),
-    ("neck", "nose"), ("nose", "right_eye"), ("right_eye", "right_ear"),
-    ("nose", "left_eye"), ("left_eye", "left_ear"),
-)  # fmt: skip
-
+    ("neck", "right_shoulder"),
+    ("right_shoulder", "right_elbow"),
+    ("right_elbow", "right_wrist"),
+    ("neck", "left_shoulder"),
+    ("left_shoulder", "left_elbow"),
+    ("left_elbow", "left_wrist"),
+    ("neck", "right_hip"),
+    ("right_hip", "right_knee"),
+    ("right_knee", "right_ankle"),
+    ("neck", "left_hip"),
+    ("left_hip", "left_knee"),
+    ("left_knee", "left_ankle"),
+    ("neck", "nose"),
+    ("nose", "right_eye"),
+    ("right_eye", "right_ear"),
+    ("nose", "left_eye"),
+    ("left_eye", "left_ear"),
+)
 
 
 @dataclass(frozen=True, eq=False)

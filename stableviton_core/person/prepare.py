@@ -23,7 +23,6 @@ from .masking import Known, MaskOptions, agnostic_mask, check_mask
 REPORT = "report.txt"
 
 
-
 @dataclass(frozen=True)
 class Prepared:
     """Photos that were used, and the others with the reason."""
@@ -44,8 +43,9 @@ def prepare(persons: Path, garments: Path, output: Path, height: int, width: int
     unused: dict[str, str] = {}
     used: dict[str, list[str]] = {}
     for kind, source, write in (
-        ("image", persons, write_person), ("cloth", garments, write_garment)
-    ):  # fmt: skip
+        ("image", persons, write_person),
+        ("cloth", garments, write_garment),
+    ):
         used[kind] = []
         for photo in tqdm(list_images(source), desc=source.name, mininterval=1):
             name = f"{photo.stem}.png"

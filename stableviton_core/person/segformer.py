@@ -16,13 +16,30 @@ from .skeleton import nearer_left
 
 # Labels as the models' config.json spells them, in small letters with "-" as "_".
 NAMES = {
-    "background": "background", "hat": "hat", "hair": "hair", "sunglasses": "sunglasses",
-    "glasses": "sunglasses", "upper_clothes": "upper", "top": "upper", "skirt": "skirt",
-    "pants": "pants", "dress": "dress", "belt": "pants", "left_shoe": "left_shoe",
-    "right_shoe": "right_shoe", "face": "face", "left_leg": "left_leg", "right_leg": "right_leg",
-    "left_arm": "left_arm", "right_arm": "right_arm", "bag": "background", "scarf": "scarf",
-    "torso": "torso_skin", "jewelry": "background", "hands": "glove",
-}  # fmt: skip
+    "background": "background",
+    "hat": "hat",
+    "hair": "hair",
+    "sunglasses": "sunglasses",
+    "glasses": "sunglasses",
+    "upper_clothes": "upper",
+    "top": "upper",
+    "skirt": "skirt",
+    "pants": "pants",
+    "dress": "dress",
+    "belt": "pants",
+    "left_shoe": "left_shoe",
+    "right_shoe": "right_shoe",
+    "face": "face",
+    "left_leg": "left_leg",
+    "right_leg": "right_leg",
+    "left_arm": "left_arm",
+    "right_arm": "right_arm",
+    "bag": "background",
+    "scarf": "scarf",
+    "torso": "torso_skin",
+    "jewelry": "background",
+    "hands": "glove",
+}
 ARM, LEG = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")
 BOTH_SIDES = {"arms": ("arm", ARM), "legs": ("leg", LEG), "feet": ("shoe", LEG)}
 

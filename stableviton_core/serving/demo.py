@@ -27,7 +27,6 @@ BASE = PACK / ".cache" / "demo-server"
 PICTURES = ("Person", "Mask", "DensePose", "Garment")  # the titles of the graph's Load nodes
 
 
-
 def open_picture(path: Path) -> Image.Image:
     """Raises ImageError when the file is missing or no picture."""
     try:

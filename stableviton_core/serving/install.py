@@ -6,9 +6,18 @@ from pathlib import Path
 PACK = Path(__file__).resolve().parents[2]
 FOLDER_NAME = "ComfyUI-StableVITON"
 _PARTS = (
-    "__init__.py", "nodes", "stableviton_core", "web", "locales", "workflows",
-    "demo", "requirements.txt", "pyproject.toml", "LICENSE", "NOTICE",
-)  # fmt: skip
+    "__init__.py",
+    "nodes",
+    "stableviton_core",
+    "web",
+    "locales",
+    "workflows",
+    "demo",
+    "requirements.txt",
+    "pyproject.toml",
+    "LICENSE",
+    "NOTICE",
+)
 
 
 def install_pack(base: Path, pack: Path = PACK) -> Path:

@@ -69,11 +69,20 @@ def serve(
         (base / name).mkdir(parents=True, exist_ok=True)
     port = _free_port()
     command = [
-        python, "main.py", "--listen", "127.0.0.1", "--port", str(port),
-        "--base-directory", str(base),
-        "--database-url", f"sqlite:///{(base / 'user' / 'comfyui.db').as_posix()}",
-        "--disable-auto-launch", *(["--cpu"] if cpu else []), *options,
-    ]  # fmt: skip
+        python,
+        "main.py",
+        "--listen",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--base-directory",
+        str(base),
+        "--database-url",
+        f"sqlite:///{(base / 'user' / 'comfyui.db').as_posix()}",
+        "--disable-auto-launch",
+        *(["--cpu"] if cpu else []),
+        *options,
+    ]
     log = base / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -103,11 +103,15 @@ def flat_garment(garment: Garment, scale: int) -> tuple[np.ndarray, list[np.ndar
     texture = _texture(garment, scale)
     x, y = FLAT_NECK
     outline = [
-        (x - FLAT_SHOULDER, y + 0.01), (x - 0.06, y - 0.02), (x + 0.06, y - 0.02),
-        (x + FLAT_SHOULDER, y + 0.01), (x + FLAT_SHOULDER * 0.98, y + 0.25),
-        (x + garment.width, y + FLAT_TORSO), (x - garment.width, y + FLAT_TORSO),
+        (x - FLAT_SHOULDER, y + 0.01),
+        (x - 0.06, y - 0.02),
+        (x + 0.06, y - 0.02),
+        (x + FLAT_SHOULDER, y + 0.01),
+        (x + FLAT_SHOULDER * 0.98, y + 0.25),
+        (x + garment.width, y + FLAT_TORSO),
+        (x - garment.width, y + FLAT_TORSO),
         (x - FLAT_SHOULDER * 0.98, y + 0.25),
-    ]  # fmt: skip
+    ]
     torso = blank(scale)
     polygon(np.array(outline), scale)(torso, 255)
     if garment.v_neck:

@@ -20,8 +20,16 @@ from . import PATCHWORK, PATTERNS, toy_autoencoder
 from .warm_start import start_from_denoiser
 from .write_dataset import write_dataset
 
-NETWORK = NetworkConfig(model_channels=96, channel_mult=(1, 1, 1), num_res_blocks=1, num_heads=4, context_dim=128)
-CLIP = ClipConfig(hidden_size=128, num_hidden_layers=3, num_attention_heads=4, intermediate_size=512, patch_size=32)
+NETWORK = NetworkConfig(
+    model_channels=96, channel_mult=(1, 1, 1), num_res_blocks=1, num_heads=4, context_dim=128
+)
+CLIP = ClipConfig(
+    hidden_size=128,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=512,
+    patch_size=32,
+)
 CONFIGS = Path(__file__).parent / "configs"
 SHARED = "demo.yaml"
 GARMENTS_EACH = 4  # that each person wears

@@ -42,10 +42,8 @@ TORSO, HEAD = densepose.TORSO, densepose.HEAD
 SIDES = ("right", "left")  # the person's, by side of the picture
 HANDS, UPPER_LEGS, UPPER_ARMS, LOWER_ARMS = (
     tuple(parts[side] for side in SIDES)
-    for parts in (
-        densepose.HANDS, densepose.UPPER_LEGS, densepose.UPPER_ARMS, densepose.LOWER_ARMS
-    )
-)  # fmt: skip
+    for parts in (densepose.HANDS, densepose.UPPER_LEGS, densepose.UPPER_ARMS, densepose.LOWER_ARMS)
+)
 ARMS = tuple(f"{side}_arm" for side in SIDES)
 
 
@@ -129,9 +127,13 @@ class _Canvas:
         self.fill(capsule(a, b, radius, self.scale), colour, part, label)
 
     def cloth(
-        self, texture: np.ndarray, source: np.ndarray, target: np.ndarray, part: np.ndarray,
+        self,
+        texture: np.ndarray,
+        source: np.ndarray,
+        target: np.ndarray,
+        part: np.ndarray,
         shade: np.ndarray,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Warp one part of the flat garment: four source points to four target points. shade: a
         factor for each column."""
         matrix = cv2.getPerspectiveTransform(source.astype(np.float32), target.astype(np.float32))
@@ -214,15 +216,23 @@ def _worn_parts(
     down = np.array([-across[1], across[0]])
     flat_x, flat_y = FLAT_NECK
     flat_top, flat_bottom = flat_y + 0.035, flat_y + FLAT_TORSO
-    source = np.array([
-        (flat_x - FLAT_SHOULDER, flat_top), (flat_x + FLAT_SHOULDER, flat_top),
-        (flat_x + 0.16, flat_bottom), (flat_x - 0.16, flat_bottom),
-    ])  # fmt: skip
+    source = np.array(
+        [
+            (flat_x - FLAT_SHOULDER, flat_top),
+            (flat_x + FLAT_SHOULDER, flat_top),
+            (flat_x + 0.16, flat_bottom),
+            (flat_x - 0.16, flat_bottom),
+        ]
+    )
     ease, hem = 0.012, 0.045
-    target = np.array([
-        left - ease * across, right + ease * across,
-        person.hips[1] + 0.022 * across + hem * down, person.hips[0] - 0.022 * across + hem * down,
-    ])  # fmt: skip
+    target = np.array(
+        [
+            left - ease * across,
+            right + ease * across,
+            person.hips[1] + 0.022 * across + hem * down,
+            person.hips[0] - 0.022 * across + hem * down,
+        ]
+    )
     placed = [(source * scale, target * scale, parts[0])]
     arms = [flat_arm(-1), flat_arm(1)]
     joints = (person.shoulders, person.elbows, person.wrists)
@@ -251,10 +261,15 @@ def _change_mask(canvas: _Canvas, person: Person) -> np.ndarray:
     across = (right - left) / np.linalg.norm(right - left)
     down = np.array([-across[1], across[0]])
     margin = 0.06
-    torso = np.array([
-        person.shoulders[0], person.neck - (0, 0.01), person.shoulders[1],
-        right + margin * (across + down), left + margin * (down - across),
-    ])  # fmt: skip
+    torso = np.array(
+        [
+            person.shoulders[0],
+            person.neck - (0, 0.01),
+            person.shoulders[1],
+            right + margin * (across + down),
+            left + margin * (down - across),
+        ]
+    )
     polygon(torso, scale)(mask, 255)
     cv2.polylines(mask, [pixels(torso, scale)], True, 255, int(0.05 * scale))
     capsule(person.neck - (0, 0.015), person.neck, 0.06, scale)(mask, 255)

@@ -28,9 +28,14 @@ def random_samples(
 
 
 def write_dataset(
-    output: Path, count: int, test_count: int, garments: int, height: int, seed: int,
+    output: Path,
+    count: int,
+    test_count: int,
+    garments: int,
+    height: int,
+    seed: int,
     patterns: Sequence[str] = PATTERNS,
-) -> None:  # fmt: skip
+) -> None:
     """Write `train` with `count` persons in `garments` garments each, and `test` with `test_count`
     unseen persons in two. The training persons' garments are of `patterns`.
 
@@ -46,15 +51,21 @@ def write_dataset(
     if output.exists() and any(output.iterdir()):
         raise StableVITONError(f"{output} is not empty. Name a new folder.")
     if height % 32:
-        raise StableVITONError(f"the height must be a multiple of 32 (the width is 3/4), got {height}")
+        raise StableVITONError(
+            f"the height must be a multiple of 32 (the width is 3/4), got {height}"
+        )
     drawn = random_samples(count, garments, height, seed, patterns)
     names = _write(output / "train", drawn, count)
     _write_pairs(output / "train_pairs.txt", [(name, name) for own in names for name in own])
-    names = _write(output / "test", random_samples(test_count, 2, height, seed + UNSEEN), test_count)
+    names = _write(
+        output / "test", random_samples(test_count, 2, height, seed + UNSEEN), test_count
+    )
     _write_pairs(output / "test_pairs.txt", [(worn, asked) for worn, asked in names])
 
 
-def _write(folder: Path, drawn: Iterator[list[synthetic.SyntheticSample]], people: int) -> list[list[str]]:
+def _write(
+    folder: Path, drawn: Iterator[list[synthetic.SyntheticSample]], people: int
+) -> list[list[str]]:
     names = []
     for index, own in enumerate(tqdm(drawn, f"drawing {folder.name}", people, mininterval=1)):
         names.append([f"{index:05d}_{garment:02d}.png" for garment in range(len(own))])

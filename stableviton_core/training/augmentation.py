@@ -92,11 +92,15 @@ def _flipped(sample: Sample) -> Sample:
         for name, picture in vars(sample).items()
     }
     if (garment_coordinates := turned["garment_coordinates"]) is not None:
-        garment_coordinates[..., 0] = np.where(garment_coordinates[..., 2] > 0, 255 - garment_coordinates[..., 0], 0)
+        garment_coordinates[..., 0] = np.where(
+            garment_coordinates[..., 2] > 0, 255 - garment_coordinates[..., 0], 0
+        )
     return Sample(**turned)
 
 
-def _moved_places(garment_coordinates: np.ndarray, person: Move | None, garment: Move | None) -> np.ndarray:
+def _moved_places(
+    garment_coordinates: np.ndarray, person: Move | None, garment: Move | None
+) -> np.ndarray:
     """Where it lies on the moved garment is known of what stays within the picture."""
     moved = _moved(garment_coordinates, person, cv2.INTER_NEAREST)
     if garment is None:

@@ -117,10 +117,15 @@ def cache_keys(
         frozen += [weights_hash(part) for part in (model.clip, model.image_projector.mapper)]
         frozen += [weights_hash(model.image_projector.final_ln)]
     how = (
-        model.config.clip, model.config.mapper_heads, autoencoder.config["scaling_factor"],
-        config.height, config.width, config.augmentation, config.mixed_precision,
+        model.config.clip,
+        model.config.mapper_heads,
+        autoencoder.config["scaling_factor"],
+        config.height,
+        config.width,
+        config.augmentation,
+        config.mixed_precision,
         config.seed if config.augmentation else None,
-    )  # fmt: skip
+    )
     recipe = hashed(FORMAT, *frozen, repr(how))
     variants = range(config.cache_variants if config.augmentation else 1)
     contents = [pair_hash(pair) for pair in tqdm(pairs, desc="hashing", mininterval=1)]
@@ -131,9 +136,14 @@ def cache_keys(
 
 
 def fill_cache(
-    cache: LatentCache, keys: Sequence[Sequence[str]], pairs: Sequence[Pair], config: TrainConfig,
-    model: TryOnModel, autoencoder: AutoencoderKL, accelerator: Accelerator,
-) -> None:  # fmt: skip
+    cache: LatentCache,
+    keys: Sequence[Sequence[str]],
+    pairs: Sequence[Pair],
+    config: TrainConfig,
+    model: TryOnModel,
+    autoencoder: AutoencoderKL,
+    accelerator: Accelerator,
+) -> None:
     """Encode what the cache does not hold; each process a share of it. StableVITONError where another
     process' share does not arrive."""
     accelerator.wait_for_everyone()  # before the first writes, so that all see the same

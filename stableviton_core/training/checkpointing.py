@@ -52,7 +52,6 @@ PARTIAL = ".partial"
 STEP_KEY = "stableviton.step"
 
 
-
 def load_model(path: Path, vae: Path | None = None) -> tuple[TryOnModel, AutoencoderKL, str]:
     """Model and autoencoder of a checkpoint in float32, and its license. CheckpointError where it
     holds something else."""
@@ -82,9 +81,12 @@ def read_parts(
 
 
 def save_weights(
-    file: Path, weights: Mapping[str, Tensor], config: ModelConfig, dtype: str,
+    file: Path,
+    weights: Mapping[str, Tensor],
+    config: ModelConfig,
+    dtype: str,
     metadata: dict[str, str],
-) -> None:  # fmt: skip
+) -> None:
     """What the node loads."""
     typed = {
         key: value.detach().to("cpu", DTYPES[dtype]).contiguous() for key, value in weights.items()

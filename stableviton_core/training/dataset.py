@@ -14,7 +14,6 @@ from ..images import IMAGE_EXTENSIONS, MULTIPLE
 CHANGE = 128  # from this value on a mask says: generate
 
 
-
 @dataclass(frozen=True)
 class Pair:
     """A line of a pair file: names, and the files that belong to them. A file that is missing is
@@ -66,7 +65,9 @@ def read_pairs(data: Path, split: str, paired: bool, pair_file: str | None = Non
     file = data / (pair_file or f"{split}_pairs.txt")
     folder = data / split
     if not file.is_file():
-        raise StableVITONError(f"{file} is not there. It names the pairs: person.jpg cloth.jpg a line.")
+        raise StableVITONError(
+            f"{file} is not there. It names the pairs: person.jpg cloth.jpg a line."
+        )
     if not folder.is_dir():
         raise StableVITONError(f"{folder} is not a folder. Expected the VITON-HD layout in {data}.")
     pairs = []
@@ -75,7 +76,9 @@ def read_pairs(data: Path, split: str, paired: bool, pair_file: str | None = Non
             continue
         names = line.split()
         if len(names) != 2:
-            raise StableVITONError(f"{file}, line {number}: expected 'person.jpg cloth.jpg', got {line!r}")
+            raise StableVITONError(
+                f"{file}, line {number}: expected 'person.jpg cloth.jpg', got {line!r}"
+            )
         pairs.append(_pair(folder, names[0], names[0] if paired else names[1]))
     if not pairs:
         raise StableVITONError(f"{file} names no pairs.")

@@ -90,9 +90,7 @@ def finetune_vae(config: VaeConfig) -> None:
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
     autoencoder, optimizer = accelerator.prepare(autoencoder, optimizer)
     share = Share(
-        config.train_batch_size,
-        processes=accelerator.num_processes,
-        rank=accelerator.process_index,
+        config.train_batch_size, processes=accelerator.num_processes, rank=accelerator.process_index
     )
 
     def pictures(step: int) -> np.ndarray:

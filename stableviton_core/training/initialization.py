@@ -26,9 +26,14 @@ def widened(entry: Tensor, channels: int) -> Tensor:
 
 
 def prepare_start(
-    source: Path, output: Path, clip: Path | None = None, dtype: str = "fp16",
-    config: ModelConfig | None = None, seed: int = 0, license: str = SOURCE_LICENSE,
-) -> list[str]:  # fmt: skip
+    source: Path,
+    output: Path,
+    clip: Path | None = None,
+    dtype: str = "fp16",
+    config: ModelConfig | None = None,
+    seed: int = 0,
+    license: str = SOURCE_LICENSE,
+) -> list[str]:
     """Write a StableVITON checkpoint whose try-on parts have no influence yet: unet from the
     source with zero weights for the new input channels, spatial encoder copied from it, zero
     convolutions zero. Returns what is new and has to be trained.
@@ -106,7 +111,10 @@ def _load_condition(model: TryOnModel, parts: dict[str, Weights]) -> list[str]:
 def zero_init(network: TryOnNetwork) -> None:
     """Zero the layers that start without influence: zero convolutions and the garment's entry
     (paper, section 3.2)."""
-    for layer in (*network.zero_cross_attention.warp_zero_convs, network.encoder.cond_first_block[0]):
+    for layer in (
+        *network.zero_cross_attention.warp_zero_convs,
+        network.encoder.cond_first_block[0],
+    ):
         zero(layer)
 
 

@@ -32,7 +32,9 @@ class LatentCache:
                 with safe_open(path, framework="pt") as file:
                     self.shards |= {name.split("/")[0]: path for name in file.keys()}
             except SafetensorError as error:
-                raise StableVITONError(f"{path} is damaged ({error}). Delete it and run again.") from error
+                raise StableVITONError(
+                    f"{path} is damaged ({error}). Delete it and run again."
+                ) from error
 
     def __contains__(self, key: str) -> bool:
         return key in self.shards

@@ -78,7 +78,9 @@ def noise_loss(eps: Tensor, drawn: Draw, velocity: bool = False) -> Tensor:
     return errors.mean()
 
 
-def record_attention(zero_cross_attention: ZeroCrossAttention, blocks: Sequence[int]) -> dict[int, Tensor]:
+def record_attention(
+    zero_cross_attention: ZeroCrossAttention, blocks: Sequence[int]
+) -> dict[int, Tensor]:
     """From now on, the softmax maps of these zero cross-attention blocks, B x person tokens x
     garment tokens, averaged over the heads, come into the returned dictionary at every forward
     pass. The other blocks go on without maps. StableVITONError where there is no such block."""
@@ -143,7 +145,9 @@ def attention_total_variation(attention: Tensor, grid: tuple[int, int], worn: Te
     return total
 
 
-def correspondence_loss(attention: Tensor, grid: tuple[int, int], garment_coordinates: Tensor) -> Tensor:
+def correspondence_loss(
+    attention: Tensor, grid: tuple[int, int], garment_coordinates: Tensor
+) -> Tensor:
     """Cross entropy of where the person tokens look on the garment, against where what they show
     of it lies. Not in the paper: a small network on few pairs learns from it where to look.
 

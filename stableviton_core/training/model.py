@@ -29,9 +29,14 @@ class TryOnModel(nn.Module):
         self.image_projector = ImageProjector(config)
 
     def forward(
-        self, x: Tensor, timesteps: Tensor, garment: Tensor, dropped: Tensor,
-        embedding: Tensor | None = None, garment_image: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        garment: Tensor,
+        dropped: Tensor,
+        embedding: Tensor | None = None,
+        garment_image: Tensor | None = None,
+    ) -> Tensor:
         """Predicted noise. x, timesteps, garment: as the network's. dropped: B bool, the items
         whose context is the learned vector. The others' comes from `embedding`, or from
         garment_image, B x H x W x 3 uint8, where that is trained."""
@@ -39,7 +44,9 @@ class TryOnModel(nn.Module):
             assert garment_image is not None
             embedding = self.embedding(to_signed(garment_image))
         context = self.image_projector.proj_out(embedding)
-        context = torch.where(dropped[:, None, None], self.image_projector.learnable_vector, context)
+        context = torch.where(
+            dropped[:, None, None], self.image_projector.learnable_vector, context
+        )
         return self.network(x, timesteps, context, garment)
 
     def embedding(self, garment: Tensor) -> Tensor:

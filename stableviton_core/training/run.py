@@ -127,9 +127,21 @@ def prepared(config: TrainConfig, accelerator: Accelerator) -> Run:
         ),
     }
     return Run(
-        config, accelerator, pairs, dataset, model, network, autoencoder, trained, optimizer,
-        schedule, average, validation, metadata, maps,
-    )  # fmt: skip
+        config,
+        accelerator,
+        pairs,
+        dataset,
+        model,
+        network,
+        autoencoder,
+        trained,
+        optimizer,
+        schedule,
+        average,
+        validation,
+        metadata,
+        maps,
+    )
 
 
 def _name(path: Path) -> str:
@@ -166,9 +178,12 @@ def _validation_pairs(config: TrainConfig) -> list[Pair]:
 
 
 def _dataset(
-    config: TrainConfig, accelerator: Accelerator, pairs: list[Pair], model: TryOnModel,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    pairs: list[Pair],
+    model: TryOnModel,
     autoencoder: AutoencoderKL,
-) -> Cached | Pictures:  # fmt: skip
+) -> Cached | Pictures:
     if not config.cache_latents:
         return Pictures(pairs, config)
     cache = LatentCache(config.cache_dir or config.output / "latents")

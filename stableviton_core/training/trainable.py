@@ -17,7 +17,6 @@ MODULES = {
 INPUT_CONVOLUTION = "model.diffusion_model.input_blocks.0.*"
 
 
-
 def checkpoint_name(name: str) -> tuple[str, str]:
     """A parameter's part and its name in the checkpoint, from its name in `TryOnModel`."""
     for prefix, part in MODULES.items():

@@ -141,11 +141,7 @@ def _step(run: Run, batches: Iterator, share: Share, step: int) -> float:
         batch = _latents(run, next(batches))
         shape = (share.joint, *batch.person.shape[1:])
         drawn = draw(
-            config.seed,
-            step,
-            shape,
-            config.cond_drop_prob,
-            config.unconditional_draw == "batch",
+            config.seed, step, shape, config.cond_drop_prob, config.unconditional_draw == "batch"
         )[share.part(index)].to(accelerator.device)
         with accelerator.accumulate(run.network):
             with accelerator.autocast():
@@ -241,7 +237,9 @@ def _save(run: Run, step: int) -> Path:
     try:
         partial_folder = checkpointing.begin(run.accelerator, folder)
         failure = _written(run, partial_folder, step)
-        checkpointing.finish(run.accelerator, partial_folder, run.config.checkpoints_total_limit, failure)
+        checkpointing.finish(
+            run.accelerator, partial_folder, run.config.checkpoints_total_limit, failure
+        )
     except OSError as error:
         raise StableVITONError(
             f"The checkpoint of step {step} could not be written to {folder}: {error}. "
@@ -266,7 +264,9 @@ def _written(run: Run, folder: Path, step: int) -> str | None:
             checkpointing.save_parameters(folder / checkpointing.TRAINED, trained)
             if run.average and average:
                 step_of_average = run.average.optimization_step
-                checkpointing.save_parameters(folder / checkpointing.AVERAGE, average, step_of_average)
+                checkpointing.save_parameters(
+                    folder / checkpointing.AVERAGE, average, step_of_average
+                )
             named = {checkpoint_name(name): p for name, p in (average or trained).items()}
             checkpointing.save_weights(
                 folder / checkpointing.WEIGHTS,

@@ -61,9 +61,13 @@ class Validation:
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], height: int, width: int,
-        model: TryOnModel, autoencoder: AutoencoderKL,
-    ):  # fmt: skip
+        self,
+        pairs: Sequence[Pair],
+        height: int,
+        width: int,
+        model: TryOnModel,
+        autoencoder: AutoencoderKL,
+    ):
         samples = [load(pair, height, width) for pair in pairs]
         self.garments = np.stack([sample.garment for sample in samples])
         self.persons = np.stack([sample.image for sample in samples])

@@ -24,7 +24,9 @@ MOVE = Move(0.11, -0.07, 0.9)
 @pytest.fixture(scope="module")
 def sample() -> Sample:
     rng = np.random.default_rng(4)
-    return sample_of(synthetic.draw(synthetic.random_person(rng), synthetic.random_garment(rng), 128))
+    return sample_of(
+        synthetic.draw(synthetic.random_person(rng), synthetic.random_garment(rng), 128)
+    )
 
 
 def equal(one: Sample, two: Sample) -> bool:
@@ -42,7 +44,9 @@ def test_moving_then_splitting_is_splitting_then_moving(sample, seed):
     """The split of a person into agnostic image and mask does not depend on when it is made."""
     drawn = random_augmentation(np.random.default_rng(seed))
     late = augmented(replace(sample, agnostic=sample.image), drawn)
-    early = augmented(replace(sample, agnostic=fill_agnostic_region(sample.image, sample.mask)), drawn)
+    early = augmented(
+        replace(sample, agnostic=fill_agnostic_region(sample.image, sample.mask)), drawn
+    )
     assert np.array_equal(fill_agnostic_region(late.image, late.mask), early.agnostic)
     assert np.array_equal(late.mask, early.mask)
 
@@ -66,7 +70,10 @@ def test_mask_and_densepose_move_with_the_person(sample):
 def test_the_garment_moves_alone(sample):
     moved = augmented(sample, Augmentation(garment=MOVE))
     assert not np.array_equal(moved.garment, sample.garment)
-    assert equal(replace(moved, garment=sample.garment, garment_coordinates=sample.garment_coordinates), sample)
+    assert equal(
+        replace(moved, garment=sample.garment, garment_coordinates=sample.garment_coordinates),
+        sample,
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +88,10 @@ def test_the_garment_moves_alone(sample):
 )
 def test_places_show_the_colours_that_are_worn(drawn):
     rng = np.random.default_rng(5)
-    person, garment = synthetic.random_person(rng), synthetic.random_garment(rng, [synthetic.PATCHWORK])
+    person, garment = (
+        synthetic.random_person(rng),
+        synthetic.random_garment(rng, [synthetic.PATCHWORK]),
+    )
     moved = augmented(sample_of(synthetic.draw(person, garment, 256)), drawn)
     known = moved.garment_coordinates[..., 2] > 0
     assert known.mean() > 0.08 and (moved.warped[known] == 255).mean() > 0.98

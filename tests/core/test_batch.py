@@ -72,7 +72,9 @@ def test_every_person_in_every_garment(folders, jobs):
     with_masks = product(*folders, {"mask": masks}, seed=0)
     assert with_masks[4].pictures["mask"] == masks / "p1_mask.png"
     (masks / "p2_mask.png").unlink()
-    with pytest.raises(StableVITONError, match="expected one mask for p2.png.*p2 or p2_mask; found 0"):
+    with pytest.raises(
+        StableVITONError, match="expected one mask for p2.png.*p2 or p2_mask; found 0"
+    ):
         product(*folders, {"mask": masks}, seed=0)
 
 
@@ -133,9 +135,11 @@ def test_a_graph_is_checked_before_anything_is_queued():
     del graph["4"]["inputs"]["filename_prefix"]
     told = "\n".join(problems(graph, INFO, wiring))
     for part in (
-        "steps is 1000", "'best', but can be fast, good", "node '9'",
+        "steps is 1000",
+        "'best', but can be fast, good",
+        "node '9'",
         "'filename_prefix' is missing",
-    ):  # fmt: skip
+    ):
         assert part in told
 
 
@@ -350,11 +354,26 @@ def test_ctrl_c_takes_this_batch_off_the_server_and_nothing_else(folders, tmp_pa
     with standing_in(latency=1.0) as server:
         server.queue.append("somebody else's")
         process = subprocess.Popen(
-            [sys.executable, "-m", "stableviton_core", "batch", "--graph", graph, "--persons",
-             folders[0], "--garments", folders[1], "--server", server.url, "--output",
-             tmp_path / "out"],
-            cwd=ROOT, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "stableviton_core",
+                "batch",
+                "--graph",
+                graph,
+                "--persons",
+                folders[0],
+                "--garments",
+                folders[1],
+                "--server",
+                server.url,
+                "--output",
+                tmp_path / "out",
+            ],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         deadline = time.monotonic() + 60
         while len(server.prompts) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -31,7 +31,10 @@ def test_split_and_join_are_inverse():
     weights = seeded_weights()
     parts = split(weights | {key: torch.zeros(1) for key in UNUSED} | {"stray": torch.zeros(1)})
     assert set(parts.pop("unknown")) == {"stray"}
-    assert "learnable_vector" in parts["image_projector"] and "proj_out.weight" in parts["image_projector"]
+    assert (
+        "learnable_vector" in parts["image_projector"]
+        and "proj_out.weight" in parts["image_projector"]
+    )
     assert "proj_out.weight" not in parts["unet"]
     joined = join(parts)
     assert joined.keys() == weights.keys()

@@ -30,7 +30,9 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
 
 
 def test_dolls_are_made_and_checked(tmp_path):
-    made = run("make-synthetic", tmp_path / "dolls", "--count", 2, "--test-count", 1, "--height", 64)
+    made = run(
+        "make-synthetic", tmp_path / "dolls", "--count", 2, "--test-count", 1, "--height", 64
+    )
     assert made.returncode == 0, made.stderr
     checked = run("check-data", tmp_path / "dolls")
     assert checked.returncode == 0 and "; 0 problems" in checked.stdout
@@ -41,20 +43,43 @@ def test_dolls_are_made_and_checked(tmp_path):
 
 def test_a_training_from_flags(inputs, tmp_path):
     done = run(
-        "train", "--data", inputs / "dolls", "--init", inputs / "tiny.safetensors",
-        "--output", tmp_path / "run", "--height", HEIGHT, "--width", WIDTH,
-        "--max_train_steps", 2, "--phase=atv", "--atv_blocks", "[0,1]", "--validation-steps", 0,
-        "--gradient_checkpointing", "true", "--mixed_precision", "bf16",
-    )  # fmt: skip
+        "train",
+        "--data",
+        inputs / "dolls",
+        "--init",
+        inputs / "tiny.safetensors",
+        "--output",
+        tmp_path / "run",
+        "--height",
+        HEIGHT,
+        "--width",
+        WIDTH,
+        "--max_train_steps",
+        2,
+        "--phase=atv",
+        "--atv_blocks",
+        "[0,1]",
+        "--validation-steps",
+        0,
+        "--gradient_checkpointing",
+        "true",
+        "--mixed_precision",
+        "bf16",
+    )
     assert done.returncode == 0, done.stderr
     assert "trained parameters" in done.stdout and "last checkpoint: " in done.stdout
     assert "loss=" in done.stderr and "samples_per_second=" in done.stderr
     with safe_open(tmp_path / "run/checkpoint-00000002/stableviton.safetensors", "pt") as file:
         assert file.metadata()["stableviton.step"] == "2"
     again = run(
-        "train", "--data", inputs / "dolls", "--init", inputs / "tiny.safetensors",
-        "--output", tmp_path / "run",
-    )  # fmt: skip
+        "train",
+        "--data",
+        inputs / "dolls",
+        "--init",
+        inputs / "tiny.safetensors",
+        "--output",
+        tmp_path / "run",
+    )
     assert again.returncode == 1 and again.stderr.startswith("error: ")
     assert "--resume_from_checkpoint latest" in again.stderr and "Traceback" not in again.stderr
 

@@ -33,9 +33,13 @@ def test_the_files_are_the_dolls(dolls):
     sample = load(pair, HEIGHT, WIDTH)
     drawn = list(random_samples(3, 2, HEIGHT, seed=0))[1][1]
     pictures = {
-        "image": drawn.image, "agnostic": drawn.agnostic, "mask": drawn.mask,
-        "densepose": drawn.densepose, "garment": drawn.garment, "warped": drawn.worn,
-    }  # fmt: skip
+        "image": drawn.image,
+        "agnostic": drawn.agnostic,
+        "mask": drawn.mask,
+        "densepose": drawn.densepose,
+        "garment": drawn.garment,
+        "warped": drawn.worn,
+    }
     for name, picture in pictures.items():
         assert np.array_equal(getattr(sample, name), picture), name
 
@@ -63,8 +67,9 @@ def test_training_pairs_are_paired_whatever_the_file_says(dolls):
     pairs = read_pairs(dolls, "train", paired=True)
     assert [pair.garment for pair in pairs] == ["00000_00.png", "00001_00.png"]
     assert [pair.garment for pair in read_pairs(dolls, "train", paired=False)] == [
-        "00001_00.png", "00000_00.png"
-    ]  # fmt: skip
+        "00001_00.png",
+        "00000_00.png",
+    ]
 
 
 def test_other_spellings_and_types_are_found(dolls):

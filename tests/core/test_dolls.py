@@ -63,7 +63,10 @@ def test_the_worn_region_has_the_garments_colours():
 
 def test_a_patchwork_shows_where_the_torso_came_from():
     rng = np.random.default_rng(2)
-    person, garment = synthetic.random_person(rng), synthetic.random_garment(rng, [synthetic.PATCHWORK])
+    person, garment = (
+        synthetic.random_person(rng),
+        synthetic.random_garment(rng, [synthetic.PATCHWORK]),
+    )
     doll = synthetic.draw(person, garment, 256)
     flat, worn = doll.garment[doll.garment_mask == 255], doll.image[doll.worn == 255]
     colours, counts = np.unique(flat, axis=0, return_counts=True)

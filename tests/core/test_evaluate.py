@@ -27,8 +27,10 @@ def folders(tmp_path_factory):
         small = rng.integers(0, 220, (6, 8, 3), dtype=np.uint8)
         picture = cv2.resize(small, SIZE, interpolation=cv2.INTER_CUBIC)
         for name, shown in (
-            ("reference", picture), ("same", picture), ("other", picture // 2 + 60)
-        ):  # fmt: skip
+            ("reference", picture),
+            ("same", picture),
+            ("other", picture // 2 + 60),
+        ):
             Image.fromarray(shown).save(root / name / f"{index:03d}.png")
     return root
 
@@ -99,11 +101,14 @@ def test_ssim_is_that_of_the_protocol(folders):
 
     grey = [
         structural_similarity(
-            cv2.cvtColor(a, cv2.COLOR_RGB2GRAY), cv2.cvtColor(b, cv2.COLOR_RGB2GRAY),
-            data_range=255, gaussian_weights=True, use_sample_covariance=False,
+            cv2.cvtColor(a, cv2.COLOR_RGB2GRAY),
+            cv2.cvtColor(b, cv2.COLOR_RGB2GRAY),
+            data_range=255,
+            gaussian_weights=True,
+            use_sample_covariance=False,
         )
         for a, b in zip(read("other", "RGB"), read("reference", "RGB"), strict=True)
-    ]  # fmt: skip
+    ]
     colour = structural_similarity_index_measure(
         *(
             torch.from_numpy(np.stack(read(name, "RGB"))).movedim(-1, 1) / 255

@@ -21,9 +21,14 @@ def inputs(tmp_path_factory):
 
 def config(inputs, output, **changes) -> VaeConfig:
     values = {
-        "data": inputs / "dolls", "init": inputs / "tiny.safetensors", "output": output,
-        "height": HEIGHT, "width": WIDTH, "max_train_steps": 2, "learning_rate": 1e-3,
-    }  # fmt: skip
+        "data": inputs / "dolls",
+        "init": inputs / "tiny.safetensors",
+        "output": output,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "max_train_steps": 2,
+        "learning_rate": 1e-3,
+    }
     return VaeConfig(**(values | changes))
 
 

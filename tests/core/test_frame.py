@@ -47,10 +47,14 @@ def test_outside_the_mask_the_photo_stays_exactly(size):
         mask[:, None], size=(frame.height, frame.width), mode="nearest-exact"
     )[:, 0]
     allowed = torch.zeros(1, *size).bool()
-    allowed[:, rows, columns] = large[
-        :, rows.start - frame.top : rows.stop - frame.top,
-        columns.start - frame.left : columns.stop - frame.left,
-    ] > 0  # fmt: skip
+    allowed[:, rows, columns] = (
+        large[
+            :,
+            rows.start - frame.top : rows.stop - frame.top,
+            columns.start - frame.left : columns.stop - frame.left,
+        ]
+        > 0
+    )
     assert not (changed & ~allowed).any()
     if min(size) > 1:
         assert changed[allowed].float().mean() > 0.9

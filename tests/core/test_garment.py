@@ -77,8 +77,12 @@ def test_other_schemes_come_under_the_same_names(scheme, names):
 
 def test_the_atr_palette_is_pascals():
     assert colours_of("atr")[:5].tolist() == [
-        [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128]
-    ]  # fmt: skip
+        [0, 0, 0],
+        [128, 0, 0],
+        [0, 128, 0],
+        [128, 128, 0],
+        [0, 0, 128],
+    ]
 
 
 def test_a_photo_is_no_label_map():

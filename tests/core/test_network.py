@@ -3,15 +3,7 @@
 import pytest
 import torch
 
-from helpers.golden import (
-    CASES,
-    REDUCED,
-    error,
-    fill,
-    golden_inputs,
-    golden_network,
-    stored,
-)
+from helpers.golden import CASES, REDUCED, error, fill, golden_inputs, golden_network, stored
 from stableviton_core.model.config import NetworkConfig
 from stableviton_core.model.zero_cross_attention import TryOnNetwork
 
@@ -45,7 +37,10 @@ def test_zero_cross_attention_block_is_the_authors(network):
     index = REDUCED.first_cross_attention_block
     maps = [torch.zeros(0)] * 13
     maps[REDUCED.skip_index(index)] = tokens.transpose(1, 2).unflatten(2, (16, 12))
-    assert error(network.zero_cross_attention(index, x, maps), stored("reduced")["block/out"]) <= TOLERANCE
+    assert (
+        error(network.zero_cross_attention(index, x, maps), stored("reduced")["block/out"])
+        <= TOLERANCE
+    )
     assert torch.equal(network.zero_cross_attention(index, x, maps, strength=0.0), x)
 
 
@@ -54,14 +49,18 @@ def test_widths_of_the_released_network():
     queries, keys = zip(*config.cross_attention_widths, strict=True)
     assert queries == (1280, 1280, 1280, 1280, 640, 640, 640, 320, 320)
     assert keys == (1280, 1280, 640, 640, 640, 320, 320, 320, 320)
-    assert [config.cross_attention_index(block) for block in range(12)] == [None] * 3 + list(range(9))
+    assert [config.cross_attention_index(block) for block in range(12)] == [None] * 3 + list(
+        range(9)
+    )
     assert config.skip_index(3) == 8 and config.skip_index(11) == 0
 
 
 @pytest.mark.parametrize(("width", "height"), [(192, 256), (384, 512), (512, 640), (144, 192)])
 @torch.no_grad()
 def test_every_image_size_that_is_a_multiple_of_8(width, height):
-    config = NetworkConfig(model_channels=32, channel_mult=(1, 2, 2), num_res_blocks=1, context_dim=16)
+    config = NetworkConfig(
+        model_channels=32, channel_mult=(1, 2, 2), num_res_blocks=1, context_dim=16
+    )
     network = TryOnNetwork(config)
     rows, columns = height // 8, width // 8
     x, garment, context = golden_inputs("size", 1, rows, columns, 16)

@@ -94,7 +94,9 @@ def test_correspondence_by_hand():
     # half of the tokens look at the next one: -log(1e-6) there
     half = permutation([(i + 1) % 15 if i % 2 else i for i in range(15)], 15)
     expected = 7 / 15 * -math.log(1e-6)
-    assert correspondence_loss(half, grid, garment_coordinates).item() == pytest.approx(expected, rel=0.05)
+    assert correspondence_loss(half, grid, garment_coordinates).item() == pytest.approx(
+        expected, rel=0.05
+    )
     # a place between four tokens is shared among them
     between = permutation([0] * 15, 15) / 2
     between[..., 6] = 0.5
@@ -110,7 +112,12 @@ def test_correspondence_leaves_alone_what_shows_no_garment():
     attention = torch.rand(1, 15, 15, requires_grad=True)
     correspondence_loss(attention.softmax(-1), grid, garment_coordinates).backward()
     assert attention.grad[0, :5].abs().sum() > 0 and not attention.grad[0, 5:].any()
-    assert correspondence_loss(attention.softmax(-1), grid, torch.zeros_like(garment_coordinates)).item() == 0
+    assert (
+        correspondence_loss(
+            attention.softmax(-1), grid, torch.zeros_like(garment_coordinates)
+        ).item()
+        == 0
+    )
 
 
 @pytest.mark.parametrize("size", [(8, 6), (6, 8), (9, 7), (5, 5)])

@@ -56,9 +56,12 @@ def test_photos_become_a_data_set(folders, tmp_path):
     reasons = (output / REPORT).read_text()
     assert "wall.png: nobody was found" in reasons and "broken.jpg: it cannot be read" in reasons
     assert (output / "test_pairs.txt").read_text().splitlines() == [
-        "astronaut.png hopper.png", "astronaut.png shirt.png", "hopper.png hopper.png",
-        "phone.png hopper.png", "phone.png shirt.png",
-    ]  # fmt: skip
+        "astronaut.png hopper.png",
+        "astronaut.png shirt.png",
+        "hopper.png hopper.png",
+        "phone.png hopper.png",
+        "phone.png shirt.png",
+    ]
     problems, _ = check_data(output, ["test"])
     assert problems == []
     pairs = {pair.person: load(pair, 256, 192) for pair in read_pairs(output, "test", False)}

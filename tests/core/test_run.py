@@ -178,7 +178,9 @@ def test_the_attention_learns_where_it_is_told_to_look(inputs, tmp_path):
         output = tmp_path / f"told-{len(blocks)}"
         told = {"correspondence_blocks": blocks, "correspondence_weight": 1.0}
         folder = train(tiny_config(inputs, output, max_train_steps=60, **told, **PLAIN))
-        errors[blocks] = attention_error(inputs, folder / checkpointing.WEIGHTS, tmp_path / "measured")
+        errors[blocks] = attention_error(
+            inputs, folder / checkpointing.WEIGHTS, tmp_path / "measured"
+        )
     assert errors[0,] < errors[()] - 0.5, errors
 
 
@@ -214,11 +216,18 @@ def launch(processes: int, script: str, folder: Path, *arguments: object) -> Non
     """A helper's script under `accelerate launch`, on the CPU."""
     many = ["--multi_gpu", "--main_process_port=0"] if processes > 1 else ["--cpu"]
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", *many,
-        f"--num_processes={processes}", "--num_machines=1", "--mixed_precision=no",
-        "--dynamo_backend=no", "--num_cpu_threads_per_process=1",
-        str(ROOT / "tests" / "helpers" / script), *map(str, arguments),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *many,
+        f"--num_processes={processes}",
+        "--num_machines=1",
+        "--mixed_precision=no",
+        "--dynamo_backend=no",
+        "--num_cpu_threads_per_process=1",
+        str(ROOT / "tests" / "helpers" / script),
+        *map(str, arguments),
+    ]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true"}  # several processes of gloo
     subprocess.run(command, check=True, cwd=folder, timeout=200, env=environment)
 
@@ -243,8 +252,12 @@ def test_weights_sharded_by_fsdp_train_as_whole_ones(inputs, tmp_path):
     launch(2, "sharded.py", tmp_path, inputs, tmp_path / "straight", 2, 4)
     for steps in (2, 4):
         launch(2, "sharded.py", tmp_path, inputs, tmp_path / "halves", 2, steps)
-    straight, halves = (checkpointing.complete(tmp_path / name)[-1] for name in ("straight", "halves"))
-    before, after = (load_file(f) for f in (inputs / "tiny.safetensors", alone / checkpointing.WEIGHTS))
+    straight, halves = (
+        checkpointing.complete(tmp_path / name)[-1] for name in ("straight", "halves")
+    )
+    before, after = (
+        load_file(f) for f in (inputs / "tiny.safetensors", alone / checkpointing.WEIGHTS)
+    )
     moved = max((after[key] - before[key]).abs().max() for key in before)
     assert moved > 1e-4
     for file in (checkpointing.WEIGHTS, checkpointing.TRAINED, checkpointing.AVERAGE):
@@ -279,7 +292,9 @@ def test_a_sheet_and_scalars_are_written(inputs, tmp_path):
 def test_old_checkpoints_go(inputs, tmp_path):
     changes = {"checkpointing_steps": 1, "checkpoints_total_limit": 2}
     train(tiny_config(inputs, tmp_path / "run", **changes))
-    assert [checkpointing.step_of(folder) for folder in checkpointing.complete(tmp_path / "run")] == [3, 4]
+    assert [
+        checkpointing.step_of(folder) for folder in checkpointing.complete(tmp_path / "run")
+    ] == [3, 4]
 
 
 def test_another_runs_output_is_not_overwritten(inputs, tmp_path):
@@ -368,10 +383,13 @@ def test_a_new_learning_rate_holds_after_a_resumption(inputs, tmp_path):
     before = load_file(checkpointing.folder_of(config.output, 4) / checkpointing.TRAINED)
     folder = train(
         replace(
-            config, resume_from_checkpoint="latest", max_train_steps=5, learning_rate=0.0,
+            config,
+            resume_from_checkpoint="latest",
+            max_train_steps=5,
+            learning_rate=0.0,
             adam_weight_decay=0.0,
         )
-    )  # fmt: skip
+    )
     after = load_file(folder / checkpointing.TRAINED)
     assert all(torch.equal(before[name], after[name]) for name in before)
 

@@ -57,7 +57,9 @@ def test_a_network_from_nothing_starts_with_what_is_known(model, timestep):
     keep = torch.ones(2, 1, 16, 12)
     keep[:, :, 4:10, 3:9] = 0
     x = torch.cat([add_noise(latent, noise, timesteps), keep * latent, keep, latent], dim=1)
-    eps = model.network(x, timesteps, model.image_projector.learnable_vector.expand(2, -1, -1), latent)
+    eps = model.network(
+        x, timesteps, model.image_projector.learnable_vector.expand(2, -1, -1), latent
+    )
     abar = alphas_cumprod()[timestep].item()
     kept = (keep == 1).expand_as(eps)
     error = (eps - noise) * ((1 - abar) / abar) ** 0.5  # of the latent that it stands for

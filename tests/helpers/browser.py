@@ -10,9 +10,14 @@ from stableviton_core.serving.install import FOLDER_NAME
 from stableviton_core.serving.process import Server
 
 COMMANDS = (
-    "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome",
-    "microsoft-edge", "msedge",
-)  # fmt: skip
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+    "microsoft-edge",
+    "msedge",
+)
 PLACES = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -28,7 +33,10 @@ def find_browser() -> str | None:
     if "CHROME_PATH" in os.environ:
         return os.environ["CHROME_PATH"]
     garment_coordinates = (os.path.expandvars(place) for place in PLACES)
-    found = (*map(shutil.which, COMMANDS), *(place for place in garment_coordinates if Path(place).is_file()))
+    found = (
+        *map(shutil.which, COMMANDS),
+        *(place for place in garment_coordinates if Path(place).is_file()),
+    )
     return next(filter(None, found), None)
 
 

@@ -15,7 +15,13 @@ from .golden import REDUCED, weight
 
 SMALL = ModelConfig(
     network=REDUCED,
-    clip=ClipConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128, patch_size=32),
+    clip=ClipConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        patch_size=32,
+    ),
     autoencoder=AutoencoderConfig(model_channels=32, channel_mult=(1, 1, 1, 1), num_res_blocks=1),
     mapper_layers=1,
 )

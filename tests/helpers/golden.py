@@ -17,11 +17,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "golden"
 REDUCED = NetworkConfig(model_channels=64, context_dim=96)
 
 # case: (batch, rows, columns of the latent, timesteps)
-CASES = {
-    "a": (2, 64, 48, (981, 401)),
-    "b": (1, 48, 64, (1,)),
-    "c": (1, 40, 32, (999,)),
-}
+CASES = {"a": (2, 64, 48, (981, 401)), "b": (1, 48, 64, (1,)), "c": (1, 40, 32, (999,))}
 
 
 def fill(name: str, shape: tuple[int, ...], scale: float = 1) -> Tensor:

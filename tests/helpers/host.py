@@ -28,9 +28,13 @@ def predict_noise(
         "wrappers": patcher.wrappers,
     }
     denoised = model.apply_model(
-        noisy, sigma, c_concat=x[:, 4:], c_crossattn=context,
-        transformer_options=options, stableviton_garment=garment,
-    )  # fmt: skip
+        noisy,
+        sigma,
+        c_concat=x[:, 4:],
+        c_crossattn=context,
+        transformer_options=options,
+        stableviton_garment=garment,
+    )
     patcher.cleanup()
     return (noisy - denoised) / sigma[:, None, None, None]
 
@@ -47,9 +51,11 @@ def pictures(
     mask = torch.zeros(batch, rows, columns)
     mask[:, rows // 4 : rows // 2, columns // 4 : columns // 2] = 1
     return {
-        "person": image("person"), "mask": mask, "densepose": image("densepose"),
+        "person": image("person"),
+        "mask": mask,
+        "densepose": image("densepose"),
         "garment": image("garment"),
-    }  # fmt: skip
+    }
 
 
 def conditioning(host, loaded: tuple, **inputs) -> tuple:
@@ -66,21 +72,43 @@ def conditioning(host, loaded: tuple, **inputs) -> tuple:
 
 def apply(host, model, loaded: tuple, strength: float = 1.0, start: float = 0.0, end: float = 1.0):
     (patched,) = host.node(
-        "StableVITONApply", model=model, stableviton=loaded[1], strength=strength,
-        start_percent=start, end_percent=end,
-    )  # fmt: skip
+        "StableVITONApply",
+        model=model,
+        stableviton=loaded[1],
+        strength=strength,
+        start_percent=start,
+        end_percent=end,
+    )
     return patched
 
 
 @torch.inference_mode()
 def sample(
-    model, positive: list, negative: list, latent: dict, cfg: float = 1.0, steps: int = 2,
-    sampler: str = "euler", scheduler: str = "normal", same_noise: bool = False, callback=None,
-) -> Tensor:  # fmt: skip
+    model,
+    positive: list,
+    negative: list,
+    latent: dict,
+    cfg: float = 1.0,
+    steps: int = 2,
+    sampler: str = "euler",
+    scheduler: str = "normal",
+    same_noise: bool = False,
+    callback=None,
+) -> Tensor:
     """KSampler's result. same_noise: every item of the batch has the noise of a single run."""
     samples = latent["samples"]
     noise = comfy.sample.prepare_noise(samples, 7, [0] * len(samples) if same_noise else None)
     return comfy.sample.sample(
-        model, noise, steps, cfg, sampler, scheduler, positive, negative, samples, seed=7,
-        callback=callback, disable_pbar=True,
-    )  # fmt: skip
+        model,
+        noise,
+        steps,
+        cfg,
+        sampler,
+        scheduler,
+        positive,
+        negative,
+        samples,
+        seed=7,
+        callback=callback,
+        disable_pbar=True,
+    )

@@ -29,9 +29,16 @@ from stableviton_core.training.trainer import train  # noqa: E402
 inputs, output, batch = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 PartialState(cpu=True)
 PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-changes = {"train_batch_size": batch, "use_ema": True, "validation_steps": 2,
-           "num_validation_images": 2, "num_inference_steps": 2, "adam_epsilon": 1.0,
-           "learning_rate": 1.0, "max_grad_norm": 1e9}  # fmt: skip
+changes = {
+    "train_batch_size": batch,
+    "use_ema": True,
+    "validation_steps": 2,
+    "num_validation_images": 2,
+    "num_inference_steps": 2,
+    "adam_epsilon": 1.0,
+    "learning_rate": 1.0,
+    "max_grad_norm": 1e9,
+}
 if (output / "checkpoint-00000002").exists():
     changes["resume_from_checkpoint"] = "latest"
 train(tiny_config(inputs, output, **changes, max_train_steps=int(sys.argv[4])))

@@ -20,33 +20,36 @@ UPLOAD = ["a.png"], {"image_upload": True}
 INFO = {
     "LoadImage": {"input": {"required": {"image": UPLOAD}}, "output": ["IMAGE", "MASK"]},
     "SaveImage": {
-        "input": {"required": {"images": ["IMAGE"], "filename_prefix": ["STRING"]}}, "output": []
+        "input": {"required": {"images": ["IMAGE"], "filename_prefix": ["STRING"]}},
+        "output": [],
     },
     "TestSampler": {
         "input": {
             "required": {
-                "person": ["IMAGE"], "garment": ["IMAGE"],
+                "person": ["IMAGE"],
+                "garment": ["IMAGE"],
                 "seed": ["INT", {"min": 0, "max": 2**32}],
-                "mode": [["fast", "good"]], "steps": ["INT", {"min": 1, "max": 100}],
+                "mode": [["fast", "good"]],
+                "steps": ["INT", {"min": 1, "max": 100}],
             }
         },
         "output": ["IMAGE"],
     },
-}  # fmt: skip
+}
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}, "_meta": {"title": "Person"}},
     "2": {"class_type": "LoadImage", "inputs": {"image": "b.png"}, "_meta": {"title": "Garment"}},
     "3": {
-        "class_type": "TestSampler", "_meta": {"title": "Sampler"},
-        "inputs": {
-            "person": ["1", 0], "garment": ["2", 0], "seed": 1, "mode": "fast", "steps": 20
-        },
+        "class_type": "TestSampler",
+        "_meta": {"title": "Sampler"},
+        "inputs": {"person": ["1", 0], "garment": ["2", 0], "seed": 1, "mode": "fast", "steps": 20},
     },
     "4": {
-        "class_type": "SaveImage", "_meta": {"title": "Result"},
+        "class_type": "SaveImage",
+        "_meta": {"title": "Result"},
         "inputs": {"images": ["3", 0], "filename_prefix": "x"},
     },
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -76,13 +79,19 @@ class StandIn:
         app = web.Application(client_max_size=2**30, middlewares=[self.gate])
         self.turn = asyncio.Lock()
         self.picture = _png()
-        app.add_routes([
-            web.get("/object_info", self.object_info), web.post("/upload/image", self.upload),
-            web.post("/prompt", self.prompt), web.get("/history/{id}", self.record),
-            web.get("/queue", self.waiting), web.post("/queue", self.delete),
-            web.post("/interrupt", self.interrupt), web.get("/view", self.view),
-            web.get("/ws", self.events),
-        ])  # fmt: skip
+        app.add_routes(
+            [
+                web.get("/object_info", self.object_info),
+                web.post("/upload/image", self.upload),
+                web.post("/prompt", self.prompt),
+                web.get("/history/{id}", self.record),
+                web.get("/queue", self.waiting),
+                web.post("/queue", self.delete),
+                web.post("/interrupt", self.interrupt),
+                web.get("/view", self.view),
+                web.get("/ws", self.events),
+            ]
+        )
         return app
 
     @web.middleware
@@ -128,9 +137,11 @@ class StandIn:
                 outputs = {}
             if fault == "error":
                 error = {
-                    "node_id": "3", "node_type": "TestSampler", "exception_message": "no",
+                    "node_id": "3",
+                    "node_type": "TestSampler",
+                    "exception_message": "no",
                     "exception_type": "ValueError",
-                }  # fmt: skip
+                }
                 status = {"status_str": "error", "messages": [["execution_error", error]]}
             prompt = [0, identity, told["prompt"]]
             self.history[identity] = {"outputs": outputs, "status": status, "prompt": prompt}

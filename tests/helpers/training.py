@@ -14,7 +14,12 @@ HEIGHT, WIDTH = 64, 48
 TINY: ModelConfig = replace(
     SMALL,
     network=NetworkConfig(
-        model_channels=32, channel_mult=(1, 1), num_res_blocks=1, attention=(1, 2), heads=2, context_dim=32
+        model_channels=32,
+        channel_mult=(1, 1),
+        num_res_blocks=1,
+        attention=(1, 2),
+        num_heads=2,
+        context_dim=32,
     ),
 )
 

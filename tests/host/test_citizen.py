@@ -177,7 +177,7 @@ def test_conditioning_with_an_area_is_an_error(host, patched, tryon):
 def test_a_model_that_is_no_unet_is_an_error(host, loaded):
     model = loaded[0]
     smaller = type(loaded[1].config)(
-        replace(loaded[1].config.network, heads=4), loaded[1].config.clip
+        replace(loaded[1].config.network, num_heads=4), loaded[1].config.clip
     )
     other = type(loaded[1])(loaded[1].network, loaded[1].image_projector, smaller)
     with pytest.raises(ValueError, match="different size"):

@@ -42,7 +42,9 @@ def test_latents_and_context_equal_the_trainers(host, loaded, own):
         assert torch.allclose(positive[1][key], value, atol=1e-5), key
         assert torch.equal(positive[1][key], negative[1][key])
     assert torch.allclose(latent["samples"], mode(inputs["person"]), atol=1e-4)
-    context = model.image_projector.proj_out(model.embedding(inputs["garment"].movedim(-1, 1) * 2 - 1))
+    context = model.image_projector.proj_out(
+        model.embedding(inputs["garment"].movedim(-1, 1) * 2 - 1)
+    )
     assert torch.allclose(positive[0], context, atol=1e-5)
     assert torch.equal(negative[0], model.image_projector.learnable_vector)
 
@@ -122,9 +124,12 @@ def test_paste_back_keeps_the_outside_exactly(host, feather):
     inputs = pictures()
     tryon = pictures(name="tryon")["person"]
     (result,) = host.node(
-        "StableVITONPasteBack", person=inputs["person"], tryon=tryon, mask=inputs["mask"],
+        "StableVITONPasteBack",
+        person=inputs["person"],
+        tryon=tryon,
+        mask=inputs["mask"],
         feather=feather,
-    )  # fmt: skip
+    )
     outside = inputs["mask"] == 0
     assert torch.equal(result[outside], inputs["person"][outside])
     centre = (0, 48, 36)

@@ -32,8 +32,11 @@ print(json.dumps({"loaded": loaded, "asked": sorted(asked), "new": sorted(new)})
 def test_the_pack_loads_alone(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(ROOT), str(tmp_path)],
-        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": ""},
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["loaded"]

@@ -117,8 +117,10 @@ def _without(key: str) -> dict[str, torch.Tensor]:
 
 
 def _misshaped() -> dict[str, torch.Tensor]:
-    return {key: torch.zeros(3) if key.startswith("control_model.") else value
-            for key, value in seeded_weights().items()}  # fmt: skip
+    return {
+        key: torch.zeros(3) if key.startswith("control_model.") else value
+        for key, value in seeded_weights().items()
+    }
 
 
 WRONG_CONTENT = {

@@ -11,9 +11,13 @@ from helpers.host import predict_noise
 def test_patched_host_model_is_the_authors(host, loaded, case):
     model, stableviton, _, _ = loaded
     (patched,) = host.node(
-        "StableVITONApply", model=model, stableviton=stableviton, strength=1.0,
-        start_percent=0.0, end_percent=1.0,
-    )  # fmt: skip
+        "StableVITONApply",
+        model=model,
+        stableviton=stableviton,
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
     batch, rows, columns, steps = CASES[case]
     x, garment, context = golden_inputs(case, batch, rows, columns, REDUCED.context_dim)
     eps = predict_noise(patched, x, torch.tensor(steps), context, garment)

@@ -19,9 +19,14 @@ PHOTO = Path(__file__).resolve().parents[1] / "golden" / "person" / "grace_hoppe
 LARGEST = {"person": "largest", "point_x": 0.5, "point_y": 0.5}
 SKELETON = {"model": "skeleton (approximate)"}
 MASK = {
-    "category": "upper", "rule": "auto", "sleeves": "long", "keep_hands": True,
-    "keep_hair": True, "grow": 0, "blur": 0,
-}  # fmt: skip
+    "category": "upper",
+    "rule": "auto",
+    "sleeves": "long",
+    "keep_hands": True,
+    "keep_hair": True,
+    "grow": 0,
+    "blur": 0,
+}
 PARSE = {**SKELETON, "labels": "upper, coat, dress", "scheme": "viton-hd"}
 
 
@@ -86,9 +91,12 @@ def test_a_batch_of_frames_equals_single_ones(host, photo):
     together = host.node("StableVITONCrop", photo=batch, width=192, height=256, around="person")
     for index in range(2):
         picture, padding, frame = host.node(
-            "StableVITONCrop", photo=batch[index : index + 1], width=192, height=256,
+            "StableVITONCrop",
+            photo=batch[index : index + 1],
+            width=192,
+            height=256,
             around="person",
-        )  # fmt: skip
+        )
         assert torch.equal(together[0][index], picture[0])
         assert together[2][index].left == frame[0].left
     (back,) = host.node(
@@ -319,24 +327,58 @@ def test_a_densepose_that_finds_nobody_or_is_damaged(host, errors):
 
 
 ATR = (
-    "Background", "Hat", "Hair", "Sunglasses", "Upper-clothes", "Skirt", "Pants", "Dress", "Belt",
-    "Left-shoe", "Right-shoe", "Face", "Left-leg", "Right-leg", "Left-arm", "Right-arm", "Bag",
+    "Background",
+    "Hat",
+    "Hair",
+    "Sunglasses",
+    "Upper-clothes",
+    "Skirt",
+    "Pants",
+    "Dress",
+    "Belt",
+    "Left-shoe",
+    "Right-shoe",
+    "Face",
+    "Left-leg",
+    "Right-leg",
+    "Left-arm",
+    "Right-arm",
+    "Bag",
     "Scarf",
-)  # fmt: skip
+)
 FASHN = (
-    "background", "face", "hair", "top", "dress", "skirt", "pants", "belt", "bag", "hat", "scarf",
-    "glasses", "arms", "hands", "legs", "feet", "torso", "jewelry",
-)  # fmt: skip
+    "background",
+    "face",
+    "hair",
+    "top",
+    "dress",
+    "skirt",
+    "pants",
+    "belt",
+    "bag",
+    "hat",
+    "scarf",
+    "glasses",
+    "arms",
+    "hands",
+    "legs",
+    "feet",
+    "torso",
+    "jewelry",
+)
 
 
 def write_segformer(host, name: str, labels: tuple[str, ...]) -> Path:
     folder = host.base / "models" / "segformer" / name
     torch.manual_seed(3)
     config = SegformerConfig(
-        hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1],
-        decoder_hidden_size=16, id2label=dict(enumerate(labels)),
+        hidden_sizes=[8, 16, 16, 16],
+        depths=[1, 1, 1, 1],
+        num_attention_heads=[1, 1, 1, 1],
+        decoder_hidden_size=16,
+        id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
-    )  # fmt: skip
+    )
     network = SegformerForSemanticSegmentation(config).eval()
     with torch.no_grad():
         network.decode_head.classifier.weight.normal_(0, 1)
@@ -520,22 +562,43 @@ def man() -> Path:
 
 
 JACKET = [
-    (150, 272), (152, 300), (170, 345), (215, 345), (250, 300), (258, 276), (300, 300), (330, 312),
-    (372, 335), (383, 350), (383, 478), (6, 478), (12, 420), (24, 355), (36, 318), (80, 300),
+    (150, 272),
+    (152, 300),
+    (170, 345),
+    (215, 345),
+    (250, 300),
+    (258, 276),
+    (300, 300),
+    (330, 312),
+    (372, 335),
+    (383, 350),
+    (383, 478),
+    (6, 478),
+    (12, 420),
+    (24, 355),
+    (36, 318),
+    (80, 300),
     (110, 285),
-]  # fmt: skip
+]
 T_SHIRT = [
-    (181, 94), (202, 105), (230, 81), (266, 105), (286, 157), (256, 161), (246, 218), (165, 218),
-    (161, 190), (139, 177), (145, 145), (161, 109),
-]  # fmt: skip
+    (181, 94),
+    (202, 105),
+    (230, 81),
+    (266, 105),
+    (286, 157),
+    (256, 161),
+    (246, 218),
+    (165, 218),
+    (161, 190),
+    (139, 177),
+    (145, 145),
+    (161, 109),
+]
 
 
 @pytest.mark.parametrize(
     ("picture", "garment", "face"),
-    [
-        (lambda: PHOTO, JACKET, ((195, 205), (60, 72))),
-        (man, T_SHIRT, ((181, 56), (20, 28))),
-    ],
+    [(lambda: PHOTO, JACKET, ((195, 205), (60, 72))), (man, T_SHIRT, ((181, 56), (20, 28)))],
     ids=["jacket", "t-shirt"],
 )
 def test_the_mask_covers_the_garment_and_no_face(host, picture, garment, face):

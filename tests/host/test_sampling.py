@@ -23,8 +23,9 @@ def test_plms_is_interrupted(host, loaded):
     positive, negative, latent = conditioning(host, loaded, **pictures())
     model = apply(host, loaded[0], loaded)
     (sampler,), (sigmas,) = (
-        host.node("StableVITONPLMS"), host.node("StableVITONSchedule", model=model, steps=5)
-    )  # fmt: skip
+        host.node("StableVITONPLMS"),
+        host.node("StableVITONSchedule", model=model, steps=5),
+    )
     steps = []
 
     def interrupt(step: int, *_) -> None:
@@ -34,7 +35,15 @@ def test_plms_is_interrupted(host, loaded):
     noise = comfy.sample.prepare_noise(latent["samples"], 1)
     with torch.inference_mode(), pytest.raises(comfy.model_management.InterruptProcessingException):
         comfy.sample.sample_custom(
-            model, noise, 1.0, sampler, sigmas, positive, negative, latent["samples"],
-            callback=interrupt, disable_pbar=True,
-        )  # fmt: skip
+            model,
+            noise,
+            1.0,
+            sampler,
+            sigmas,
+            positive,
+            negative,
+            latent["samples"],
+            callback=interrupt,
+            disable_pbar=True,
+        )
     assert steps == [0]

@@ -21,10 +21,18 @@ def fine_tuned(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fine-tuned")
     write_dataset(folder / "dolls", 4, 1, 1, 64, seed=7)
     config = TrainConfig(
-        data=folder / "dolls", init=DEMO, output=folder / "run", height=64, width=48,
-        train_batch_size=2, max_train_steps=20, learning_rate=1e-3, cache_variants=2,
-        validation_steps=0, save_dtype="fp32",
-    )  # fmt: skip
+        data=folder / "dolls",
+        init=DEMO,
+        output=folder / "run",
+        height=64,
+        width=48,
+        train_batch_size=2,
+        max_train_steps=20,
+        learning_rate=1e-3,
+        cache_variants=2,
+        validation_steps=0,
+        save_dtype="fp32",
+    )
     return train(config) / WEIGHTS
 
 
@@ -37,9 +45,13 @@ def test_a_fine_tuned_checkpoint_comes_back_through_the_node(host, fine_tuned):
         "StableVITONLoader", ckpt_name=target.name, weight_dtype="fp32"
     )
     (patched,) = host.node(
-        "StableVITONApply", model=model, stableviton=stableviton, strength=1.0,
-        start_percent=0.0, end_percent=1.0,
-    )  # fmt: skip
+        "StableVITONApply",
+        model=model,
+        stableviton=stableviton,
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
     own, _, license = load_model(fine_tuned)
     config = own.config.network
     x, garment = fill("tuned/x", (2, 13, 24, 18)), fill("tuned/garment", (2, 4, 24, 18))

@@ -59,8 +59,12 @@ def singles(server, folder) -> dict[str, np.ndarray]:
         async with client.connect(server.url) as session:
             for row in csv.DictReader((folder / "pairs.csv").open()):
                 graph = load_graph(GRAPH)
-                titles = {"person": "Person", "mask": "Mask", "densepose": "DensePose",
-                          "garment": "Garment"}  # fmt: skip
+                titles = {
+                    "person": "Person",
+                    "mask": "Mask",
+                    "densepose": "DensePose",
+                    "garment": "Garment",
+                }
                 for role, title in titles.items():
                     picture = folder / row[role]
                     set_image(graph, title, await client.upload_image(session, picture))
@@ -78,10 +82,24 @@ def singles(server, folder) -> dict[str, np.ndarray]:
 
 def start(folder: Path, output: Path, where: Sequence[str]) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "stableviton_core", "batch", "--graph", GRAPH, "--pairs",
-         folder / "pairs.csv", "--output", output, *SETTINGS, *where],
-        cwd=PACK, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "stableviton_core",
+            "batch",
+            "--graph",
+            GRAPH,
+            "--pairs",
+            folder / "pairs.csv",
+            "--output",
+            output,
+            *SETTINGS,
+            *where,
+        ],
+        cwd=PACK,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def entries(output: Path) -> list[dict]:
@@ -135,10 +153,26 @@ def test_one_unreadable_picture_costs_one_result(server, folder, singles, tmp_pa
     changed.write_text("\n".join([*rows[:12], rows[12].replace("garment3.png", "broken.png")]))
     output = tmp_path / "out"
     process = subprocess.run(
-        [sys.executable, "-m", "stableviton_core", "batch", "--graph", GRAPH, "--pairs", changed,
-         "--output", output, "--server", server.url, "--contact-sheet", *SETTINGS],
-        cwd=PACK, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "stableviton_core",
+            "batch",
+            "--graph",
+            GRAPH,
+            "--pairs",
+            changed,
+            "--output",
+            output,
+            "--server",
+            server.url,
+            "--contact-sheet",
+            *SETTINGS,
+        ],
+        cwd=PACK,
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == 1
     assert "11 of 12 results" in process.stderr and str(broken) in process.stderr
     failed = [entry for entry in entries(output) if entry["error"]]
@@ -152,10 +186,27 @@ def test_servers_of_its_own(comfyui, folder, singles, tmp_path):
     two = folder / "two.csv"
     two.write_text("\n".join((folder / "pairs.csv").read_text().splitlines()[:3]))
     process = subprocess.run(
-        [sys.executable, "-m", "stableviton_core", "batch", "--graph", GRAPH, "--pairs", two,
-         "--output", tmp_path / "out", "--start-servers", "1", "--comfyui", comfyui, *SETTINGS],
-        cwd=PACK, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "stableviton_core",
+            "batch",
+            "--graph",
+            GRAPH,
+            "--pairs",
+            two,
+            "--output",
+            tmp_path / "out",
+            "--start-servers",
+            "1",
+            "--comfyui",
+            comfyui,
+            *SETTINGS,
+        ],
+        cwd=PACK,
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == 0, process.stderr
     for name in list(singles)[:2]:
         result = np.array(Image.open(tmp_path / "out" / f"{name}.png"))

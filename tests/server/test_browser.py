@@ -11,16 +11,30 @@ from stableviton_core.serving.install import FOLDER_NAME, PACK
 WORKFLOWS = PACK / "workflows"
 GRAPHS = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
 NODES = {
-    "StableVITONLoader", "StableVITONApply", "StableVITONConditioning", "StableVITONPLMS",
-    "StableVITONSchedule", "StableVITONPasteBack", "StableVITONCrop", "StableVITONStitch",
-    "StableVITONPose", "StableVITONParse", "StableVITONDensePose", "StableVITONAgnosticMask",
+    "StableVITONLoader",
+    "StableVITONApply",
+    "StableVITONConditioning",
+    "StableVITONPLMS",
+    "StableVITONSchedule",
+    "StableVITONPasteBack",
+    "StableVITONCrop",
+    "StableVITONStitch",
+    "StableVITONPose",
+    "StableVITONParse",
+    "StableVITONDensePose",
+    "StableVITONAgnosticMask",
     "StableVITONGarment",
-}  # fmt: skip
+}
 FRONTEND_ONLY = {"MarkdownNote"}
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 
 # The frontend opens a graph of its own at the end of its start.
 READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow && window.app.canvas?.graph"

@@ -13,8 +13,10 @@ def run_demo(comfyui: Path, output: Path, *options: str) -> subprocess.Completed
     command = [sys.executable, "-m", "stableviton_core.serving.demo"]
     return subprocess.run(
         [*command, "--comfyui", str(comfyui), "--output", str(output), *options],
-        cwd=PACK, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=PACK,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_it_writes_the_result_and_a_sheet(comfyui, tmp_path):

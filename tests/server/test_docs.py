@@ -35,9 +35,12 @@ def shell(server, tmp_path):
     def run(command: str) -> str:
         command = command.replace(ADDRESS, server.url)
         done = subprocess.run(
-            ["bash", "-ec", command], cwd=tmp_path, env=os.environ | {"PATH": path},
-            capture_output=True, text=True,
-        )  # fmt: skip
+            ["bash", "-ec", command],
+            cwd=tmp_path,
+            env=os.environ | {"PATH": path},
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 

@@ -27,7 +27,9 @@ def test_nodes_are_found_by_title_and_class(graph):
 
 
 def test_a_title_that_is_not_one_lists_the_titles(graph):
-    with pytest.raises(StableVITONError, match="'Result' in the graph, found 0.*Person, Twin, Twin"):
+    with pytest.raises(
+        StableVITONError, match="'Result' in the graph, found 0.*Person, Twin, Twin"
+    ):
         find_title(graph, "Result")
     with pytest.raises(StableVITONError, match="found 2"):
         find_title(graph, "Twin")

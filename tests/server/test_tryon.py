@@ -40,8 +40,9 @@ def graph(server, doll, tmp_path_factory) -> dict:
     graph = load_graph(PACK / "workflows" / "api" / "tryon.json")
     nodes = {node["class_type"]: key for key, node in graph.items()}
     graph[nodes["StableVITONLoader"]]["inputs"] |= {
-        "ckpt_name": "small.safetensors", "weight_dtype": "fp32"
-    }  # fmt: skip
+        "ckpt_name": "small.safetensors",
+        "weight_dtype": "fp32",
+    }
     graph[nodes["StableVITONSchedule"]]["inputs"]["steps"] = STEPS
     graph[nodes["SamplerCustom"]]["inputs"]["noise_seed"] = SEED
     graph["latent"] = {
@@ -50,9 +51,11 @@ def graph(server, doll, tmp_path_factory) -> dict:
     }
     folder = tmp_path_factory.mktemp("pictures")
     pictures = {
-        "Person": doll.image, "Mask": doll.mask, "DensePose": doll.densepose,
+        "Person": doll.image,
+        "Mask": doll.mask,
+        "DensePose": doll.densepose,
         "Garment": doll.garment,
-    }  # fmt: skip
+    }
 
     async def upload() -> None:
         async with client.connect(server.url) as session:

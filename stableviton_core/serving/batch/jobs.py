@@ -18,8 +18,6 @@ LONGEST_NAME = 120  # characters of a result's name; file systems end at 255 byt
 SUFFIXES = {"mask": ("", "_mask"), "densepose": ("", "_densepose")}  # to the person's name
 
 
-
-
 @dataclass(frozen=True)
 class Job:
     """One result. name: of its file, without an ending; unlike any other job's."""

@@ -42,9 +42,13 @@ class Cluster:
 
 
 def run_on_ray(
-    jobs: Sequence[Job], graph: Graph, cluster: Cluster, output: Path, nodes: Mapping[str, str],
+    jobs: Sequence[Job],
+    graph: Graph,
+    cluster: Cluster,
+    output: Path,
+    nodes: Mapping[str, str],
     timeout: float,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """As `run.run_batch`, with the same names and manifest. StableVITONError where Ray is not installed
     or reached, has not the room, or its servers cannot run the graph."""
     try:
@@ -82,9 +86,12 @@ def _actors(ray: Any, cluster: Cluster) -> list[Any]:
     if count > room:
         raise StableVITONError(f"--ray-actors {count} is more than the cluster's {room} {kind}.")
     worker = ray.remote(
-        num_gpus=1 if gpus else 0, num_cpus=1 if not gpus else 0, max_restarts=-1,
-        max_task_retries=RETRIES, max_concurrency=DEPTH,
-    )(Worker)  # fmt: skip
+        num_gpus=1 if gpus else 0,
+        num_cpus=1 if not gpus else 0,
+        max_restarts=-1,
+        max_task_retries=RETRIES,
+        max_concurrency=DEPTH,
+    )(Worker)
     return [worker.remote(str(cluster.comfyui), bool(gpus)) for _ in range(count)]
 
 

@@ -44,9 +44,13 @@ class Batch:
 
 
 async def run_batch(
-    jobs: Sequence[Job], graph: Graph, servers: Sequence[str], output: Path,
-    nodes: Mapping[str, str], timeout: float,
-) -> Outcome:  # fmt: skip
+    jobs: Sequence[Job],
+    graph: Graph,
+    servers: Sequence[str],
+    output: Path,
+    nodes: Mapping[str, str],
+    timeout: float,
+) -> Outcome:
     """Make what is not there yet, and return what came of all jobs.
 
     nodes: titles or ids of the graph's nodes, by role and "result", where they have other titles.
@@ -80,7 +84,9 @@ async def _usable(
     wiring = None
     for server in dict.fromkeys(server.rstrip("/") for server in servers):
         if not server.startswith(("http://", "https://")):
-            raise StableVITONError(f"a server is an address like http://127.0.0.1:8188, got {server!r}")
+            raise StableVITONError(
+                f"a server is an address like http://127.0.0.1:8188, got {server!r}"
+            )
         try:
             async with client.connect(server) as session:
                 info = await client.object_info(session)
