@@ -1,15 +1,14 @@
-"""How well demo checkpoints dress paper dolls that they never saw.
+"""Try-on quality of demo checkpoints on synthetic persons that they were not trained on.
 
     python benchmarks/demo_quality.py [CHECKPOINT ...] [--pairs 64] [--height 256]
 
-Each doll wears one garment and is asked to wear another; both true pictures are known. Sampling:
-our PLMS, 20 steps, from pure noise, guidance 1, before paste-back. SSIM: torchmetrics' defaults on
-RGB in 0..1. Ceiling: the VAE's own reconstruction of the truth. Floor: the agnostic image.
-Attention: where the person tokens look on the garment (objective.py), in every zero cross-attention
-block, for persons at timestep 500: its total variation, and how far that is from where what they
-show of the worn garment lies, both in tokens of the block. Several
-checkpoints are measured side by side, such as one before and after `--phase atv`. Prints tables
-and writes the first pairs of each as a sheet.
+Each person wears one garment and is dressed in another; the ground truth of both is known.
+Sampling: PLMS, 20 steps, from pure noise, guidance 1, before paste-back. SSIM: torchmetrics'
+defaults on RGB in 0..1. Ceiling: the VAE's reconstruction of the ground truth. Floor: the agnostic
+image. Attention: expected garment coordinates of the person tokens in every zero cross-attention
+block (losses.py), at timestep 500: their total variation, and their distance from the true
+coordinates, both in tokens of the block. Prints tables, and writes the first pairs of each
+checkpoint as an image grid.
 """
 
 import argparse
@@ -27,145 +26,162 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stableviton_core.images import paste_back  # noqa: E402
+from stableviton_core.images import (  # noqa: E402
+    make_image_grid,
+    paste_back,
+    to_channels_first,
+    to_images,
+    write_image,
+)
+from stableviton_core.model.attention_recorder import record_attention  # noqa: E402
 from stableviton_core.synthetic import SyntheticSample  # noqa: E402
 from stableviton_core.synthetic.write_dataset import UNSEEN, random_samples, sample_of  # noqa: E402
-from stableviton_core.training.checkpointing import load_model  # noqa: E402
 from stableviton_core.training.dataset import Sample  # noqa: E402
-from stableviton_core.training.latents import decode, encode, encode_samples  # noqa: E402
+from stableviton_core.training.latent_cache import encode_samples  # noqa: E402
 from stableviton_core.training.losses import (  # noqa: E402
-    Draw,
+    TimestepsAndNoise,
     attention_total_variation,
     expected_coordinates,
-    model_inputs,
-    record_attention,
+    make_model_inputs,
     token_grid,
     true_coordinates,
 )
 from stableviton_core.training.model import TryOnModel  # noqa: E402
-from stableviton_core.training.validation import save_picture, sheet, try_on  # noqa: E402
+from stableviton_core.training.pretrained import load_model  # noqa: E402
+from stableviton_core.training.vae import decode_latents, encode_images  # noqa: E402
+from stableviton_core.training.validation import sample_tryon  # noqa: E402
 
-BATCH = 8
+BATCH_SIZE = 8
+GRID_ROWS = 8
 ATTENTION_TIMESTEP = 500
 
 
-def unit(images: np.ndarray) -> Tensor:
-    """uint8 N H W C -> N C H W in 0..1."""
-    return torch.from_numpy(images).movedim(-1, 1).float() / 255
+def to_batch(images: np.ndarray) -> Tensor:
+    """B x H x W x 3 uint8 -> B x 3 x H x W in 0..1."""
+    return to_channels_first(to_images(images))
 
 
-def ssim_maps(images: np.ndarray, truth: np.ndarray) -> Tensor:
-    """SSIM of every pixel, N x H x W."""
+def compute_ssim_maps(images: np.ndarray, truth: np.ndarray) -> Tensor:
+    """SSIM of every pixel, B x H x W."""
     _, maps = structural_similarity_index_measure(
-        unit(images), unit(truth), data_range=1.0, reduction="none", return_full_image=True
+        to_batch(images), to_batch(truth), data_range=1.0, reduction="none", return_full_image=True
     )
     return maps.mean(dim=1)
 
 
-def ssim(images: np.ndarray, truth: np.ndarray) -> float:
-    return structural_similarity_index_measure(unit(images), unit(truth), data_range=1.0).item()
+def compute_ssim(images: np.ndarray, truth: np.ndarray) -> float:
+    return structural_similarity_index_measure(
+        to_batch(images), to_batch(truth), data_range=1.0
+    ).item()
 
 
-def inside(maps: Tensor, mask: np.ndarray) -> float:
-    """Mean over pictures of the mean where the mask is white."""
-    white = torch.from_numpy(mask == 255)
-    return torch.stack([m[w].mean() for m, w in zip(maps, white, strict=True)]).mean().item()
+def average_inside(maps: Tensor, masks: np.ndarray) -> float:
+    """Mean over images of the mean where the mask is 255."""
+    inside = torch.from_numpy(masks == 255)
+    return torch.stack([m[i].mean() for m, i in zip(maps, inside, strict=True)]).mean().item()
 
 
-def right_garment(results: np.ndarray, worn: np.ndarray, asked: np.ndarray, region: np.ndarray):
-    """For each picture: is the result nearer (L1, in the asked garment's region) to the person in
-    the asked garment than to the person in the worn one?"""
+def has_right_garment(
+    results: np.ndarray, worn: np.ndarray, target: np.ndarray, regions: np.ndarray
+) -> np.ndarray:
+    """B bool: is the result nearer (L1, in the new garment's region) to the person in the new
+    garment (target) than to the person in the old one (worn)?"""
 
     def distance(truth: np.ndarray) -> np.ndarray:
         difference = np.abs(results.astype(int) - truth).mean(axis=-1)
-        return np.array([d[r == 255].mean() for d, r in zip(difference, region, strict=True)])
+        return np.array([d[r == 255].mean() for d, r in zip(difference, regions, strict=True)])
 
-    return distance(asked) < distance(worn)
-
-
-def chunks(items: list) -> list[list]:
-    return [items[first : first + BATCH] for first in range(0, len(items), BATCH)]
+    return distance(target) < distance(worn)
 
 
-def report_attention(model: TryOnModel, autoencoder, worn: list[Sample]) -> None:
+def chunk(items: list) -> list[list]:
+    return [items[first : first + BATCH_SIZE] for first in range(0, len(items), BATCH_SIZE)]
+
+
+def report_attention(model: TryOnModel, autoencoder, samples: list[Sample]) -> None:
     config = model.config.network
     blocks = range(len(config.cross_attention_widths))
-    maps = record_attention(model.network.zero_cross_attention, blocks)
+    recorder = record_attention(model.network.zero_cross_attention, blocks)
     variations, distances = defaultdict(list), defaultdict(list)
-    for index, chunk in enumerate(chunks(worn)):
-        batch = encode_samples(autoencoder, model, chunk)
-        noise = torch.randn(batch.person.shape, generator=torch.Generator().manual_seed(index))
-        timesteps = torch.full((len(chunk),), ATTENTION_TIMESTEP)
-        model(**model_inputs(batch, Draw(timesteps, noise, torch.zeros(len(chunk)).bool())))
+    for seed, group in enumerate(chunk(samples)):
+        batch = encode_samples(autoencoder, model, group)
+        noise = torch.randn(batch.person.shape, generator=torch.Generator().manual_seed(seed))
+        timesteps = torch.full((len(group),), ATTENTION_TIMESTEP)
+        no_drop = torch.zeros(len(group), dtype=torch.bool)
+        model(**make_model_inputs(batch, TimestepsAndNoise(timesteps, noise, no_drop)))
         for block in blocks:
+            attention = recorder.maps[block]
             grid = token_grid(config, block, *batch.person.shape[2:])
-            variation = attention_total_variation(maps[block], grid, batch.warped)
+            variation = attention_total_variation(attention, grid, batch.warped_mask)
             variations[block].append(variation.item())
-            truth, shown = true_coordinates(batch.garment_coordinates, grid)
-            away = expected_coordinates(maps[block], grid) - truth
-            distances[block].append(away.norm(dim=-1)[shown].mean().item())
+            truth, visible = true_coordinates(batch.garment_coordinates, grid)
+            error = (expected_coordinates(attention, grid) - truth).norm(dim=-1)
+            distances[block].append(error[visible].mean().item())
     for block in blocks:
         rows, columns = token_grid(config, block, *batch.person.shape[2:])
         print(
             f"attention of block {block}, {rows} x {columns} tokens: total variation "
-            f"{np.mean(variations[block]):.3f}, from the right place "
+            f"{np.mean(variations[block]):.3f}, from the true coordinates "
             f"{np.mean(distances[block]):.2f} tokens"
         )
 
 
-def reconstructed(autoencoder, images: np.ndarray) -> np.ndarray:
+def reconstruct(autoencoder, images: np.ndarray) -> np.ndarray:
     return np.concatenate(
-        [decode(autoencoder, encode(autoencoder, np.stack(c))) for c in chunks(list(images))]
+        [
+            decode_latents(autoencoder, encode_images(autoencoder, np.stack(group)))
+            for group in chunk(list(images))
+        ]
     )
 
 
 def report(
-    checkpoint: Path, wearing: list[SyntheticSample], asked: list[SyntheticSample], picture: Path
+    checkpoint: Path, persons: list[SyntheticSample], targets: list[SyntheticSample], file: Path
 ) -> None:
+    """persons: as photographed. targets: the same persons in the garments to try on."""
     model, autoencoder, _ = load_model(checkpoint)
     model.eval()
-    # the person as photographed, with the other garment
     samples = [
-        replace(sample_of(worn), garment=wanted.garment)
-        for worn, wanted in zip(wearing, asked, strict=True)
+        replace(sample_of(person), garment=target.garment)
+        for person, target in zip(persons, targets, strict=True)
     ]
-    results = np.concatenate(
-        [
-            decode(autoencoder, try_on(model, encode_samples(autoencoder, model, c), 20, seed=i))
-            for i, c in enumerate(tqdm(chunks(samples), desc="sampling"))
-        ]
-    )
-    truth = np.stack([doll.image for doll in asked])
-    worn = np.stack([doll.image for doll in wearing])
-    mask = np.stack([doll.mask for doll in asked])
+    results = []
+    for seed, group in enumerate(tqdm(chunk(samples), desc="sampling")):
+        latents = sample_tryon(model, encode_samples(autoencoder, model, group), 20, seed)
+        results.append(decode_latents(autoencoder, latents))
+    results = np.concatenate(results)
+    truth = np.stack([target.image for target in targets])
+    worn = np.stack([person.image for person in persons])
+    masks = np.stack([target.mask for target in targets])
     rows = {
-        "VAE of the truth (ceiling)": reconstructed(autoencoder, truth),
+        "VAE of the truth (ceiling)": reconstruct(autoencoder, truth),
         "result": results,
-        "agnostic (floor)": np.stack([doll.agnostic for doll in wearing]),
+        "agnostic (floor)": np.stack([person.agnostic for person in persons]),
     }
-    print(f"\n{checkpoint.name}: {len(asked)} unseen pairs, {truth.shape[1]} x {truth.shape[2]}")
-    print("| picture | SSIM, image | SSIM, inside the mask |\n|---|---|---|")
+    print(f"\n{checkpoint.name}: {len(targets)} unseen pairs, {truth.shape[1]} x {truth.shape[2]}")
+    print("| image | SSIM, image | SSIM, inside the mask |\n|---|---|---|")
     scores = {}
-    for name, pictures in rows.items():
-        scores[name] = inside(ssim_maps(pictures, truth), mask)
-        print(f"| {name} | {ssim(pictures, truth):.3f} | {scores[name]:.3f} |")
+    for name, images in rows.items():
+        scores[name] = average_inside(compute_ssim_maps(images, truth), masks)
+        print(f"| {name} | {compute_ssim(images, truth):.3f} | {scores[name]:.3f} |")
     top, score, bottom = scores.values()
     print(
         f"inside the mask: {(score - bottom) / (top - bottom):.0%} of the way from floor to ceiling"
     )
-    region = np.stack([doll.worn for doll in asked])
+    regions = np.stack([target.warped_mask for target in targets])
     for name in ("result", "VAE of the truth (ceiling)"):
-        correct = right_garment(rows[name], worn, truth, region)
+        correct = has_right_garment(rows[name], worn, truth, regions)
         print(f"right garment, {name}: {correct.mean():.1%} of the pairs")
-    white = torch.from_numpy(mask).float() / 255
-    person, tryon = (torch.from_numpy(images).float() / 255 for images in (worn, results))
-    pasted = paste_back(person, tryon, white, feather=4)
-    print(f"outside the mask unchanged: {torch.equal(pasted[white == 0], person[white == 0])}")
-    report_attention(model, autoencoder, [sample_of(doll) for doll in wearing])
+    mask = torch.from_numpy(masks).float() / 255
+    person, tryon = to_images(worn), to_images(results)
+    pasted = paste_back(person, tryon, mask, feather=4)
+    print(f"outside the mask unchanged: {torch.equal(pasted[mask == 0], person[mask == 0])}")
+    report_attention(model, autoencoder, [sample_of(person) for person in persons])
 
-    garments = np.stack([sample.garment for sample in samples])
-    save_picture(picture, sheet(*(images[:8] for images in (garments, worn, results, truth))))
-    print(f"garment, worn, result, truth: {picture}")
+    garments = [sample.garment for sample in samples]
+    columns = (garments, worn, results, truth)
+    write_image(file, make_image_grid(*(images[:GRID_ROWS] for images in columns)))
+    print(f"garment, person, result, truth: {file}")
 
 
 def main() -> None:
@@ -174,13 +190,12 @@ def main() -> None:
     parser.add_argument("checkpoints", type=Path, nargs="*", default=[default])
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--height", type=int, default=256)
-    parser.add_argument("--sheets", type=Path, default=ROOT / "output", help="folder")
+    parser.add_argument("--output", type=Path, default=ROOT / "output", help="folder of the grids")
     arguments = parser.parse_args()
-    people = list(random_samples(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1))
-    wearing, asked = [list(dolls) for dolls in zip(*people, strict=True)]
-    arguments.sheets.mkdir(parents=True, exist_ok=True)
+    people = random_samples(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1)
+    persons, targets = map(list, zip(*people, strict=True))
     for index, checkpoint in enumerate(arguments.checkpoints):
-        report(checkpoint, wearing, asked, arguments.sheets / f"demo_quality-{index}.png")
+        report(checkpoint, persons, targets, arguments.output / f"demo_quality-{index}.png")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 Writes such a file (3.7 GB, seeded values) into a temporary folder, loads it in ComfyUI on the CPU,
 and samples the process's anonymous memory (Linux; the mapped file is not in it). Two bytes a
 parameter means that no second full copy was made. CLIP and VAE are kept in the host's own types,
-so they are counted apart.
+so they have rows of their own.
 """
 
 import asyncio
@@ -83,31 +83,28 @@ def main() -> None:
 
         asyncio.run(nodes.load_custom_node(str(ROOT)))
         loading = next(
-            m for name, m in sys.modules.items() if name.endswith("nodes.host.checkpoint")
+            m for name, m in sys.modules.items() if name.endswith("nodes.host.load_checkpoint")
         )
-        checkpoint = loading.read(models / "full.safetensors")
+        checkpoint = loading.read_checkpoint(models / "full.safetensors")
         rows = {
-            "unet": lambda: loading.build_unet(checkpoint, "fp16"),
-            "garment network": lambda: loading.load_adapter(checkpoint, "fp16"),
-            "condition head": lambda: loading.load_image_projector(checkpoint),
-            "CLIP (host's type)": lambda: loading.build_clip_vision(checkpoint, "fp16"),
-            "VAE (host's type)": lambda: loading.build_vae(checkpoint),
+            ("unet",): lambda: loading.load_unet(checkpoint, "fp16"),
+            ("encoder", "zero_cross_attention"): lambda: loading.load_adapter(
+                checkpoint, loading.choose_dtype(checkpoint, "fp16")
+            ),
+            ("image_projector",): lambda: loading.load_image_projector(checkpoint),
+            ("clip",): lambda: loading.load_clip_vision(checkpoint, "fp16"),
+            ("autoencoder",): lambda: loading.load_vae(checkpoint),
         }
-        names = {
-            "garment network": ("encoder", "zero_cross_attention"),
-            "condition head": ("image_projector",),
-            "CLIP (host's type)": ("clip",),
-            "VAE (host's type)": ("autoencoder",),
-        }
-        print("| part | parameters | peak bytes a parameter | bytes a parameter kept |")
+        print("| components | parameters | peak bytes a parameter | bytes a parameter kept |")
         print("|---|---|---|---|")
         kept = []
-        for name, build in rows.items():
-            parts = [checkpoint.parts[part] for part in names.get(name, ("unet",))]
-            count = sum(value.numel() for part in parts for value in part.values())
+        for names, load in rows.items():
+            components = [checkpoint.components[name] for name in names]
+            count = sum(value.numel() for weights in components for value in weights.values())
             with Peak() as peak:
-                kept.append(build())
+                kept.append(load())
             grown, left = peak.bytes - peak.start, anonymous_bytes() - peak.start
+            name = ", ".join(names)
             print(f"| {name} | {count / 1e6:.0f} M | {grown / count:.2f} | {left / count:.2f} |")
 
 

@@ -20,16 +20,16 @@ from stableviton_core.model.config import NetworkConfig  # noqa: E402
 
 
 def rows(network, case: str, batch: int, size: tuple[int, int], steps: tuple[int, ...], stored):
-    width = network.config.context_dim
-    x, garment, context = golden.golden_inputs(case, batch, *size, width)
+    context_dim = network.config.context_dim
+    x, garment, context = golden.golden_inputs(case, batch, *size, context_dim)
     timesteps = torch.tensor(steps)
     stride = (slice(None), slice(None, None, 8), slice(None, None, 2), slice(None, None, 2))
     if case == "full":
         stride = (slice(None), slice(None, None, 40), slice(None, None, 4), slice(None, None, 4))
-    maps = network.encoder(x, timesteps, context, garment)
+    features = network.encoder(x, timesteps, context, garment)
     worst = max(
         golden.error(feature[stride], stored[f"{case}/feature.{index}"])
-        for index, feature in enumerate(maps)
+        for index, feature in enumerate(features)
     )
     eps = network(x, timesteps, context, garment)
     yield f"{case}: garment features", worst

@@ -35,7 +35,7 @@ from stableviton_core.model.config import (  # noqa: E402
 from stableviton_core.model.layers import CrossAttention  # noqa: E402
 from stableviton_core.training.config import TrainConfig  # noqa: E402
 from stableviton_core.training.dataset import Sample  # noqa: E402
-from stableviton_core.training.latents import Latents, encode_samples  # noqa: E402
+from stableviton_core.training.latent_cache import Latents, encode_samples  # noqa: E402
 from stableviton_core.training.losses import draw, model_inputs, noise_loss  # noqa: E402
 from stableviton_core.training.model import TryOnModel  # noqa: E402
 from stableviton_core.training.trainable import choose_trainable  # noqa: E402

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..stableviton_core.images import find_batch_size, to_arrays, to_rgb
-from ..stableviton_core.person.analysis import box_of, chosen_body
+from ..stableviton_core.person.analysis import find_person_box
 from ..stableviton_core.person.crop import CropRegion, crop, fit, stitch
 from .host.progress import each
 from .sockets import PERSON_CATEGORY, CropSocket
@@ -57,7 +57,7 @@ class StableVITONCrop(io.ComfyNode):
         photo = to_rgb(photo)
         frames, pictures, paddings = [], [], []
         for index, array in enumerate(each(to_arrays(photo))):
-            person = box_of(chosen_body(array)) if around == PERSON else None
+            person = find_person_box(array) if around == PERSON else None
             frames.append(fit(photo[index : index + 1], height, width, person))
             picture, padding = crop(frames[-1], height, width)
             pictures.append(picture)

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from .host.checkpoint import WEIGHT_DTYPES, load
 from .host.folders import checkpoint_names, checkpoint_path
+from .host.load_checkpoint import WEIGHT_DTYPES, load_checkpoint
 from .sockets import CATEGORY, StableVITONSocket
 
 
@@ -44,4 +44,4 @@ class StableVITONLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, ckpt_name: str, weight_dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(*load(checkpoint_path(ckpt_name), weight_dtype))
+        return io.NodeOutput(*load_checkpoint(checkpoint_path(ckpt_name), weight_dtype))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..stableviton_core.images import (
     expand_batch,
+    fill_agnostic_region,
     find_batch_size,
     resize_to_person,
     to_arrays,
@@ -18,12 +19,20 @@ from ..stableviton_core.images import (
     to_images,
     to_masks,
 )
-from ..stableviton_core.person.agnostic import GARMENTS, SLEEVES, fill_agnostic_region
+from ..stableviton_core.person.agnostic import (
+    AUTO,
+    GARMENTS,
+    RULES,
+    SLEEVES,
+    MaskOptions,
+    PersonInputs,
+    check_mask,
+    make_agnostic_mask,
+)
 from ..stableviton_core.person.crop import check_working_size
 from ..stableviton_core.person.densepose import decode_parts
-from ..stableviton_core.person.garment import flat_garment, garment_mask
+from ..stableviton_core.person.garment import place_on_white, segment_garment
 from ..stableviton_core.person.labels import Parse
-from ..stableviton_core.person.masking import RULES, Known, MaskOptions, agnostic_mask, check_mask
 from .crop import size_inputs
 from .host.progress import each
 from .person import pose_input, poses_of
@@ -51,7 +60,7 @@ class StableVITONAgnosticMask(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "rule",
-                    options=list(RULES),
+                    options=[AUTO, *RULES],
                     default="auto",
                     tooltip="viton-hd: as StableVITON's training data, upper only. parse+pose: as "
                     "OOTDiffusion and IDM-VTON. densepose: body parts only, blind to hair and loose"
@@ -160,7 +169,7 @@ class StableVITONAgnosticMask(io.ComfyNode):
         masks, rules = [], []
         for index, array in enumerate(each(arrays)):
             own = {name: value[index : index + 1] for name, value in fitting.items()}
-            known = Known(pose=poses[index])
+            known = PersonInputs(pose=poses[index])
             if parse is not None:
                 labels = own["parse"][0, 0].byte().numpy()
                 known = replace(
@@ -169,7 +178,7 @@ class StableVITONAgnosticMask(io.ComfyNode):
             if densepose is not None:
                 (picture,) = to_arrays(own["DensePose"].movedim(1, -1))  # B C H W -> B H W C
                 known = replace(known, parts=decode_parts(picture))
-            mask, used = agnostic_mask(array, known, options)
+            mask, used = make_agnostic_mask(array, known, options)
             if add is not None:
                 mask |= own["mask to add"][0, 0].cpu().numpy() >= 0.5
             if remove is not None:
@@ -228,8 +237,8 @@ class StableVITONGarment(io.ComfyNode):
             photo = expand_batch(photo, batch)
         arrays, flat, shapes = to_arrays(photo), [], []
         for index, array in enumerate(each(arrays)):
-            own = garment_mask(array) if masks is None else masks[index]
-            picture, shape = flat_garment(array, own, height, width)
+            own = segment_garment(array) if masks is None else masks[index]
+            picture, shape = place_on_white(array, own, height, width)
             flat.append(picture)
             shapes.append(shape)
         return io.NodeOutput(to_images(flat), to_masks(shapes))

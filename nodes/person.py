@@ -16,18 +16,18 @@ from ..stableviton_core.images import (
     to_images,
     to_masks,
 )
-from ..stableviton_core.person.analysis import NoPersonError, analysed, bodies
+from ..stableviton_core.person.agnostic import DENSEPOSE_IMAGE, SKELETON
+from ..stableviton_core.person.analysis import NoPersonError, analyze_person, find_bodies
 from ..stableviton_core.person.densepose import colour_parts, decode_parts
 from ..stableviton_core.person.labels import (
     SCHEMES,
     Parse,
     colour_labels,
     decode_labels,
-    names_in,
-    region,
+    parse_label_names,
+    select_labels,
 )
-from ..stableviton_core.person.masking import DENSEPOSE_IMAGE, SKELETON
-from ..stableviton_core.person.pose import Pose, chosen, chosen_poses, poses_to_json
+from ..stableviton_core.person.pose import Pose, choose_pose, poses_to_json, read_pose_keypoints
 from ..stableviton_core.person.skeleton import draw_skeleton
 from .host import folders, person_networks
 from .host.progress import each
@@ -77,7 +77,7 @@ def poses_of(keypoints: list | None, batch: int, height: int, width: int) -> lis
     """The person of every picture, where another node has found one."""
     if keypoints is None:
         return [None] * batch
-    return list(chosen_poses(keypoints, batch, height, width))
+    return list(read_pose_keypoints(keypoints, batch, height, width))
 
 
 def pose_input(note: str) -> PoseSocket.Input:
@@ -141,14 +141,14 @@ class StableVITONPose(io.ComfyNode):
                         "person from the head to the hips, upright and not too small."
                     )
                 if person != EVERYONE:
-                    poses = [poses[chosen(poses, point_in(array, person, point_x, point_y))]]
+                    poses = [choose_pose(poses, point_in(array, person, point_x, point_y))]
                 keypoints.append(poses_to_json(poses, *array.shape[:2]))
                 drawn.append(np.maximum.reduce([draw_skeleton(p, *array.shape[:2]) for p in poses]))
         return io.NodeOutput(keypoints, to_images(drawn))
 
 
 def _blazepose(image: np.ndarray) -> list[Pose]:
-    return [body.pose() for body in bodies(image)]
+    return [body.to_pose() for body in find_bodies(image)]
 
 
 class StableVITONParse(io.ComfyNode):
@@ -216,7 +216,7 @@ class StableVITONParse(io.ComfyNode):
         label_image: Tensor | None = None,
         pose_keypoint: list | None = None,
     ) -> io.NodeOutput:
-        names = names_in(labels)
+        names = parse_label_names(labels)
         if label_image is not None:
             source = f"label image ({scheme})"
             given = label_arrays("label image", label_image, image)
@@ -225,7 +225,7 @@ class StableVITONParse(io.ComfyNode):
         poses = poses_of(pose_keypoint, *image.shape[:3])
         pairs = list(zip(to_arrays(image), poses, strict=True))
         if model == SKELETON:
-            maps = [analysed(array, pose).parse for array, pose in each(pairs)]
+            maps = [analyze_person(array, pose).parse for array, pose in each(pairs)]
         else:
             path = folders.person_model_path(folders.SEGFORMER, model)
             with person_networks.segformer(path) as parse:
@@ -236,13 +236,13 @@ class StableVITONParse(io.ComfyNode):
     def _outputs(maps: list[np.ndarray], names: list[str], source: str) -> io.NodeOutput:
         parsed = Parse(np.stack(maps), source, approximate=source == SKELETON)
         coloured = to_images([colour_labels(found) for found in maps])
-        masks = to_masks([region(found, *names) for found in maps])
+        masks = to_masks([select_labels(found, *names) for found in maps])
         return io.NodeOutput(parsed, coloured, masks, source)
 
 
 def _pose_if_any(image: np.ndarray) -> Pose | None:
-    found = bodies(image)
-    return found[0].pose() if found else None
+    found = find_bodies(image)
+    return found[0].to_pose() if found else None
 
 
 class StableVITONDensePose(io.ComfyNode):
@@ -304,12 +304,14 @@ class StableVITONDensePose(io.ComfyNode):
         poses = poses_of(pose_keypoint, *image.shape[:3])
         people = list(zip(arrays, points, poses, strict=True))
         if model == SKELETON:
-            parts = [analysed(array, pose, point).parts for array, point, pose in each(people)]
+            parts = [
+                analyze_person(array, pose, point).parts for array, point, pose in each(people)
+            ]
             return cls._outputs(parts, SKELETON)
         path = folders.person_model_path(folders.DENSEPOSE, model)
         with person_networks.densepose(path) as found_by:
             parts = [
-                found_by(array, point if pose is None else tuple(pose.middle()))
+                found_by(array, point if pose is None else tuple(pose.centre()))
                 for array, point, pose in each(people)
             ]
         return cls._outputs(parts, model)

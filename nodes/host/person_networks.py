@@ -14,9 +14,9 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ...stableviton_core.errors import CheckpointError, StableVITONError
-from ...stableviton_core.person.densepose import chosen_person, parts_of_person
+from ...stableviton_core.person.densepose import choose_box, draw_parts
 from ...stableviton_core.person.pose import Pose, pose_from_points
-from ...stableviton_core.person.segformer import enlarged, label_names, labelled
+from ...stableviton_core.person.segformer import convert_labels, read_label_names, upsample_labels
 from .checkpoint import read_file
 
 DensePose = Callable[[np.ndarray, tuple[float, float] | None], np.ndarray]
@@ -69,8 +69,8 @@ def densepose(path: Path) -> Iterator[DensePose]:
                 raise StableVITONError(
                     f"{path.name} does not work as a DensePose network ({_first_line(error)})."
                 ) from error
-            person = chosen_person(boxes.cpu(), point)
-            return parts_of_person(boxes.cpu(), coarse.cpu(), fine.cpu(), person, *image.shape[:2])
+            person = choose_box(boxes.cpu(), point)
+            return draw_parts(boxes.cpu(), coarse.cpu(), fine.cpu(), person, *image.shape[:2])
 
         yield parts
 
@@ -91,14 +91,14 @@ def segformer(folder: Path) -> Iterator[SegFormer]:
             f"{folder.name} is no SegFormer in transformers' layout ({_first_line(error)}). Its "
             "folder holds config.json, preprocessor_config.json and model.safetensors."
         ) from error
-    names = label_names(network.config.id2label)
+    names = read_label_names(network.config.id2label)
     with on_device(network) as device:
 
         def parse(image: np.ndarray, pose: Pose | None) -> np.ndarray:
             pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
             scores = network(pixel_values=pixels.to(device)).logits[0]
-            found = enlarged(scores.float().cpu().numpy(), *image.shape[:2])
-            return labelled(found, names, pose)
+            found = upsample_labels(scores.float().cpu().numpy(), *image.shape[:2])
+            return convert_labels(found, names, pose)
 
         yield parse
 

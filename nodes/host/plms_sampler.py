@@ -1,4 +1,4 @@
-"""PLMS as a SAMPLER of ComfyUI, in the variance-preserving space that the method samples in."""
+"""PLMS as a SAMPLER of ComfyUI, in the method's variance-preserving space."""
 
 from collections.abc import Callable
 
@@ -6,15 +6,15 @@ import comfy.model_management
 import comfy.samplers
 from torch import Tensor
 
-from ...stableviton_core.plms import plms
+from ...stableviton_core.plms import sample_plms
 from ...stableviton_core.schedule import alphas_cumprod, start_code
 
 
 class PLMSSampler(comfy.samplers.Sampler):
-    """Runs over the whole schedule that it is given, from the latent noised to timestep 999.
+    """Samples over the given sigmas (the last of which is the final noise level), from the latent
+    noised to timestep 999.
 
-    ComfyUI's samples are ours over sqrt(abar): noise of unit scale times sigma, added to the
-    latent.
+    ComfyUI's samples (latent + sigma * noise) are the variance-preserving ones over sqrt(abar).
     """
 
     def sample(
@@ -42,9 +42,10 @@ class PLMSSampler(comfy.samplers.Sampler):
             return (sample - denoised) / sigma
 
         def report(step: int, x: Tensor, eps: Tensor) -> None:
+            assert callback is not None
             a = abar[timesteps[step]]
             denoised = (x - (1 - a).sqrt() * eps) / a.sqrt()
             callback(step, denoised, x, len(timesteps))
 
         x = start_code(latent_image, noise)
-        return plms(predict_noise, x, timesteps, report if callback else None)
+        return sample_plms(predict_noise, x, timesteps, report if callback else None)

@@ -1,4 +1,4 @@
-"""The perceptual distance LPIPS, with its network from a local folder."""
+"""LPIPS, with its backbone's weights from a local folder."""
 
 import pickle
 from pathlib import Path
@@ -9,38 +9,38 @@ from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from ..errors import StableVITONError
 
-Net = Literal["alex", "squeeze", "vgg"]
-FILES: dict[Net, str] = {
+Backbone = Literal["alex", "squeeze", "vgg"]
+BACKBONE_FILES: dict[Backbone, str] = {
     "alex": "alexnet-owt-7be5be79.pth",
     "squeeze": "squeezenet1_1-b8a52dc0.pth",
     "vgg": "vgg16-397923af.pth",
 }
 
 
-def backbone(folder: Path, name: str, what: str) -> Path:
-    """The file of a metric's network."""
+def find_backbone(folder: Path, name: str, metric: str) -> Path:
+    """The weight file of a metric. StableVITONError where it is missing."""
     path = folder / name
     if not path.is_file():
         raise StableVITONError(
-            f"{what} needs {path}, which is not there. Download {name} from its publisher into "
+            f"{metric} needs {path}, which is not there. Download {name} from its publisher into "
             f"{folder}."
         )
     return path
 
 
-def lpips(net: Net, folder: Path) -> LearnedPerceptualImagePatchSimilarity:
-    """The metric on images N x 3 x H x W in 0..1. folder: holds torchvision's weight file `net`,
-    laid as torch's hub does (in `checkpoints`)."""
-    path = backbone(folder / "checkpoints", FILES[net], f"LPIPS ({net})")
-    try:  # torchvision loads it with the full unpickler, so first make sure that it holds no code
+def load_lpips(backbone: Backbone, folder: Path) -> LearnedPerceptualImagePatchSimilarity:
+    """LPIPS of images B x 3 x H x W in 0..1. folder: has torchvision's weights in `checkpoints`, as
+    torch.hub stores them. StableVITONError where they are missing or no weights."""
+    path = find_backbone(folder / "checkpoints", BACKBONE_FILES[backbone], f"LPIPS ({backbone})")
+    try:  # torchvision uses the full unpickler, so make sure first that the file holds no code
         torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise StableVITONError(
-            f"{path} is no file of weights ({error}). Download again."
+            f"{path} is not a weight file ({error}). Download it again."
         ) from error
-    before = torch.hub.get_dir()
+    hub = torch.hub.get_dir()
     torch.hub.set_dir(str(folder))
     try:
-        return LearnedPerceptualImagePatchSimilarity(net_type=net, normalize=True)
+        return LearnedPerceptualImagePatchSimilarity(net_type=backbone, normalize=True)
     finally:
-        torch.hub.set_dir(before)
+        torch.hub.set_dir(hub)

@@ -1,9 +1,8 @@
 """SSIM, LPIPS, FID and KID of try-ons, in the protocols of the papers that report them."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,199 +12,201 @@ from cleanfid.fid import frechet_distance, get_files_features, kernel_distance
 from cleanfid.inception_torchscript import InceptionV3W
 from PIL import Image
 from skimage.metrics import structural_similarity
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
 
 from ..errors import StableVITONError
 from ..files import replace_atomically
-from ..images import list_images
-from ..training.dataset import read_image
-from .lpips import Net, backbone, lpips
+from ..images import list_images, read_image, to_channels_first, to_images
+from .lpips import Backbone, find_backbone, load_lpips
 
 INCEPTION = "inception-2015-12-05.pt"
-BATCH = 16
+BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a paper measures. size: of the pictures for LPIPS, None as they are."""
+    """How a paper measures. lpips_size: side of the square that images are resized to for LPIPS;
+    None: not resized."""
 
     grey_ssim: bool
-    net: Net
-    size: int | None
+    lpips_backbone: Backbone
+    lpips_size: int | None
 
-    @property
-    def ssim(self) -> str:
+    def describe_ssim(self) -> str:
         return "scikit-image, grey, Gaussian" if self.grey_ssim else "torchmetrics, RGB in 0..1"
 
-    @property
-    def lpips(self) -> str:
-        return f"{self.net}, {f'{self.size} x {self.size}' if self.size else 'full size'}"
+    def describe_lpips(self) -> str:
+        size = f"{self.lpips_size} x {self.lpips_size}" if self.lpips_size else "full size"
+        return f"{self.lpips_backbone}, {size}"
 
 
 PROTOCOLS = {
-    "hr-viton": Protocol(grey_ssim=True, net="alex", size=128),
-    "catvton": Protocol(grey_ssim=False, net="squeeze", size=None),
-    "ladi-viton": Protocol(grey_ssim=False, net="alex", size=None),
+    "hr-viton": Protocol(grey_ssim=True, lpips_backbone="alex", lpips_size=128),
+    "catvton": Protocol(grey_ssim=False, lpips_backbone="squeeze", lpips_size=None),
+    "ladi-viton": Protocol(grey_ssim=False, lpips_backbone="alex", lpips_size=None),
 }
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A metric's value and how it was measured; no value where its network was not given."""
+class Score:
+    """value: None where the metric's network was not given. method: how it was measured."""
 
     metric: str
     value: float | None
-    measured: str
+    method: str
 
 
 @dataclass(frozen=True)
-class Figures:
+class Evaluation:
     protocol: str
     paired: bool
-    pictures: int
-    figures: list[Figure]
+    num_images: int
+    scores: list[Score]
 
-    def save(self, file: Path) -> None:
-        with replace_atomically(file) as partial_file:
-            partial_file.write_text(json.dumps(asdict(self), indent=2) + "\n")
+    def write_json(self, file: Path) -> None:
+        with replace_atomically(file) as partial:
+            partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def format_table(self) -> str:
+        """A Markdown table with the protocol above it."""
+        kind = "paired" if self.paired else "unpaired"
+        lines = [
+            f"{self.num_images} images, {kind}, protocol {self.protocol}",
+            "| metric | value | measured by |",
+            "|---|---|---|",
+        ]
+        for score in self.scores:
+            value = "needs --backbone-dir" if score.value is None else f"{score.value:.4f}"
+            lines.append(f"| {score.metric} | {value} | {score.method} |")
+        return "\n".join(lines)
 
 
 def evaluate(
-    results: Path, reference: Path, protocol: str, paired: bool, backbones: Path | None
-) -> Figures:
-    """Compare two folders of pictures.
+    results: Path, reference: Path, protocol: str, paired: bool, backbone_dir: Path | None
+) -> Evaluation:
+    """Compare two folders of images.
 
-    paired: every result has a reference of its name and size, so SSIM and LPIPS are measured.
-    backbones: folder with `checkpoints/` (torchvision's weights, for LPIPS) and clean-fid's
-    inception-2015-12-05.pt (a TorchScript program: take it from its publishers only); without it
-    only SSIM has a value. StableVITONError and StableVITONError where something is missing.
+    paired: every result has a reference of its name and size, and SSIM and LPIPS are measured.
+    backbone_dir: has torchvision's weights in `checkpoints` for LPIPS, and clean-fid's
+    inception-2015-12-05.pt (a TorchScript program: use its publisher's only); without it only SSIM
+    has a value. StableVITONError where images or networks are missing or do not fit.
     """
-    how = PROTOCOLS[protocol]
-    own, real = _pictures(results), _pictures(reference)
-    figures = []
+    settings = PROTOCOLS[protocol]
+    result_files, reference_files = _list_by_stem(results), _list_by_stem(reference)
+    scores = []
     if paired:
-        pairs = _matched(own, real, reference)
-        figures.append(Figure("SSIM", _mean(_ssim(how), pairs, "SSIM"), how.ssim))
+        pairs = _match(result_files, reference_files, reference)
+        ssim = _grey_ssim if settings.grey_ssim else _rgb_ssim
+        scores.append(Score("SSIM", _average(ssim, pairs, "SSIM"), settings.describe_ssim()))
         value = None
-        if backbones:
-            metric = lpips(how.net, backbones)
-            value = _mean(partial(_lpips, metric, how.size), pairs, "LPIPS")
-        figures.append(Figure("LPIPS", value, how.lpips))
-    distances = _distances(own, real, backbones) if backbones else (None, None)
-    measured = f"clean-fid, {len(real)} reference pictures"
-    figures.append(Figure("FID", distances[0], measured))
-    figures.append(Figure("KID x 1000", distances[1], measured))
-    return Figures(protocol, paired, len(own), figures)
-
-
-def table(figures: Figures) -> str:
-    kind = "paired" if figures.paired else "unpaired"
-    lines = [
-        f"{figures.pictures} pictures, {kind}, protocol {figures.protocol}",
-        "| metric | value | measured by |",
-        "|---|---|---|",
-    ]
-    for figure in figures.figures:
-        value = "needs --backbone-dir" if figure.value is None else f"{figure.value:.4f}"
-        lines.append(f"| {figure.metric} | {value} | {figure.measured} |")
-    return "\n".join(lines)
-
-
-def _pictures(folder: Path) -> dict[str, Path]:
-    """By name without the ending."""
-    files = list_images(folder)
-    found = {path.stem: path for path in files}
-    if len(found) < len(files):
-        raise StableVITONError(
-            f"{folder} has several pictures of one name, such as a.jpg and a.png."
+        if backbone_dir:
+            network = load_lpips(settings.lpips_backbone, backbone_dir)
+            value = _average(
+                lambda a, b: _lpips(network, settings.lpips_size, a, b), pairs, "LPIPS"
+            )
+        scores.append(Score("LPIPS", value, settings.describe_lpips()))
+    fid, kid = None, None
+    if backbone_dir:
+        fid, kid = _measure_fid_kid(
+            list(result_files.values()), list(reference_files.values()), backbone_dir
         )
-    return found
+    method = f"clean-fid, {len(reference_files)} reference images"
+    scores += [Score("FID", fid, method), Score("KID x 1000", kid, method)]
+    return Evaluation(protocol, paired, len(result_files), scores)
 
 
-def _matched(
-    own: dict[str, Path], real: dict[str, Path], reference: Path
+def _list_by_stem(folder: Path) -> dict[str, Path]:
+    files = list_images(folder)
+    by_stem = {path.stem: path for path in files}
+    if len(by_stem) < len(files):
+        raise StableVITONError(f"{folder} has several images of one name, such as a.jpg and a.png.")
+    return by_stem
+
+
+def _match(
+    results: dict[str, Path], references: dict[str, Path], folder: Path
 ) -> list[tuple[Path, Path]]:
-    missing = [name for name in own if name not in real]
+    missing = [name for name in results if name not in references]
     if missing:
         raise StableVITONError(
-            f"{len(missing)} of {len(own)} results have no picture of their name in {reference}, "
-            f"such as {missing[0]}. For results without a true picture use --unpaired."
+            f"{len(missing)} of {len(results)} results have no image of their name in {folder}, "
+            f"such as {missing[0]}. For results without ground truth use --unpaired."
         )
-    return [(path, real[name]) for name, path in own.items()]
+    return [(path, references[name]) for name, path in results.items()]
 
 
-def _mean(
-    distance: Callable[[np.ndarray, np.ndarray], float], pairs: list[tuple[Path, Path]], name: str
+def _average(
+    metric: Callable[[np.ndarray, np.ndarray], float], pairs: list[tuple[Path, Path]], name: str
 ) -> float:
-    return float(np.mean([distance(*both) for both in _read(pairs, name)]))
-
-
-def _read(pairs: list[tuple[Path, Path]], name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for own, real in tqdm(pairs, desc=name, mininterval=1):
-        result, truth = read_image(own), read_image(real)
-        if result.shape != truth.shape:
+    """Mean of a metric over pairs of (result, reference) files."""
+    values = []
+    for result_file, reference_file in tqdm(pairs, desc=name, mininterval=1):
+        result, reference = read_image(result_file), read_image(reference_file)
+        if result.shape != reference.shape:
             raise StableVITONError(
-                f"{own} is {result.shape[1]} x {result.shape[0]}, its reference {real} "
-                f"{truth.shape[1]} x {truth.shape[0]}. Bring them to one size."
+                f"{result_file} is {result.shape[1]} x {result.shape[0]}, its reference "
+                f"{reference_file} {reference.shape[1]} x {reference.shape[0]}. Bring them to one "
+                "size."
             )
-        yield result, truth
+        values.append(metric(result, reference))
+    return float(np.mean(values))
 
 
-def _ssim(how: Protocol) -> Callable[[np.ndarray, np.ndarray], float]:
-    return _grey_ssim if how.grey_ssim else _colour_ssim
-
-
-def _grey_ssim(result: np.ndarray, truth: np.ndarray) -> float:
-    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (result, truth)]
+def _grey_ssim(result: np.ndarray, reference: np.ndarray) -> float:
+    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (result, reference)]
     return structural_similarity(
         *grey, data_range=255, gaussian_weights=True, use_sample_covariance=False
     )
 
 
-def _colour_ssim(result: np.ndarray, truth: np.ndarray) -> float:
-    return structural_similarity_index_measure(unit(result), unit(truth), data_range=1.0).item()
-
-
-def unit(image: np.ndarray) -> Tensor:
-    """H x W x 3 uint8 -> 1 x 3 x H x W in 0..1."""
-    return torch.from_numpy(image).movedim(-1, 0)[None].float() / 255  # H W C -> 1 C H W
+def _rgb_ssim(result: np.ndarray, reference: np.ndarray) -> float:
+    return structural_similarity_index_measure(
+        _to_batch(result), _to_batch(reference), data_range=1.0
+    ).item()
 
 
 @torch.no_grad()
 def _lpips(
-    metric: torch.nn.Module, size: int | None, result: np.ndarray, truth: np.ndarray
+    network: nn.Module, size: int | None, result: np.ndarray, reference: np.ndarray
 ) -> float:
-    if size:
-        result, truth = (  # as torchvision resizes pictures there
+    if size:  # as torchvision resizes PIL images
+        result, reference = (
             np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-            for image in (result, truth)
+            for image in (result, reference)
         )
-    return metric(unit(result), unit(truth)).item()
+    return network(_to_batch(result), _to_batch(reference)).item()
 
 
-def _distances(own: dict[str, Path], real: dict[str, Path], backbones: Path) -> tuple[float, float]:
-    """FID and 1000 KID."""
-    backbone(backbones, INCEPTION, "FID")
+def _to_batch(image: np.ndarray) -> Tensor:
+    """H x W x 3 uint8 -> 1 x 3 x H x W in 0..1."""
+    return to_channels_first(to_images([image]))
+
+
+def _measure_fid_kid(
+    results: list[Path], references: list[Path], backbone_dir: Path
+) -> tuple[float, float]:
+    """FID and 1000 x KID."""
+    find_backbone(backbone_dir, INCEPTION, "FID")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = InceptionV3W(str(backbones), download=False).to(device).eval()
+    network = InceptionV3W(str(backbone_dir), download=False).to(device).eval()
     features = [
         get_files_features(
-            [str(path) for path in pictures.values()],
+            [str(file) for file in files],
             model=network,
             num_workers=0,
-            find_batch_size=BATCH,
+            batch_size=BATCH_SIZE,
             device=device,
             mode="clean",
             description="FID ",
         )
-        for pictures in (own, real)
+        for files in (results, references)
     ]
     statistics = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in features]
     fid = frechet_distance(*statistics[0], *statistics[1])
-    before = np.random.get_state()
+    state = np.random.get_state()
     np.random.seed(0)  # clean-fid draws its subsets from the global state
     kid = kernel_distance(*features)
-    np.random.set_state(before)
+    np.random.set_state(state)
     return float(fid), 1000 * float(kid)

@@ -1,51 +1,51 @@
-"""Checkpoint files: which key belongs to which part, what a file's network looks like, and what to
-say about a file that is something else.
+"""Checkpoint files: reading, the key layout, the configuration in the metadata, validation.
 
-A checkpoint is one flat state dict in the released key names. A .safetensors file of ours carries
-its configuration in the metadata entry `stableviton.config`; a file without it has the released
-size.
+A checkpoint is one flat state dict in the released key names, split here into components: UNet,
+zero cross-attention, spatial encoder, CLIP tower, image projector and autoencoder. A .safetensors
+file of this project carries its configuration in the metadata entry `stableviton.config`; a file
+without it has the released size.
 """
 
 import codecs
-import hashlib
 import json
 import pickle
+import struct
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..files import replace_atomically
 from .config import AutoencoderConfig, ClipConfig, ModelConfig, NetworkConfig
 from .image_projector import ImageProjector
 from .unet import SpatialEncoder, UNet
 from .zero_cross_attention import ZeroCrossAttention
 
 CONFIG_KEY = "stableviton.config"
+LICENSE_KEY = "modelspec.license"
+RELEASED_LICENSE = "CC BY-NC-SA 4.0"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-# Longest first: a key belongs to the first prefix that it starts with.
+# A key belongs to the first prefix that it starts with. Zero cross-attention shares the UNet's.
 PREFIXES = {
     "unet": "model.diffusion_model.",
-    "zero_cross_attention": "model.diffusion_model.",  # told from the unet by ZERO_CROSS_ATTENTION_MODULES
+    "zero_cross_attention": "model.diffusion_model.",
     "encoder": "control_model.",
     "clip": "cond_stage_model.transformer.",
     "image_projector": "cond_stage_model.",
     "autoencoder": "first_stage_model.",
 }
-PARTS = tuple(PREFIXES)
-FIRST_CONVOLUTION = PREFIXES["unet"] + "input_blocks.0.0.weight"
-
+COMPONENTS = tuple(PREFIXES)
 ZERO_CROSS_ATTENTION_MODULES = ("warp_flow_blks.", "warp_zero_convs.")
-IMAGE_PROJECTOR_MODULES = ("proj_out.", "learnable_vector")
+IMAGE_PROJECTOR_MODULES = ("proj_out.", "learnable_vector")  # in the file without a prefix
+FIRST_CONVOLUTION = PREFIXES["unet"] + "input_blocks.0.0.weight"
 
 # In released files, without weights: the noise schedule's buffers and unused layers.
 UNUSED = frozenset({
@@ -57,46 +57,114 @@ UNUSED = frozenset({
 })  # fmt: skip
 
 Weights = dict[str, Tensor]
+ModuleBuilder = Callable[[ModelConfig], Mapping[str, nn.Module]]
+
+
+# Reading
+
+
+class _ModelCheckpoint:
+    """Stands in for Lightning's callback class, which its files name as a dictionary key."""
+
+
+# What Lightning files name besides tensors: the callback, and numpy numbers.
+SAFE_GLOBALS: list[Any] = [
+    (_ModelCheckpoint, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
+    (_ModelCheckpoint, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    np.dtype,
+    np.dtypes.Float64DType,
+    codecs.encode,
+]
+
+UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError,
+    EOFError, ValueError, KeyError, AttributeError, TypeError,
+)  # fmt: skip
+
+
+@contextmanager
+def explain_unreadable(path: Path) -> Iterator[None]:
+    """CheckpointError in place of what libraries raise on a file without readable weights."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or ["empty file"])[0]
+        raise CheckpointError(
+            f"{path} cannot be read as weights ({type(error).__name__}: {reason}). It is "
+            "truncated, holds something else, or wants to run code, which is never done. Download "
+            "it again, or save its weights as .safetensors."
+        ) from error
+
+
+def read_weights(path: Path) -> tuple[Weights, dict[str, str]]:
+    """Tensors and metadata of a .safetensors or a pickled checkpoint, memory-mapped.
+
+    No code in the file runs. CheckpointError names a file that cannot be read.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file.")
+    with explain_unreadable(path):
+        if path.suffix in (".safetensors", ".sft"):
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+        zipped = zipfile.is_zipfile(path)  # only these can be mapped
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        return select_tensors(loaded), {}
+
+
+def select_tensors(loaded: Any) -> Weights:
+    """The state dict in a loaded file: its own entries, or those of its entry "state_dict"."""
+    weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    return {key: value for key, value in weights.items() if isinstance(value, Tensor)}
+
+
+# Layout of keys
 
 
 def split(weights: Mapping[str, Tensor]) -> dict[str, Weights]:
-    """A checkpoint's state dict -> the state dict of each of PARTS, prefixes removed.
+    """A checkpoint's state dict -> the state dict of each of COMPONENTS, prefixes removed.
 
-    Keys of no part are left as they are under "unknown".
+    Keys of no component are left as they are under "unknown"; keys without weights are dropped.
     """
-    parts: dict[str, Weights] = {name: {} for name in (*PARTS, "unknown")}
+    components: dict[str, Weights] = {name: {} for name in (*COMPONENTS, "unknown")}
     for key, value in weights.items():
-        if key in UNUSED:
-            continue
-        name, short = _place(key)
-        parts[name][short] = value
-    return parts
+        if key not in UNUSED:
+            name, short = _locate_key(key)
+            components[name][short] = value
+    return components
 
 
-def _place(key: str) -> tuple[str, str]:
-    """The part a key belongs to, and its name there."""
+def _locate_key(key: str) -> tuple[str, str]:
+    """The component that a key of a file belongs to, and the key's name there."""
     if key.startswith(IMAGE_PROJECTOR_MODULES):
         return "image_projector", key
     for name, prefix in PREFIXES.items():
         if key.startswith(prefix):
             short = key.removeprefix(prefix)
-            return (
-                "zero_cross_attention" if short.startswith(ZERO_CROSS_ATTENTION_MODULES) else name
-            ), short
+            cross = short.startswith(ZERO_CROSS_ATTENTION_MODULES)
+            return "zero_cross_attention" if cross else name, short
     return "unknown", key
 
 
-def join(parts: Mapping[str, Mapping[str, Tensor]]) -> Weights:
+def full_key(component: str, key: str) -> str:
+    """The key in the file of a component's entry."""
+    bare = component == "image_projector" and key.startswith(IMAGE_PROJECTOR_MODULES)
+    return key if bare else PREFIXES[component] + key
+
+
+def join(components: Mapping[str, Mapping[str, Tensor]]) -> Weights:
     """The inverse of `split`."""
     return {
-        full_key(name, key): value for name, part in parts.items() for key, value in part.items()
+        full_key(name, key): value
+        for name, weights in components.items()
+        for key, value in weights.items()
     }
 
 
-def full_key(part: str, key: str) -> str:
-    """The name in the file of a part's entry."""
-    bare = part == "image_projector" and key.startswith(IMAGE_PROJECTOR_MODULES)
-    return key if bare else PREFIXES[part] + key
+# Configuration
 
 
 def config_to_metadata(config: ModelConfig) -> dict[str, str]:
@@ -106,7 +174,7 @@ def config_to_metadata(config: ModelConfig) -> dict[str, str]:
 def config_from_metadata(metadata: Mapping[str, str] | None) -> ModelConfig:
     """The configuration in a file's metadata; the released one where there is none.
 
-    CheckpointError where the entry is there and cannot be read.
+    CheckpointError where the entry exists and cannot be read.
     """
     text = (metadata or {}).get(CONFIG_KEY)
     if text is None:
@@ -114,21 +182,55 @@ def config_from_metadata(metadata: Mapping[str, str] | None) -> ModelConfig:
     try:
         entries = json.loads(text)
         return ModelConfig(
-            network=NetworkConfig(**tuples(entries["network"])),
+            network=NetworkConfig(**lists_to_tuples(entries["network"])),
             clip=ClipConfig(**entries["clip"]),
-            autoencoder=AutoencoderConfig(**tuples(entries["autoencoder"])),
+            autoencoder=AutoencoderConfig(**lists_to_tuples(entries["autoencoder"])),
             mapper_layers=entries["mapper_layers"],
             mapper_heads=entries["mapper_heads"],
         )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"its metadata entry {CONFIG_KEY!r} does not describe a network ({error}). "
             "Write the file again with `python -m stableviton_core convert`."
         ) from error
 
 
-def tuples(entries: dict) -> dict:
+def lists_to_tuples(entries: dict) -> dict:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in entries.items()}
+
+
+# Validation
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A validated checkpoint: configuration, and the state dict of each of COMPONENTS."""
+
+    config: ModelConfig
+    components: dict[str, Weights]
+    license: str = RELEASED_LICENSE
+
+
+def parse_checkpoint(
+    path: Path,
+    weights: Weights,
+    metadata: Mapping[str, str] | None,
+    build_modules: ModuleBuilder | None = None,
+) -> Checkpoint:
+    """Check, split and validate what was read from a file.
+
+    build_modules: CLIP tower ("clip") and autoencoder ("autoencoder") of a configuration, to be
+    validated beside this project's own networks; called on the meta device. CheckpointError that
+    names the file, what is wrong and the remedy.
+    """
+    try:
+        check_kind(weights)
+        config, components = config_from_metadata(metadata), split(weights)
+        raise_mismatches(list_mismatches(config, components, build_modules))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is not a StableVITON checkpoint: {error}") from error
+    del components["unknown"]
+    return Checkpoint(config, components, (metadata or {}).get(LICENSE_KEY, RELEASED_LICENSE))
 
 
 def is_autoencoder(weights: Mapping[str, Tensor]) -> bool:
@@ -137,16 +239,16 @@ def is_autoencoder(weights: Mapping[str, Tensor]) -> bool:
 
 
 def check_kind(weights: Mapping[str, Tensor]) -> None:
-    """CheckpointError that says what a file is, where it is a known kind of another model."""
+    """CheckpointError for the weights of another model, with its kind where that is known."""
     first = weights.get(FIRST_CONVOLUTION)
     has_encoder = any(key.startswith(PREFIXES["encoder"]) for key in weights)
     if first is None:
         if is_autoencoder(weights):
             raise CheckpointError("it is a VAE on its own. Load it with ComfyUI's VAELoader.")
         raise CheckpointError(
-            f"it holds no UNet: none of its {len(weights)} entries is "
-            f"{FIRST_CONVOLUTION!r}. Take a StableVITON checkpoint "
-            "(VITONHD.ckpt, or a file that `python -m stableviton_core convert` wrote)."
+            f"it holds no UNet: none of its {len(weights)} entries is {FIRST_CONVOLUTION!r}. Take "
+            "a StableVITON checkpoint (VITONHD.ckpt, or a file that `python -m stableviton_core "
+            "convert` wrote)."
         )
     channels = first.shape[1] if first.ndim == 4 else 0
     kinds = {
@@ -164,164 +266,50 @@ def check_kind(weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def list_mismatches(part: str, module: torch.nn.Module, found: Mapping[str, Tensor]) -> list[str]:
-    """What keeps a part's weights from loading strictly into a module."""
-    expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    problems = [f"missing {full_key(part, key)}" for key in expected if key not in found]
-    problems += [f"unexpected {full_key(part, key)}" for key in found if key not in expected]
-    problems += [
-        f"{full_key(part, key)} is {tuple(found[key].shape)}, not {shape}"
-        for key, shape in expected.items()
-        if key in found and tuple(found[key].shape) != shape
-    ]
-    return problems
-
-
-def list_network_mismatches(parts: Mapping[str, Weights], config: ModelConfig) -> list[str]:
-    """The list_mismatches of all parts that this package defines, and keys of no part."""
+def list_mismatches(
+    config: ModelConfig,
+    components: Mapping[str, Weights],
+    build_modules: ModuleBuilder | None = None,
+) -> list[str]:
+    """Everything that keeps the result of `split` from loading strictly into the networks of a
+    configuration (see `parse_checkpoint`), and keys of no component."""
     with torch.device("meta"):
         modules = {
             "unet": UNet(config.network),
             "zero_cross_attention": ZeroCrossAttention(config.network),
             "encoder": SpatialEncoder(config.network),
             "image_projector": ImageProjector(config),
+            **(build_modules(config) if build_modules else {}),
         }
-    problems = [f"unexpected {key}" for key in parts["unknown"]]
+    problems = [f"unexpected {key}" for key in components["unknown"]]
+    problems += [f"no entry of the {name}" for name in COMPONENTS if not components[name]]
     for name, module in modules.items():
-        problems += list_mismatches(name, module, parts[name])
+        if components[name]:
+            problems += _compare_state_dicts(name, module.state_dict(), components[name])
     return problems
 
 
-def raise_mismatches(problems: list[str]) -> None:
-    """CheckpointError that lists at most ten of the list_mismatches; nothing where there are none."""
-    if not problems:
+def _compare_state_dicts(
+    component: str, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> list[str]:
+    mismatches = [f"missing {full_key(component, key)}" for key in expected if key not in weights]
+    for key, value in weights.items():
+        name, shape = full_key(component, key), tuple(value.shape)
+        if key not in expected:
+            mismatches.append(f"unexpected {name}")
+        elif shape != tuple(expected[key].shape):
+            mismatches.append(f"{name} is {shape}, not {tuple(expected[key].shape)}")
+    return mismatches
+
+
+def raise_mismatches(mismatches: list[str]) -> None:
+    """CheckpointError that lists at most ten mismatches; nothing where there are none."""
+    if not mismatches:
         return
-    shown = "\n".join(f"  {problem}" for problem in problems[:10])
-    more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+    listed = "\n".join(f"  {mismatch}" for mismatch in mismatches[:10])
+    more = f"\n  and {len(mismatches) - 10} more" if len(mismatches) > 10 else ""
     raise CheckpointError(
-        f"{len(problems)} of its entries do not fit the network:\n{shown}{more}\n"
+        f"{len(mismatches)} of its entries do not fit the network:\n{listed}{more}\n"
         "The file is damaged, incomplete, or of another size than its metadata says. Download or "
         "convert it again."
     )
-
-
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-LICENSE_KEY = "modelspec.license"  # in a file's metadata
-RELEASED_LICENSE = "CC BY-NC-SA 4.0"
-
-
-class _ModelCheckpoint:
-    """Stands in for Lightning's callback class, which is a mere dictionary key in its files."""
-
-
-# What Lightning files name besides tensors: the callback, and numbers of numpy's.
-HARMLESS: list[Any] = [
-    (_ModelCheckpoint, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
-    (_ModelCheckpoint, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
-    np.dtype,
-    np.dtypes.Float64DType,
-    codecs.encode,
-]
-
-UNREADABLE = (
-    SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError,
-    TypeError,
-)  # fmt: skip
-
-
-def read_weights(path: Path) -> tuple[Weights, dict[str, str]]:
-    """Tensors and metadata of a .safetensors or a pickled checkpoint, mapped from the file.
-
-    CheckpointError that names the file where it cannot be read; no code in it runs.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file.")
-    try:
-        if path.suffix in (".safetensors", ".sft"):
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-        zipped = zipfile.is_zipfile(path)  # only these can be mapped
-        with torch.serialization.safe_globals(HARMLESS):
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except UNREADABLE as error:
-        reason = (str(error).splitlines() or ["empty file"])[0]
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({reason}). It is truncated, holds something else, "
-            "or wants to run code, which is never done. Download it again."
-        ) from error
-    weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    return {key: v for key, v in weights.items() if isinstance(v, torch.Tensor)}, {}
-
-
-def convert(source: Path, target: Path, dtype: str) -> None:
-    """Write a StableVITON checkpoint, or a VAE on its own, as .safetensors.
-
-    Drops what is not weights, checks that the rest fits the network, writes under another name,
-    compares what was written with what was read, then renames. CheckpointError where the source
-    is something else or the copy differs.
-    """
-    if target.exists() and target.samefile(source):
-        raise CheckpointError(f"{target} is the file to convert. Name another file to write.")
-    if target.suffix != ".safetensors":
-        raise CheckpointError(f"The converted file must end in .safetensors, got {target.name}.")
-    weights, metadata = read_weights(source)
-    try:
-        kept, described = _content(weights, metadata)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source.name} cannot be converted: {error}") from error
-    converted = {
-        key: value.to(DTYPES[dtype]).contiguous() if value.is_floating_point() else value
-        for key, value in kept.items()
-    }
-    described |= {
-        LICENSE_KEY: metadata.get(LICENSE_KEY, RELEASED_LICENSE),
-        "stableviton.source": source.name,
-        "stableviton.source_sha256": _sha256(source),
-    }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replace_atomically(target) as partial:
-        save_file(converted, partial, described)
-        _verify(partial, converted)
-
-
-def validate_checkpoint(
-    weights: Weights, metadata: Mapping[str, str]
-) -> tuple[ModelConfig, dict[str, Weights]]:
-    """The configuration and the parts of a whole StableVITON checkpoint; CheckpointError where it
-    is another kind, or does not fit its configuration."""
-    check_kind(weights)
-    config = config_from_metadata(metadata)
-    parts = split(weights)
-    problems = [f"no entry of the {p}" for p in ("clip", "autoencoder") if not parts[p]]
-    raise_mismatches(problems + list_network_mismatches(parts, config))
-    return config, parts
-
-
-def _content(weights: Weights, metadata: dict[str, str]) -> tuple[Weights, dict[str, str]]:
-    """The entries worth keeping, and what they are."""
-    if is_autoencoder(weights):
-        kept = {key: value for key, value in weights.items() if not key.startswith("loss.")}
-        return kept, {"modelspec.architecture": "stable-diffusion-v1/vae"}
-    config, _ = validate_checkpoint(weights, metadata)
-    kept = {key: value for key, value in weights.items() if key not in UNUSED}
-    return kept, config_to_metadata(config) | {"modelspec.architecture": "stableviton"}
-
-
-def _verify(path: Path, expected: Weights) -> None:
-    with safe_open(path, framework="pt") as file:
-        if set(file.keys()) != set(expected):
-            raise CheckpointError(f"{path} was written with other entries than were read.")
-        for key, value in tqdm(expected.items(), desc="verifying"):
-            if not torch.equal(file.get_tensor(key), value):
-                raise CheckpointError(f"{path} differs at {key} from what was read. Try again.")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What a network looks like. Every width and block position is derived from these numbers."""
+"""The sizes of a network. Every channel count and block position is derived from these numbers."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -6,11 +6,11 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A UNet of Stable Diffusion 1.5's family and the try-on parts beside it.
+    """A UNet of Stable Diffusion 1.5's family, its spatial encoder and zero cross-attention.
 
-    model_channels: channels of the first level. channel_mult: channels of each level over model_channels.
-    blocks: residual blocks a level (the decoder has one more). attention: factors of downsampling
-    at which blocks attend. Defaults are the released network's.
+    model_channels: channels at full resolution. channel_mult: channels of each level over
+    model_channels. num_res_blocks: residual blocks a level (the decoder has one more). attention:
+    downsampling factors with a spatial transformer. Defaults are the released network's.
     """
 
     model_channels: int = 320
@@ -26,67 +26,74 @@ class NetworkConfig:
     def levels(self) -> int:
         return len(self.channel_mult)
 
-    def width(self, level: int) -> int:
+    def level_channels(self, level: int) -> int:
         return self.model_channels * self.channel_mult[level]
 
-    def attends(self, level: int) -> bool:
+    def has_attention(self, level: int) -> bool:
         return 2**level in self.attention
 
     @property
-    def time_width(self) -> int:
+    def time_embed_dim(self) -> int:
         return 4 * self.model_channels
 
     @property
-    def input_widths(self) -> tuple[int, ...]:
-        """Channels after each input block: the first convolution, then level by level the blocks
-        and (but for the last level) the downsampling."""
-        widths = [self.model_channels]
+    def input_channels(self) -> tuple[int, ...]:
+        """Channels after each input block: the first convolution, then level by level the residual
+        blocks and (except at the last level) the downsampling."""
+        channels = [self.model_channels]
         for level in range(self.levels):
-            widths += [self.width(level)] * self.num_res_blocks
-            if level < self.levels - 1:
-                widths.append(self.width(level))
-        return tuple(widths)
+            blocks = self.num_res_blocks + (level < self.levels - 1)
+            channels += [self.level_channels(level)] * blocks
+        return tuple(channels)
 
     @property
-    def output_widths(self) -> tuple[int, ...]:
+    def output_channels(self) -> tuple[int, ...]:
         """Channels after each output block, lowest resolution first."""
         return tuple(
-            self.width(level)
+            self.level_channels(level)
             for level in reversed(range(self.levels))
             for _ in range(self.num_res_blocks + 1)
         )
 
     @property
     def first_cross_attention_block(self) -> int:
-        """The first output block with zero cross-attention: all but the lowest resolution's."""
+        """The first output block with zero cross-attention: those of the lowest resolution have
+        none."""
         return self.num_res_blocks + 1
 
     def cross_attention_index(self, output_block: int) -> int | None:
-        """Which zero cross-attention serves an output block; None for the lowest resolution."""
+        """The zero cross-attention of an output block; None at the lowest resolution."""
         index = output_block - self.first_cross_attention_block
         return index if index >= 0 else None
 
     def skip_index(self, output_block: int) -> int:
-        """The input block whose map an output block concatenates and attends to."""
-        return len(self.input_widths) - 1 - output_block
+        """The input block whose feature map an output block concatenates, and whose garment
+        feature it attends to."""
+        return len(self.input_channels) - 1 - output_block
 
     @property
-    def cross_attention_widths(self) -> tuple[tuple[int, int], ...]:
-        """(query width, garment map width) of each zero cross-attention.
+    def num_garment_features(self) -> int:
+        """How many of the spatial encoder's input blocks a zero cross-attention attends to: the
+        first ones, 9 of 12 in the released network."""
+        return self.skip_index(self.first_cross_attention_block) + 1
+
+    @property
+    def cross_attention_channels(self) -> tuple[tuple[int, int], ...]:
+        """(query channels, garment feature channels) of each zero cross-attention.
 
         The query is what enters the output block before the skip connection is concatenated: the
         output of the block before it.
         """
         return tuple(
-            (query, self.input_widths[self.skip_index(block)])
-            for block, (query, _) in enumerate(pairwise(self.output_widths), start=1)
+            (query, self.input_channels[self.skip_index(block)])
+            for block, (query, _) in enumerate(pairwise(self.output_channels), start=1)
             if block >= self.first_cross_attention_block
         )
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """A CLIP vision tower, in the names of transformers' CLIPVisionConfig. Defaults are ViT-L/14's."""
+    """A CLIP vision tower, in the names of transformers' CLIPVisionConfig; ViT-L/14 by default."""
 
     hidden_size: int = 1024
     num_hidden_layers: int = 24
@@ -99,7 +106,7 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """A Stable Diffusion AutoencoderKL. latent_scale: what latents are multiplied with."""
+    """A Stable Diffusion AutoencoderKL. latent_scale: the factor that latents are scaled by."""
 
     model_channels: int = 128
     channel_mult: tuple[int, ...] = (1, 2, 4, 4)
@@ -110,8 +117,8 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything a checkpoint holds. mapper_layers: depth of the condition's transformer, which
-    has CLIP's width and `mapper_heads` heads."""
+    """All networks of a checkpoint. mapper_layers, mapper_heads: of the image projector's
+    transformer, whose channels are CLIP's hidden_size."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)

@@ -6,34 +6,41 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-GROUPS = 32
+GROUPS = 32  # of the group normalisations
 
-Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Multi-head attention of B x N x (heads * width) tensors."""
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # B N C -> B H N D
-    out = F.scaled_dot_product_attention(q, k, v)
-    return out.transpose(1, 2).flatten(2)  # B H N D -> B N C
+def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
+    """Multi-head attention: q B x N x C, k and v B x M x C -> B x N x C, C = num_heads * head
+    channels."""
+    q, k, v = (split_heads(x, num_heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)")
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """B x N x C -> B x heads x N x head channels."""
+    return rearrange(x, "b n (h d) -> b h n d", h=num_heads)
 
 
 class Backend(NamedTuple):
-    """What layers are made of: classes (`Linear`, `Conv2d`, `GroupNorm`, `LayerNorm`) and an
-    attention function. A host brings its own."""
+    """What layers are made of: layer classes (`Linear`, `Conv2d`, `GroupNorm`, `LayerNorm`) and an
+    attention function with the signature of `attend`. ComfyUI's nodes pass the host's own."""
 
     operations: Any = nn
-    attention: Attend = attend
+    attention: Attention = attend
 
 
 TORCH = Backend()
 
 
-def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10000) -> Tensor:
-    """Sinusoids of the timesteps: B -> B x width, float32, cosines first."""
-    half = width // 2
+def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000) -> Tensor:
+    """Sinusoidal embedding: timesteps B -> B x dim, float32, cosines first."""
+    half = dim // 2
     steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
     frequencies = torch.exp(-math.log(max_period) * steps / half)
     angles = timesteps[:, None].float() * frequencies[None]
@@ -41,53 +48,71 @@ def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10000)
 
 
 class ResBlock(nn.Module):
-    """Residual block with the time embedding added between its two convolutions."""
+    """Residual block; the time embedding is added between its two convolutions.
 
-    def __init__(self, width_in: int, width_out: int, time_width: int, backend: Backend = TORCH):
+    forward: x B x in_channels x H x W, time B x time_embed_dim -> B x out_channels x H x W.
+    gradient_checkpointing: keep only the inputs, and run the block again in the backward pass.
+    """
+
+    gradient_checkpointing: bool = False
+
+    def __init__(
+        self, in_channels: int, out_channels: int, time_embed_dim: int, backend: Backend = TORCH
+    ):
         super().__init__()
         ops = backend.operations
         self.in_layers = nn.Sequential(
-            ops.GroupNorm(GROUPS, width_in),
+            ops.GroupNorm(GROUPS, in_channels),
             nn.SiLU(),
-            ops.Conv2d(width_in, width_out, 3, padding=1),
+            ops.Conv2d(in_channels, out_channels, 3, padding=1),
         )
-        self.emb_layers = nn.Sequential(nn.SiLU(), ops.Linear(time_width, width_out))
+        self.emb_layers = nn.Sequential(nn.SiLU(), ops.Linear(time_embed_dim, out_channels))
         self.out_layers = nn.Sequential(
-            ops.GroupNorm(GROUPS, width_out),
+            ops.GroupNorm(GROUPS, out_channels),
             nn.SiLU(),
-            nn.Identity(),  # dropout's place in the checkpoint's numbering
-            ops.Conv2d(width_out, width_out, 3, padding=1),
+            nn.Identity(),  # dropout's position in the checkpoint's numbering
+            ops.Conv2d(out_channels, out_channels, 3, padding=1),
         )
-        same = width_in == width_out
-        self.skip_connection = nn.Identity() if same else ops.Conv2d(width_in, width_out, 1)
+        self.skip_connection = (
+            nn.Identity()
+            if in_channels == out_channels
+            else ops.Conv2d(in_channels, out_channels, 1)
+        )
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, time, use_reentrant=False)
+        return self._forward(x, time)
+
+    def _forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.in_layers(x) + self.emb_layers(time)[:, :, None, None]
         return self.skip_connection(x) + self.out_layers(h)
 
 
 class CrossAttention(nn.Module):
-    """Attention of queries B x N x width to a context B x M x context_dim."""
+    """Attention of queries B x N x channels to a context B x M x context_dim."""
 
-    def __init__(self, width: int, context_dim: int, heads: int, backend: Backend = TORCH):
+    def __init__(self, channels: int, context_dim: int, num_heads: int, backend: Backend = TORCH):
         super().__init__()
-        ops = backend.operations
-        self.heads = heads
+        linear = backend.operations.Linear
+        self.num_heads = num_heads
         self.attention = backend.attention
-        self.to_q = ops.Linear(width, width, bias=False)
-        self.to_k = ops.Linear(context_dim, width, bias=False)
-        self.to_v = ops.Linear(context_dim, width, bias=False)
-        self.to_out = nn.Sequential(ops.Linear(width, width))
+        self.to_q = linear(channels, channels, bias=False)
+        self.to_k = linear(context_dim, channels, bias=False)
+        self.to_v = linear(context_dim, channels, bias=False)
+        self.to_out = nn.Sequential(linear(channels, channels))
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        return self.to_out(self.attention(q, k, v, self.heads))
+        return self.to_out(self.attention(q, k, v, self.num_heads))
 
 
 class GEGLU(nn.Module):
-    def __init__(self, width: int, inner: int, backend: Backend = TORCH):
+    """Gated linear unit: value * GELU(gate)."""
+
+    def __init__(self, in_channels: int, out_channels: int, backend: Backend = TORCH):
         super().__init__()
-        self.proj = backend.operations.Linear(width, 2 * inner)
+        self.proj = backend.operations.Linear(in_channels, 2 * out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
@@ -95,12 +120,12 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    def __init__(self, width: int, backend: Backend = TORCH):
+    def __init__(self, channels: int, backend: Backend = TORCH):
         super().__init__()
         self.net = nn.Sequential(
-            GEGLU(width, 4 * width, backend),
-            nn.Identity(),  # dropout's place in the checkpoint's numbering
-            backend.operations.Linear(4 * width, width),
+            GEGLU(channels, 4 * channels, backend),
+            nn.Identity(),  # dropout's position in the checkpoint's numbering
+            backend.operations.Linear(4 * channels, channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -108,17 +133,15 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, attention to a context, feed-forward; each on a LayerNorm, each added."""
+    """Self-attention, attention to a context, feed-forward; each pre-norm with a residual."""
 
-    def __init__(self, width: int, context_dim: int, heads: int, backend: Backend = TORCH):
+    def __init__(self, channels: int, context_dim: int, num_heads: int, backend: Backend = TORCH):
         super().__init__()
-        ops = backend.operations
-        self.attn1 = CrossAttention(width, width, heads, backend)
-        self.attn2 = CrossAttention(width, context_dim, heads, backend)
-        self.ff = FeedForward(width, backend)
-        self.norm1 = ops.LayerNorm(width)
-        self.norm2 = ops.LayerNorm(width)
-        self.norm3 = ops.LayerNorm(width)
+        norm = backend.operations.LayerNorm
+        self.attn1 = CrossAttention(channels, channels, num_heads, backend)
+        self.attn2 = CrossAttention(channels, context_dim, num_heads, backend)
+        self.ff = FeedForward(channels, backend)
+        self.norm1, self.norm2, self.norm3 = norm(channels), norm(channels), norm(channels)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         normed = self.norm1(x)
@@ -128,47 +151,65 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block over the pixels of a feature map, added to the map."""
+    """A transformer block over the pixels of a feature map, with a residual.
 
-    def __init__(self, width: int, context_dim: int, heads: int, backend: Backend = TORCH):
+    forward: x B x channels x H x W, context B x M x context_dim -> B x channels x H x W.
+    gradient_checkpointing: as ResBlock's.
+    """
+
+    gradient_checkpointing: bool = False
+
+    def __init__(self, channels: int, context_dim: int, num_heads: int, backend: Backend = TORCH):
         super().__init__()
         ops = backend.operations
-        self.norm = ops.GroupNorm(GROUPS, width, eps=1e-6)
-        self.proj_in = ops.Conv2d(width, width, 1)
+        self.norm = ops.GroupNorm(GROUPS, channels, eps=1e-6)
+        self.proj_in = ops.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList(
-            [TransformerBlock(width, context_dim, heads, backend)]
+            [TransformerBlock(channels, context_dim, num_heads, backend)]
         )
-        self.proj_out = ops.Conv2d(width, width, 1)
+        self.proj_out = ops.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        height, width = x.shape[2:]
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, context, use_reentrant=False)
+        return self._forward(x, context)
+
+    def _forward(self, x: Tensor, context: Tensor) -> Tensor:
         tokens = to_tokens(self.proj_in(self.norm(x)))
         for block in self.transformer_blocks:
             tokens = block(tokens, context)
-        h = tokens.transpose(1, 2).unflatten(2, (height, width))  # B HW C -> B C H W
-        return self.proj_out(h) + x
+        return self.proj_out(rearrange(tokens, "b (h w) c -> b c h w", h=x.shape[2])) + x
+
+
+def enable_gradient_checkpointing(module: nn.Module) -> None:
+    """Set `gradient_checkpointing` on every ResBlock and SpatialTransformer of a module."""
+    for block in module.modules():
+        if isinstance(block, ResBlock | SpatialTransformer):
+            block.gradient_checkpointing = True
 
 
 def to_tokens(feature_map: Tensor) -> Tensor:
-    """B x C x H x W -> B x HW x C."""
-    return feature_map.flatten(2).transpose(1, 2)  # B C H W -> B HW C
+    """B x C x H x W -> B x HW x C, row by row."""
+    return rearrange(feature_map, "b c h w -> b (h w) c")
 
 
 class Downsample(nn.Module):
-    def __init__(self, width: int, backend: Backend = TORCH):
+    """A convolution of stride 2: H x W -> ceil(H / 2) x ceil(W / 2)."""
+
+    def __init__(self, channels: int, backend: Backend = TORCH):
         super().__init__()
-        self.op = backend.operations.Conv2d(width, width, 3, stride=2, padding=1)
+        self.op = backend.operations.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour enlargement to a given size (rows, columns), then a convolution."""
+    """Nearest-neighbour interpolation to a size (rows, columns), then a convolution."""
 
-    def __init__(self, width: int, backend: Backend = TORCH):
+    def __init__(self, channels: int, backend: Backend = TORCH):
         super().__init__()
-        self.conv = backend.operations.Conv2d(width, width, 3, padding=1)
+        self.conv = backend.operations.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

@@ -1,9 +1,9 @@
 """The 13-channel UNet and its spatial encoder (paper, section 3.2).
 
-Key names below are the checkpoint's own, so each part loads with `load_state_dict(strict=True)`.
+Module names are the checkpoint's keys, so each component loads with `load_state_dict(strict=True)`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -23,70 +23,68 @@ from .layers import (
 BeforeSkip = Callable[[int, Tensor], Tensor]
 
 
-def _time_embed(config: NetworkConfig, backend: Backend) -> nn.Sequential:
+def _build_time_embed(config: NetworkConfig, backend: Backend) -> nn.Sequential:
     linear = backend.operations.Linear
     return nn.Sequential(
-        linear(config.model_channels, config.time_width),
+        linear(config.model_channels, config.time_embed_dim),
         nn.SiLU(),
-        linear(config.time_width, config.time_width),
+        linear(config.time_embed_dim, config.time_embed_dim),
     )
 
 
-def _transformer(config: NetworkConfig, width: int, backend: Backend) -> SpatialTransformer:
-    return SpatialTransformer(width, config.context_dim, config.num_heads, backend)
+def _build_block(
+    config: NetworkConfig, in_channels: int, level: int, backend: Backend
+) -> list[nn.Module]:
+    """A residual block and, where the level has attention, a spatial transformer."""
+    channels = config.level_channels(level)
+    block: list[nn.Module] = [ResBlock(in_channels, channels, config.time_embed_dim, backend)]
+    if config.has_attention(level):
+        block.append(SpatialTransformer(channels, config.context_dim, config.num_heads, backend))
+    return block
 
 
-def _input_blocks(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
-    width = config.model_channels
-    conv = backend.operations.Conv2d(config.in_channels, width, 3, padding=1)
+def _build_input_blocks(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
+    channels = config.model_channels
+    conv = backend.operations.Conv2d(config.in_channels, channels, 3, padding=1)
     blocks = [nn.ModuleList([conv])]
     for level in range(config.levels):
         for _ in range(config.num_res_blocks):
-            block: list[nn.Module] = [
-                ResBlock(width, config.width(level), config.time_width, backend)
-            ]
-            width = config.width(level)
-            if config.attends(level):
-                block.append(_transformer(config, width, backend))
-            blocks.append(nn.ModuleList(block))
+            blocks.append(nn.ModuleList(_build_block(config, channels, level, backend)))
+            channels = config.level_channels(level)
         if level < config.levels - 1:
-            blocks.append(nn.ModuleList([Downsample(width, backend)]))
+            blocks.append(nn.ModuleList([Downsample(channels, backend)]))
     return nn.ModuleList(blocks)
 
 
-def _middle_block(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
-    width = config.width(config.levels - 1)
+def _build_middle_block(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
+    channels = config.level_channels(config.levels - 1)
     return nn.ModuleList(
         [
-            ResBlock(width, width, config.time_width, backend),
-            _transformer(config, width, backend),
-            ResBlock(width, width, config.time_width, backend),
+            ResBlock(channels, channels, config.time_embed_dim, backend),
+            SpatialTransformer(channels, config.context_dim, config.num_heads, backend),
+            ResBlock(channels, channels, config.time_embed_dim, backend),
         ]
     )
 
 
-def _output_blocks(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
-    width = config.width(config.levels - 1)
+def _build_output_blocks(config: NetworkConfig, backend: Backend) -> nn.ModuleList:
+    channels = config.level_channels(config.levels - 1)
     blocks: list[nn.Module] = []
     for level in reversed(range(config.levels)):
         for position in range(config.num_res_blocks + 1):
-            skip = config.input_widths[config.skip_index(len(blocks))]
-            block: list[nn.Module] = [
-                ResBlock(width + skip, config.width(level), config.time_width, backend)
-            ]
-            width = config.width(level)
-            if config.attends(level):
-                block.append(_transformer(config, width, backend))
+            skip_channels = config.input_channels[config.skip_index(len(blocks))]
+            block = _build_block(config, channels + skip_channels, level, backend)
+            channels = config.level_channels(level)
             if level and position == config.num_res_blocks:
-                block.append(Upsample(width, backend))
+                block.append(Upsample(channels, backend))
             blocks.append(nn.ModuleList(block))
     return nn.ModuleList(blocks)
 
 
-def _run(
+def _run_block(
     block: nn.Module, h: Tensor, time: Tensor, context: Tensor, size: tuple[int, ...] | None = None
 ) -> Tensor:
-    """One block of the UNet. size: what an upsampling at its end brings the map to."""
+    """The layers of a block in turn. size: rows and columns after an upsampling at its end."""
     for layer in block.children():
         match layer:
             case ResBlock():
@@ -101,21 +99,21 @@ def _run(
 
 
 class UNet(nn.Module):
-    """The UNet. forward: x B x in_channels x H x W, timesteps B (0..999), context
-    B x tokens x context_dim -> predicted noise B x latent_channels x H x W.
+    """forward: x B x in_channels x H x W, timesteps B (0..999), context B x tokens x context_dim ->
+    predicted noise B x latent_channels x H x W.
 
-    `before_skip(output_block, h)` sees, and replaces, the map that enters an output block before
-    the skip connection is concatenated.
+    `before_skip(output_block, h)` returns what takes the place of h, the feature map that enters
+    an output block, before the skip connection is concatenated.
     """
 
     def __init__(self, config: NetworkConfig, backend: Backend = TORCH):
         super().__init__()
         self.config = config
         ops = backend.operations
-        self.time_embed = _time_embed(config, backend)
-        self.input_blocks = _input_blocks(config, backend)
-        self.middle_block = _middle_block(config, backend)
-        self.output_blocks = _output_blocks(config, backend)
+        self.time_embed = _build_time_embed(config, backend)
+        self.input_blocks = _build_input_blocks(config, backend)
+        self.middle_block = _build_middle_block(config, backend)
+        self.output_blocks = _build_output_blocks(config, backend)
         self.out = nn.Sequential(
             ops.GroupNorm(GROUPS, config.model_channels),
             nn.SiLU(),
@@ -129,45 +127,52 @@ class UNet(nn.Module):
         time = self.time_embed(embedding.to(x.dtype))
         h, skips = x, []
         for block in self.input_blocks:
-            h = _run(block, h, time, context)
+            h = _run_block(block, h, time, context)
             skips.append(h)
-        h = _run(self.middle_block, h, time, context)
+        h = _run_block(self.middle_block, h, time, context)
         for index, block in enumerate(self.output_blocks):
             if before_skip is not None:
                 h = before_skip(index, h)
             h = torch.cat([h, skips.pop()], dim=1)
             size = tuple(skips[-1].shape[2:]) if skips else None
-            h = _run(block, h, time, context, size)
+            h = _run_block(block, h, time, context, size)
         return self.out(h)
 
 
 class SpatialEncoder(nn.Module):
-    """The unet's encoder again, with the garment latent added to its first feature map.
+    """A copy of the UNet's encoder; the garment latent is added to its first feature map.
 
-    forward: x, timesteps, context as the unet's, garment B x latent_channels x H x W ->
-    the maps of all input blocks and of the middle block, in this order.
+    forward: x, timesteps, context as the UNet's, garment B x latent_channels x H x W -> the garment
+    features, one of each input block that a zero cross-attention attends to.
+
+    Checkpoints also hold the deeper input blocks and the middle block, half of the parameters at
+    the released size. No output depends on them: they are loaded and saved but never run.
     """
 
     def __init__(self, config: NetworkConfig, backend: Backend = TORCH):
         super().__init__()
         self.config = config
-        self.time_embed = _time_embed(config, backend)
-        self.input_blocks = _input_blocks(config, backend)
+        self.time_embed = _build_time_embed(config, backend)
+        self.input_blocks = _build_input_blocks(config, backend)
         conv = backend.operations.Conv2d(
             config.latent_channels, config.model_channels, 3, padding=1
         )
         self.cond_first_block = nn.Sequential(conv)
-        self.middle_block = _middle_block(config, backend)
+        self.middle_block = _build_middle_block(config, backend)
 
     def forward(
         self, x: Tensor, timesteps: Tensor, context: Tensor, garment: Tensor
     ) -> list[Tensor]:
         embedding = timestep_embedding(timesteps, self.config.model_channels)
         time = self.time_embed(embedding.to(x.dtype))
-        first, *rest = self.input_blocks
-        h = _run(first, x, time, context) + self.cond_first_block(garment)
-        maps = [h]
-        for block in [*rest, self.middle_block]:
-            h = _run(block, h, time, context)
-            maps.append(h)
-        return maps
+        first, *rest = self.input_blocks[: self.config.num_garment_features]
+        features = [_run_block(first, x, time, context) + self.cond_first_block(garment)]
+        for block in rest:
+            features.append(_run_block(block, features[-1], time, context))
+        return features
+
+    def unused_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of the blocks that are never run. A trainer freezes them."""
+        unused = self.input_blocks[self.config.num_garment_features :]
+        for block in (*unused, self.middle_block):
+            yield from block.parameters()

@@ -10,29 +10,29 @@ from .unet import SpatialEncoder, UNet
 class ZeroCrossAttention(nn.Module):
     """The decoder's attention to the garment, at every output block but the lowest resolution's.
 
-    forward: output_block, h B x C x H x W that enters it, garment maps of the spatial encoder ->
-    h + strength * zero_conv(transformer(h, garment map)); h itself where the block has none.
+    forward: output_block; h B x C x H x W that enters it; the spatial encoder's garment features ->
+    h + strength * zero_conv(transformer(h, garment feature)); h itself where the block has none.
     """
 
     def __init__(self, config: NetworkConfig, backend: Backend = TORCH):
         super().__init__()
         self.config = config
         conv = backend.operations.Conv2d
-        widths = config.cross_attention_widths
+        channels = config.cross_attention_channels
         self.warp_flow_blks = nn.ModuleList(
-            SpatialTransformer(query, key, config.num_heads, backend) for query, key in widths
+            SpatialTransformer(query, garment, config.num_heads, backend)
+            for query, garment in channels
         )
-        self.warp_zero_convs = nn.ModuleList(conv(query, query, 1) for query, _ in widths)
+        self.warp_zero_convs = nn.ModuleList(conv(query, query, 1) for query, _ in channels)
 
     def forward(
-        self, output_block: int, h: Tensor, maps: list[Tensor], strength: float = 1.0
+        self, output_block: int, h: Tensor, garment_features: list[Tensor], strength: float = 1.0
     ) -> Tensor:
         index = self.config.cross_attention_index(output_block)
         if index is None:
             return h
-        garment = to_tokens(maps[self.config.skip_index(output_block)])
-        warped = self.warp_zero_convs[index](self.warp_flow_blks[index](h, garment))
-        return h + strength * warped
+        garment = to_tokens(garment_features[self.config.skip_index(output_block)])
+        return h + strength * self.warp_zero_convs[index](self.warp_flow_blks[index](h, garment))
 
 
 class TryOnNetwork(nn.Module):
@@ -51,7 +51,7 @@ class TryOnNetwork(nn.Module):
         self.zero_cross_attention = ZeroCrossAttention(config, backend)
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, garment: Tensor) -> Tensor:
-        maps = self.encoder(x, timesteps, context, garment)
+        features = self.encoder(x, timesteps, context, garment)
         return self.unet(
-            x, timesteps, context, lambda block, h: self.zero_cross_attention(block, h, maps)
+            x, timesteps, context, lambda block, h: self.zero_cross_attention(block, h, features)
         )

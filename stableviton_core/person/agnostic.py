@@ -1,22 +1,32 @@
-"""Agnostic masks: which pixels of a person are generated anew."""
+"""Agnostic masks: the region of a person image that the try-on generates.
 
-from collections.abc import Collection, Sequence
+A rule returns two masks H x W bool: the region to generate, and `protected`, what of the person no
+growing of the mask may cover. To add a rule, write its function and give it a row in RULES.
+"""
 
-import cv2
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
 import numpy as np
 
 from ..errors import StableVITONError
-from ..images import GREY_LEVEL
-from .densepose import HANDS, LEG_PARTS, LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
-from .labels import region
+from .analysis import analyze_person, find_person
+from .densepose import HANDS, HEAD_PARTS, LEG_PARTS, LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
+from .labels import select_labels
 from .pose import ARMS, Pose
-from .skeleton import hips_of
+from .skeleton import approximate_parse, locate_hips
+from .strokes import Strokes, dilate, fill_holes
+
+AUTO = "auto"
+SKELETON = "skeleton (approximate)"
+DENSEPOSE_IMAGE = "DensePose image"
 
 HEAD = ("sunglasses", "face")
 LOWER = ("pants", "skirt", "left_leg", "right_leg", "left_shoe", "right_shoe")
 ARM_LABELS = ("left_arm", "right_arm")  # in the order of ARMS
 
-# The rule "parse+pose": what a category replaces, and what it keeps besides the head.
+# Labels that a category replaces, and that it keeps besides the head ("parse+pose").
 GARMENTS = {
     "upper": ("upper", "coat", "dress", "scarf"),
     "lower": ("pants", "skirt", "dress"),
@@ -27,78 +37,89 @@ KEPT = {
     "lower": ("upper", "coat", "scarf", "left_arm", "right_arm", "torso_skin"),
     "dress": (),
 }
-ALWAYS_KEPT = ("hat", "sunglasses", "face", "left_shoe", "right_shoe")
-WORKING_HEIGHT = 512  # of the grid in which the widths below are given
+ALWAYS_KEPT = ("hat", *HEAD, "left_shoe", "right_shoe")
+WORKING_HEIGHT = 512  # pixels of the image for which the next two are given
 ARM_WIDTH, GARMENT_MARGIN = 60, 8
-SLEEVES = {"long": 2, "short": 1, "as worn": 0}  # segments of the arm
+SLEEVES = {"long": 2, "short": 1, "as worn": 0}  # segments of the arm that are masked
+
+Masks = tuple[np.ndarray, np.ndarray]  # mask and protected, H x W bool
 
 
-class Strokes:
-    """Shapes drawn into a mask, as PIL draws them: lines with square ends."""
+@dataclass(frozen=True)
+class MaskOptions:
+    """rule: AUTO or a name in RULES. category: of GARMENTS. sleeves: of SLEEVES, how much of the
+    arms is masked; "as worn" is the garment alone. keep_hands: what lies beyond the wrists stays.
+    grow: pixels, negative to shrink."""
 
-    def __init__(self, height: int, width: int):
-        self.mask = np.zeros((height, width), np.uint8)
-
-    def ellipse(self, centre: np.ndarray, x: float, y: float) -> None:
-        """x, y: half axes."""
-        axes = (max(1, round(x)), max(1, round(y)))
-        cv2.ellipse(self.mask, _pixel(centre), axes, 0, 0, 360, 255, -1)
-
-    def line(self, start: np.ndarray, end: np.ndarray, width: float) -> None:
-        along = end - start
-        length = float(np.linalg.norm(along))
-        if length == 0:
-            return
-        across = np.array([-along[1], along[0]]) / length * width / 2
-        self.polygon([start + across, end + across, end - across, start - across])
-
-    def polygon(self, corners: Sequence[np.ndarray]) -> None:
-        cv2.fillPoly(self.mask, [np.round(np.stack(corners)).astype(np.int32)], 255)
-
-    def rectangle(self, left: float, top: float, right: float, bottom: float) -> None:
-        self.polygon(
-            [np.array(p) for p in ((left, top), (right, top), (right, bottom), (left, bottom))]
-        )
+    rule: str = AUTO
+    category: str = "upper"
+    sleeves: str = "long"
+    keep_hands: bool = True
+    keep_hair: bool = True
+    grow: int = 0
 
 
-def _pixel(point: np.ndarray) -> tuple[int, int]:
-    return int(round(point[0])), int(round(point[1]))
+@dataclass(frozen=True, eq=False)
+class PersonInputs:
+    """Inputs of a rule; the networks find what a rule needs and is None.
 
-
-def viton_hd_mask(parse: np.ndarray, pose: Pose) -> np.ndarray:
-    """The agnostic mask of VITON-HD's agnostic-v3.2 (HR-VITON, get_agnostic), H x W bool.
-
-    parse: H x W label map in CIHP ids. The torso, neck and arms are drawn from the pose, then the
-    hands, face and lower body are taken out again. Without hips they are put below the shoulders.
-    StableVITONError where a shoulder is missing.
+    parse: H x W uint8 in CIHP ids, made by `source`; approximate: by `approximate_parse`, which
+    labels hands as gloves. parts: DensePose indices, H x W uint8. others: H x W bool, where the
+    labels belong to other persons.
     """
-    right, left, hips, unit = _torso(pose)
+
+    pose: Pose | None = None
+    parse: np.ndarray | None = None
+    source: str = SKELETON
+    approximate: bool = True
+    parts: np.ndarray | None = None
+    others: np.ndarray | None = None
+
+
+def apply_viton_hd_rule(person: PersonInputs, options: MaskOptions) -> Masks:
+    """The construction of VITON-HD's agnostic-v3.2 (HR-VITON, get_agnostic), for upper garments.
+
+    Torso, neck and arms are drawn from the pose; hands, face and lower body are taken out by the
+    parse. Hair is masked. Missing hips are assumed below the shoulders. StableVITONError for
+    another category and without both shoulders.
+    """
+    pose, parse = person.pose, person.parse
+    assert pose is not None and parse is not None
+    if options.category != "upper":
+        raise StableVITONError(
+            "the rule viton-hd is defined for upper garments only, got the category "
+            f"{options.category!r}. Choose the rule parse+pose."
+        )
+    right, left, hips, unit = _measure_torso(pose)
     strokes = Strokes(*parse.shape)
     for hip in hips:
-        strokes.ellipse(hip, 3 * unit, 6 * unit)
-    strokes.line(right, hips[0], 6 * unit)
-    strokes.line(left, hips[1], 6 * unit)
-    strokes.line(hips[0], hips[1], 12 * unit)
-    strokes.polygon([right, left, hips[1], hips[0]])
+        strokes.draw_ellipse(hip, 3 * unit, 6 * unit)
+    strokes.draw_line(right, hips[0], 6 * unit)
+    strokes.draw_line(left, hips[1], 6 * unit)
+    strokes.draw_line(hips[0], hips[1], 12 * unit)
+    strokes.draw_polygon([right, left, hips[1], hips[0]])
     x, y = pose["neck"] if pose.has("neck") else (right + left) / 2
-    strokes.rectangle(x - 5 * unit, y - 9 * unit, x + 5 * unit, y)
-    strokes.line(right, left, 12 * unit)
+    strokes.draw_rectangle(x - 5 * unit, y - 9 * unit, x + 5 * unit, y)
+    strokes.draw_line(right, left, 12 * unit)
     for shoulder in (right, left):
-        strokes.ellipse(shoulder, 5 * unit, 6 * unit)
+        strokes.draw_ellipse(shoulder, 5 * unit, 6 * unit)
     for arm in ARMS:
-        for start, end in zip(arm, arm[1:], strict=False):
+        for start, end in pairwise(arm):
             if pose.has(start, end):
-                strokes.line(pose[start], pose[end], 10 * unit)
-                strokes.ellipse(pose[end], 5 * unit, 5 * unit)
+                strokes.draw_line(pose[start], pose[end], 10 * unit)
+                strokes.draw_ellipse(pose[end], 5 * unit, 5 * unit)
     mask = strokes.mask > 0
     for arm, label in zip(ARMS, ARM_LABELS, strict=True):
-        mask &= ~(region(parse, label) & ~_sleeve(parse.shape, pose, arm, unit))
-    return mask & ~region(parse, *HEAD, *LOWER)
+        mask &= ~(select_labels(parse, label) & ~_draw_sleeve(parse.shape, pose, arm, unit))
+    gloves = select_labels(parse, "glove")
+    hands = gloves if person.approximate else find_hands(parse, pose)
+    mask &= ~(gloves | select_labels(parse, *HEAD, *LOWER))
+    return mask, select_labels(parse, *HEAD) | hands
 
 
-def _torso(pose: Pose) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray], float]:
-    """Right and left shoulder, the hips (right, left) at the shoulders' distance, and the unit of
-    the strokes' widths."""
+def _measure_torso(pose: Pose) -> tuple[np.ndarray, np.ndarray, Sequence[np.ndarray], int]:
+    """Right and left shoulder, the hips (right, left) spread to the shoulders' distance, and the
+    unit of the stroke widths in pixels."""
     if not pose.has("right_shoulder", "left_shoulder"):
         raise StableVITONError(
             "this rule draws from shoulder to shoulder, and the pose lacks one. Take a photo that "
@@ -106,99 +127,152 @@ def _torso(pose: Pose) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.nda
         )
     right, left = pose["right_shoulder"], pose["left_shoulder"]
     width = float(np.linalg.norm(left - right))
-    hips = hips_of(pose, width)
+    hips = locate_hips(pose, width)
     middle, span = (hips[0] + hips[1]) / 2, float(np.linalg.norm(hips[1] - hips[0]))
     if span > 0:
         hips = [middle + (hip - middle) / span * width for hip in hips]
-    return right, left, (hips[0], hips[1]), int(width / 16) + 1
+    return right, left, hips, int(width / 16) + 1
 
 
-def _sleeve(shape: tuple[int, ...], pose: Pose, arm: Sequence[str], unit: float) -> np.ndarray:
-    """Where an arm is generated anew: all of it but the hand."""
-    shoulder, *joints = arm
+def _draw_sleeve(shape: tuple[int, ...], pose: Pose, arm: Sequence[str], unit: float) -> np.ndarray:
+    """The part of an arm that is generated, H x W bool: all but the hand."""
     strokes = Strokes(*shape[:2])
-    strokes.ellipse(pose[shoulder], 5 * unit, 6 * unit)
-    last = pose[shoulder]
-    for start, end in zip(arm, joints, strict=False):
+    last = pose[arm[0]]
+    strokes.draw_ellipse(last, 5 * unit, 6 * unit)
+    for start, end in pairwise(arm):
         if not pose.has(start, end):
             continue
         last = pose[end]
-        strokes.line(pose[start], last, 10 * unit)
-        if end != joints[-1]:
-            strokes.ellipse(last, 5 * unit, 5 * unit)
-    strokes.ellipse(last, 4 * unit, 4 * unit)
+        strokes.draw_line(pose[start], last, 10 * unit)
+        if end != arm[-1]:
+            strokes.draw_ellipse(last, 5 * unit, 5 * unit)
+    strokes.draw_ellipse(last, 4 * unit, 4 * unit)
     return strokes.mask > 0
 
 
-def parse_pose_mask(
-    parse: np.ndarray,
-    pose: Pose,
-    category: str = "upper",
-    keep_hands: bool = True,
-    keep_hair: bool = True,
-    sleeves: str = "long",
-    person: np.ndarray | None = None,
-    gloves_are_hands: bool = False,
-) -> np.ndarray:
-    """The mask of OOTDiffusion's family, H x W bool: the category's garments with a margin, the
-    bare neck, and strokes along the arms; without the head and the other garments. (There the wrist
-    is moved a fifth outwards; here hands are told from arms instead.)
+def apply_parse_pose_rule(person: PersonInputs, options: MaskOptions) -> Masks:
+    """The masks of OOTDiffusion and IDM-VTON: the category's garments with a margin, the bare neck
+    and strokes along the arms, without the head and the other garments.
 
-    parse: H x W label map in CIHP ids. keep_hands: leave what lies beyond the wrists. sleeves: how
-    far the strokes along the arms reach: long (whole arms), short (upper arms), or "as worn" (none,
-    only the garment). person: H x W bool, the chosen one's outline; labels outside it are others'.
-    gloves_are_hands: the label map tells hands from arms by the label glove. Where it does not, an
-    arm whose hand is to be kept and whose wrist or elbow is missing has only its strokes.
+    They move the wrist a fifth outwards; here the hand is what lies beyond the wrist. Where it
+    cannot be located (no wrist or elbow), only the strokes of that arm are masked.
     """
-    _check_choice("category", category, GARMENTS)
-    _check_choice("sleeves", sleeves, SLEEVES)
-    if person is not None:
-        parse = np.where(person, parse, 0)
+    pose, parse, category = person.pose, person.parse, options.category
+    assert pose is not None and parse is not None
+    own = parse if person.others is None else np.where(person.others, 0, parse)
     unit = parse.shape[0] / WORKING_HEIGHT
-    mask = grown(region(parse, *GARMENTS[category]), GARMENT_MARGIN * unit)
-    strokes = _arm_strokes(parse.shape, pose, sleeves, ARM_WIDTH * unit)
+    strokes = _draw_arms(parse.shape, pose, SLEEVES[options.sleeves], ARM_WIDTH * unit)
+    mask = dilate(select_labels(own, *GARMENTS[category]), GARMENT_MARGIN * unit)
     if category == "lower":
-        mask |= region(parse, "left_leg", "right_leg")
+        mask |= select_labels(own, "left_leg", "right_leg")
     else:
-        mask |= region(parse, "torso_skin") | strokes
-        if sleeves == "long":
-            mask |= region(parse, *ARM_LABELS, "glove")
-    mask = _without_holes(mask)
-    kept = region(parse, *ALWAYS_KEPT, *KEPT[category])
-    if keep_hair:
-        kept |= region(parse, "hair")
-    if keep_hands and gloves_are_hands:
-        kept |= region(parse, "glove")
-    elif keep_hands:
-        kept |= hands(parse, pose)
+        mask |= select_labels(own, "torso_skin") | strokes
+        if options.sleeves == "long":
+            mask |= select_labels(own, *ARM_LABELS, "glove")
+    protected = select_labels(parse, *HEAD, *(["hair"] if options.keep_hair else []))
+    if options.keep_hands and person.approximate:
+        protected |= select_labels(parse, "glove")
+    elif options.keep_hands:
+        protected |= find_hands(parse, pose)
         for (_, elbow, wrist), label in zip(ARMS, ARM_LABELS, strict=True):
             if not pose.has(elbow, wrist):
-                kept |= region(parse, label) & ~strokes
-    return mask & ~kept
+                protected |= select_labels(parse, label) & ~strokes
+    kept = protected | select_labels(parse, *ALWAYS_KEPT, *KEPT[category])
+    if person.others is not None:
+        kept &= ~person.others
+    return fill_holes(mask) & ~kept, protected
 
 
-def hands(parse: np.ndarray, pose: Pose) -> np.ndarray:
-    """What of the arms' labels lies beyond the wrists, H x W bool."""
-    found = region(parse, "glove")
+def find_hands(parse: np.ndarray, pose: Pose) -> np.ndarray:
+    """Gloves, and what of the arm labels lies beyond the wrists, H x W bool."""
+    hands = select_labels(parse, "glove")
     for (_, elbow, wrist), label in zip(ARMS, ARM_LABELS, strict=True):
         if not pose.has(elbow, wrist):
             continue
-        along = pose[wrist] - pose[elbow]
-        length = float(np.linalg.norm(along))
-        if length == 0:
+        forearm = pose[wrist] - pose[elbow]
+        reach = float(np.linalg.norm(forearm))
+        if reach == 0:
             continue
-        rows, columns = np.nonzero(region(parse, label))
+        if pose.has("right_shoulder", "left_shoulder"):  # for a forearm that points at the viewer
+            shoulders = pose["left_shoulder"] - pose["right_shoulder"]
+            reach = max(reach, float(np.linalg.norm(shoulders)) / 2)
+        rows, columns = np.nonzero(select_labels(parse, label))
         x, y = columns - pose[wrist][0], rows - pose[wrist][1]
-        beyond = (x * along[0] + y * along[1] >= 0) & (np.hypot(x, y) <= _reach(pose, length))
-        found[rows[beyond], columns[beyond]] = True
-    return found
+        beyond = (x * forearm[0] + y * forearm[1] >= 0) & (np.hypot(x, y) <= reach)
+        hands[rows[beyond], columns[beyond]] = True
+    return hands
 
 
-def _reach(pose: Pose, forearm: float) -> float:
-    """How far a hand reaches: a forearm, or half the shoulders where that points at the viewer."""
-    if not pose.has("right_shoulder", "left_shoulder"):
-        return forearm
-    return max(forearm, float(np.linalg.norm(pose["left_shoulder"] - pose["right_shoulder"])) / 2)
+def _draw_arms(shape: tuple[int, ...], pose: Pose, segments: int, width: float) -> np.ndarray:
+    """Strokes along the first segments of both arms, H x W bool."""
+    strokes = Strokes(*shape[:2])
+    for arm in ARMS:
+        for start, end in pairwise(arm[: segments + 1]):
+            if pose.has(start, end):
+                strokes.draw_line(pose[start], pose[end], width)
+                strokes.draw_ellipse(pose[start], width / 2, width / 2)
+    return strokes.mask > 0
+
+
+def apply_densepose_rule(person: PersonInputs, options: MaskOptions) -> Masks:
+    """Torso and arms, or the legs, by DensePose alone, with a margin for loose cloth, which it does
+    not see."""
+    parts = person.parts
+    assert parts is not None
+    segments = (UPPER_ARM_PARTS, LOWER_ARM_PARTS)[: SLEEVES[options.sleeves]]
+    arms = [part for segment in segments for side in segment.values() for part in side]
+    if options.sleeves == "long" and not options.keep_hands:
+        arms += HANDS.values()
+    replaced = {
+        "upper": [*TORSO_PARTS, *arms],
+        "lower": LEG_PARTS,
+        "dress": [*TORSO_PARTS, *arms, *LEG_PARTS],
+    }[options.category]
+    margin = 2 * GARMENT_MARGIN * parts.shape[0] / WORKING_HEIGHT
+    region = np.isin(parts, replaced)
+    protected = np.isin(parts, [*HEAD_PARTS, *(HANDS.values() if options.keep_hands else ())])
+    return dilate(region, margin) & (region | (parts == 0)), protected
+
+
+@dataclass(frozen=True)
+class Rule:
+    """labels: the label map that `apply` reads, "parse" (together with the pose) or "parts".
+    one_person: whether it reads `others`."""
+
+    apply: Callable[[PersonInputs, MaskOptions], Masks]
+    labels: str
+    one_person: bool = False
+
+
+RULES = {
+    "viton-hd": Rule(apply_viton_hd_rule, "parse"),
+    "parse+pose": Rule(apply_parse_pose_rule, "parse", one_person=True),
+    "densepose": Rule(apply_densepose_rule, "parts"),
+}
+
+
+def make_agnostic_mask(
+    image: np.ndarray, person: PersonInputs, options: MaskOptions
+) -> tuple[np.ndarray, str]:
+    """The mask H x W bool of an image H x W x 3 uint8 RGB, and the rule and the source of its
+    labels, such as "parse+pose, from DensePose image".
+
+    AUTO is the rule "densepose" where only parts are given, else "parse+pose". The mask is empty
+    where the person wears nothing of the category. StableVITONError for an unknown option and where
+    the rule does not apply; NoPersonError where the image shows nobody.
+    """
+    _check_choice("rule", options.rule, (AUTO, *RULES))
+    _check_choice("category", options.category, GARMENTS)
+    _check_choice("sleeves", options.sleeves, SLEEVES)
+    name = options.rule
+    if name == AUTO:
+        only_parts = person.parts is not None and person.parse is None and person.pose is None
+        name = "densepose" if only_parts else "parse+pose"
+    person = _complete_inputs(image, person, RULES[name])
+    mask, protected = RULES[name].apply(person, options)
+    if options.grow:
+        mask = dilate(mask, options.grow) & ~protected
+    return mask, f"{name}, from {person.source}"
 
 
 def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
@@ -206,52 +280,31 @@ def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
         raise StableVITONError(f"{name} is one of {', '.join(choices)}, got {value!r}")
 
 
-def _arm_strokes(shape: tuple[int, ...], pose: Pose, sleeves: str, width: float) -> np.ndarray:
-    strokes = Strokes(*shape[:2])
-    for arm in ARMS:
-        for start, end in list(zip(arm, arm[1:], strict=False))[: SLEEVES[sleeves]]:
-            if pose.has(start, end):
-                strokes.line(pose[start], pose[end], width)
-                strokes.ellipse(pose[start], width / 2, width / 2)
-    return strokes.mask > 0
+def _complete_inputs(image: np.ndarray, person: PersonInputs, rule: Rule) -> PersonInputs:
+    """The inputs that a rule reads, and the source of its labels. Persons are detected at most
+    once."""
+    if person.parts is not None and (rule.labels == "parts" or person.parse is None):
+        parse = approximate_parse(person.parts)
+        person = replace(person, parse=parse, source=DENSEPOSE_IMAGE, approximate=True)
+    if getattr(person, rule.labels) is None:
+        analysis = analyze_person(image, person.pose)
+        return PersonInputs(analysis.pose, analysis.parse, parts=analysis.parts)
+    needs_others = rule.one_person and person.others is None and not person.approximate
+    if rule.labels == "parse" and (person.pose is None or needs_others):
+        pose, _, others = find_person(image, person.pose)
+        person = replace(person, pose=pose, others=None if person.approximate else others)
+    return person
 
 
-def densepose_mask(
-    parts: np.ndarray, category: str = "upper", keep_hands: bool = True, sleeves: str = "long"
-) -> np.ndarray:
-    """A mask of body parts alone, H x W bool, with a margin for cloth that DensePose does not see:
-    torso and arms, or the legs. sleeves: how much of the arms, as in `parse_pose_mask`."""
-    _check_choice("category", category, GARMENTS)
-    _check_choice("sleeves", sleeves, SLEEVES)
-    segments = (UPPER_ARM_PARTS, LOWER_ARM_PARTS)[: SLEEVES[sleeves]]
-    arms = [part for segment in segments for own in segment.values() for part in own]
-    if sleeves == "long" and not keep_hands:
-        arms += HANDS.values()
-    chosen = {
-        "upper": [*TORSO_PARTS, *arms],
-        "lower": LEG_PARTS,
-        "dress": [*TORSO_PARTS, *arms, *LEG_PARTS],
-    }[category]
-    margin = 2 * GARMENT_MARGIN * parts.shape[0] / WORKING_HEIGHT
-    others = (parts > 0) & ~np.isin(parts, chosen)
-    return grown(np.isin(parts, chosen), margin) & ~others
-
-
-def fill_agnostic_region(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The agnostic image: grey where a mask H x W is not 0, H x W x 3 uint8."""
-    return np.where(mask[..., None] > 0, np.uint8(GREY_LEVEL), image)
-
-
-def grown(mask: np.ndarray, radius: float) -> np.ndarray:
-    """A mask with all that is at most so many pixels away from it, and not less than one."""
+def check_mask(mask: np.ndarray, category: str) -> None:
+    """StableVITONError where a finished mask is empty or covers the whole image."""
     if not mask.any():
-        return mask
-    others = (~mask).astype(np.uint8)
-    return cv2.distanceTransform(others, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= max(1.0, radius)
-
-
-def _without_holes(mask: np.ndarray) -> np.ndarray:
-    """Regions that the mask encloses belong to it."""
-    outside = np.pad((~mask).astype(np.uint8), 1, constant_values=1)
-    cv2.floodFill(outside, None, (0, 0), 2)
-    return mask | (outside[1:-1, 1:-1] == 1)
+        raise StableVITONError(
+            f"nothing of the category {category!r} was found on this person, so the mask is empty. "
+            "Choose another category or rule, connect a better parse, or draw what to add."
+        )
+    if mask.all():
+        raise StableVITONError(
+            "the mask covers the whole image, so nothing of the person would be left. Add or "
+            "grow less."
+        )

@@ -1,27 +1,28 @@
-"""Everything that a try-on needs to know about the person in a picture, by the shipped networks."""
+"""The persons in an image: finding them by the shipped networks, choosing one, and what a try-on
+needs to know about it."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import StableVITONError
-from .blazepose import Body, detect, find_body
-from .pose import Pose, chosen
-from .segment import person_mask
+from .blazepose import Body, detect_persons, estimate_body
+from .networks import segment_people
+from .pose import Pose, choose_pose
 from .skeleton import approximate_parse, approximate_parts
 
-OUTLINE = 0.5  # certainty from which a pixel is the person's
-PRESENT = 0.5  # and from which there is a person at all
+OUTLINE_THRESHOLD = 0.5  # probability from which a pixel is the person's
+PRESENCE_THRESHOLD = 0.5  # and from which a detection is a person
 
 
 class NoPersonError(StableVITONError):
-    """A picture in which nobody was found."""
+    """An image in which no person was found."""
 
 
 @dataclass(frozen=True, eq=False)
-class Analysis:
-    """One person. outline: H x W bool. parts: DensePose indices and parse: labels in CIHP ids,
-    both H x W uint8 and approximate, from the skeleton."""
+class PersonAnalysis:
+    """One person. outline: H x W bool. parts: DensePose indices, parse: labels in CIHP ids; both
+    H x W uint8 and approximated from the skeleton."""
 
     pose: Pose
     outline: np.ndarray
@@ -29,63 +30,72 @@ class Analysis:
     parse: np.ndarray
 
 
-def bodies(image: np.ndarray) -> list[Body]:
-    """The persons of a picture H x W x 3 uint8 RGB, largest first."""
-    found = [find_body(image, detection) for detection in detect(image)]
-    found = [
+def find_bodies(image: np.ndarray) -> list[Body]:
+    """All persons of an image H x W x 3 uint8 RGB, largest first."""
+    bodies = [estimate_body(image, detection) for detection in detect_persons(image)]
+    present = [
         body
-        for body in found
-        if body.presence >= PRESENT and (body.mask > OUTLINE).any() and body.pose().size() > 0
+        for body in bodies
+        if body.presence >= PRESENCE_THRESHOLD
+        and (body.mask > OUTLINE_THRESHOLD).any()
+        and body.to_pose().size() > 0
     ]
-    return sorted(found, key=lambda body: body.pose().size(), reverse=True)
+    return sorted(present, key=lambda body: body.to_pose().size(), reverse=True)
 
 
-def chosen_body(image: np.ndarray, point: tuple[float, float] | None = None) -> Body:
-    """The largest person, or the one whose middle is nearest to a point (x, y), pixels. NoPersonError
-    where there is none."""
-    found = bodies(image)
-    if not found:
+def choose_body(bodies: list[Body], point: tuple[float, float] | None = None) -> Body:
+    """The largest person, or the nearest to a point (x, y) in pixels. NoPersonError without any."""
+    if not bodies:
         raise NoPersonError(
-            "nobody was found in this picture. Take one that shows a person from the head to the "
+            "nobody was found in this image. Take one that shows a person from the head to the "
             "hips, upright and not too small."
         )
-    return found[chosen([body.pose() for body in found], point)]
+    poses = [body.to_pose() for body in bodies]
+    return bodies[poses.index(choose_pose(poses, point))]
 
 
-def outlines(image: np.ndarray, pose: Pose) -> tuple[np.ndarray, np.ndarray]:
-    """Where the person of a pose is, and where others are: both H x W bool, apart. Where nobody is
-    found, everyone's outline counts as the person's."""
-    found = bodies(image)
-    if not found:
-        everyone = person_mask(image) > OUTLINE
-        return everyone, np.zeros_like(everyone)
-    own = min(found, key=lambda body: pose.distance(body.pose()))
-    outline = own.mask > OUTLINE
-    others = np.zeros_like(outline)
-    for body in found:
-        if body is not own:
-            others |= body.mask > OUTLINE
-    return outline, others & ~outline
-
-
-def analysed(
+def find_person(
     image: np.ndarray, pose: Pose | None = None, point: tuple[float, float] | None = None
-) -> Analysis:
-    """The person of a pose, else as `chosen_body`, of a picture H x W x 3 uint8 RGB. NoPersonError
-    and StableVITONError where there is none, or one without both shoulders."""
+) -> tuple[Pose, np.ndarray, np.ndarray]:
+    """The pose of one person, its outline, and that of the others: H x W bool, disjoint.
+
+    The person is the one of a given pose, else as in `choose_body`. With a pose and nobody found,
+    the outline is that of everyone in the image.
+    """
+    bodies = find_bodies(image)
+    if pose is not None and not bodies:
+        everyone = segment_people(image) > OUTLINE_THRESHOLD
+        return pose, everyone, np.zeros_like(everyone)
     if pose is None:
-        body = chosen_body(image, point)
-        pose, outline = body.pose(), body.mask > OUTLINE
+        person = choose_body(bodies, point)
+        pose = person.to_pose()
     else:
-        outline, _ = outlines(image, pose)
+        distances = [pose.distance(body.to_pose()) for body in bodies]
+        person = bodies[distances.index(min(distances))]
+    outline = person.mask > OUTLINE_THRESHOLD
+    others = np.zeros_like(outline)
+    for body in bodies:
+        if body is not person:
+            others |= body.mask > OUTLINE_THRESHOLD
+    return pose, outline, others & ~outline
+
+
+def analyze_person(
+    image: np.ndarray, pose: Pose | None = None, point: tuple[float, float] | None = None
+) -> PersonAnalysis:
+    """Pose, outline, DensePose parts and parse of one person, found as in `find_person`.
+    NoPersonError without any, StableVITONError without both shoulders."""
+    pose, outline, _ = find_person(image, pose, point)
     parts = approximate_parts(pose, outline)
-    return Analysis(pose, outline, parts, approximate_parse(parts))
+    return PersonAnalysis(pose, outline, parts, approximate_parse(parts))
 
 
-def box_of(body: Body) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a person's outline and points."""
-    rows, columns = np.nonzero(body.mask > OUTLINE)
-    points = body.pose().points
+def find_person_box(image: np.ndarray) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the largest person's outline and keypoints, pixels.
+    NoPersonError without any."""
+    body = choose_body(find_bodies(image))
+    rows, columns = np.nonzero(body.mask > OUTLINE_THRESHOLD)
+    points = body.to_pose().points
     points = points[np.isfinite(points).all(axis=1)]
     x, y = np.concatenate([columns, points[:, 0]]), np.concatenate([rows, points[:, 1]])
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())

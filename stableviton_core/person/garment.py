@@ -1,41 +1,41 @@
-"""A garment's photo as StableVITON expects it: flat on white, centred, at the working aspect."""
+"""A garment photo as StableVITON expects it: centred on white, at the working aspect."""
 
 import cv2
 import numpy as np
 
 from ..errors import StableVITONError
-from .segment import salient_mask
+from .networks import segment_salient_object
 
 WHITE = 255
-MARGIN = 0.06  # around the garment, of the picture's side
-LEAST = 0.005  # of the picture that a garment covers
+MARGIN = 0.06  # around the garment, of the image's side
+MINIMUM_AREA = 0.005  # of the image
 
 
-def garment_mask(photo: np.ndarray) -> np.ndarray:
-    """The garment of a photo H x W x 3 uint8 RGB -> H x W float32, 0..1. StableVITONError where
+def segment_garment(photo: np.ndarray) -> np.ndarray:
+    """The garment of a photo H x W x 3 uint8 RGB, H x W float32 in 0..1. StableVITONError where
     nothing stands out."""
-    mask = salient_mask(photo)
-    if (mask > 0.5).mean() < LEAST:
+    mask = segment_salient_object(photo)
+    if (mask > 0.5).mean() < MINIMUM_AREA:
         raise StableVITONError(
-            "no garment stands out from the ground of this photo. Lay it on a plain ground of "
-            "another colour, or give its mask."
+            "no garment stands out from the background of this photo. Lay it on a plain background "
+            "of another colour, or give its mask."
         )
     return mask
 
 
-def flat_garment(
+def place_on_white(
     photo: np.ndarray, mask: np.ndarray, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The garment on white, height x width x 3 uint8, and its mask, height x width float32.
 
-    mask: H x W float32, 0..1. The garment is centred and scaled to fill the picture but for a
-    margin, never stretched. StableVITONError where the mask is empty.
+    mask: H x W float32, 0..1. The garment is centred and scaled to fill the image but for a margin,
+    never stretched. StableVITONError where the mask is empty or of another size than the photo.
     """
     if mask.shape != photo.shape[:2]:
         raise StableVITONError(f"the mask is {mask.shape[::-1]} and the photo {photo.shape[1::-1]}")
     rows, columns = np.nonzero(mask > 0.5)
     if not len(rows):
-        raise StableVITONError("the garment's mask is empty: there is nothing to lay flat.")
+        raise StableVITONError("the garment's mask is empty: there is nothing to place.")
     top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
     room = 1 - 2 * MARGIN
     scale = min(room * height / (bottom - top), room * width / (right - left))
@@ -44,14 +44,14 @@ def flat_garment(
         (height - scale * (top + bottom)) / 2 + (scale - 1) / 2,
     )
     on_white = WHITE + mask[..., None] * (photo.astype(np.float32) - WHITE)
-    if scale < 1:  # warpAffine does not average what it leaves out
-        sigma = 0.5 / scale - 0.5
-        on_white, mask = (cv2.GaussianBlur(x, (0, 0), max(sigma, 0.1)) for x in (on_white, mask))
+    if scale < 1:  # warpAffine does not antialias
+        sigma = max(0.5 / scale - 0.5, 0.1)
+        on_white, mask = (cv2.GaussianBlur(x, (0, 0), sigma) for x in (on_white, mask))
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    flat = cv2.warpAffine(
+    placed = cv2.warpAffine(
         on_white, matrix, (width, height), borderMode=cv2.BORDER_CONSTANT, borderValue=[WHITE] * 3
     )
     return (
-        flat.round().clip(0, 255).astype(np.uint8),
+        placed.round().clip(0, 255).astype(np.uint8),
         cv2.warpAffine(mask.astype(np.float32), matrix, (width, height)).clip(0, 1),
     )

@@ -1,11 +1,11 @@
-"""Label maps of clothes and body parts, under one set of names."""
+"""Label maps of clothes and body parts under one set of names, and label images, whose colours
+stand for labels."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import StableVITONError
-from .palette import FOREIGN, nearest_entries
 
 # VITON-HD image-parse-v3 (CIHP-20), the ids that label maps have inside this pack.
 CIHP = (
@@ -32,6 +32,9 @@ CIHP_COLOURS = (
 )  # fmt: skip
 SCHEMES = {"viton-hd": CIHP, "lip": LIP, "atr": ATR}
 
+COLOUR_TOLERANCE = 10.0  # mean difference of a channel, of 255, up to which a colour is known
+UNKNOWN_SHARE = 0.05  # of unknown colours that resampling or compression may leave
+
 
 @dataclass(frozen=True, eq=False)
 class Parse:
@@ -43,8 +46,8 @@ class Parse:
     approximate: bool
 
 
-def names_in(text: str) -> list[str]:
-    """Names of labels from a list with commas. StableVITONError for others."""
+def parse_label_names(text: str) -> list[str]:
+    """Label names from a comma-separated list. StableVITONError for other names and for none."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in CIHP]
     if unknown or not names:
@@ -55,25 +58,25 @@ def names_in(text: str) -> list[str]:
     return names
 
 
-def ids(*names: str) -> list[int]:
+def get_label_ids(*names: str) -> list[int]:
     return [CIHP.index(name) for name in names]
 
 
-def region(parse: np.ndarray, *names: str) -> np.ndarray:
+def select_labels(parse: np.ndarray, *names: str) -> np.ndarray:
     """Where a label map H x W has one of the names, H x W bool."""
-    return np.isin(parse, ids(*names))
+    return np.isin(parse, get_label_ids(*names))
 
 
-def colours_of(scheme: str) -> np.ndarray:
+def make_label_palette(scheme: str) -> np.ndarray:
     """Colours by id, N x 3 uint8 RGB: VITON-HD's, also for LIP; Pascal VOC's for ATR, as SCHP and
     its users draw it."""
     if scheme == "atr":
-        return np.array([_voc_colour(index) for index in range(len(ATR))], np.uint8)
+        return np.array([_make_voc_colour(index) for index in range(len(ATR))], np.uint8)
     return np.array(CIHP_COLOURS, np.uint8)
 
 
-def _voc_colour(index: int) -> tuple[int, int, int]:
-    """Pascal VOC's colour map: the bits of the index, dealt to the channels from the top."""
+def _make_voc_colour(index: int) -> tuple[int, int, int]:
+    """Pascal VOC's colour map: three bits of the index per level of R, G and B, highest first."""
     colour = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):
@@ -81,23 +84,42 @@ def _voc_colour(index: int) -> tuple[int, int, int]:
     return colour[0], colour[1], colour[2]
 
 
+def match_palette(image: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, float]:
+    """The index of the nearest palette colour (N x 3) for every pixel of an image H x W x 3 uint8,
+    H x W uint8; and the share of unknown colours among the pixels of other indices than 0 (1 where
+    all pixels have index 0, for such an image has no labels)."""
+    packed = image.astype(np.int32) @ (65536, 256, 1)  # one number a colour
+    numbers, inverse = np.unique(packed, return_inverse=True)
+    colours = np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1).astype(np.int16)
+    smallest = np.full(len(colours), 3 * 256, np.int16)
+    nearest = np.zeros(len(colours), np.uint8)
+    for index, entry in enumerate(palette.astype(np.int16)):
+        distance = np.abs(colours - entry).sum(axis=1, dtype=np.int16)
+        nearer = distance < smallest
+        smallest[nearer], nearest[nearer] = distance[nearer], index
+    inverse = inverse.reshape(image.shape[:2])
+    indices, unknown = nearest[inverse], (smallest > 3 * COLOUR_TOLERANCE)[inverse]
+    labelled = indices > 0
+    return indices, float(unknown[labelled].mean()) if labelled.any() else 1.0
+
+
 def decode_labels(image: np.ndarray, scheme: str) -> np.ndarray:
-    """A label picture H x W x 3 uint8 RGB in a scheme's colours, or in grey levels that are its
-    ids -> label map H x W uint8 in CIHP ids. StableVITONError where it is neither."""
+    """A label image H x W x 3 uint8 RGB in a scheme's colours, or with its ids as grey levels ->
+    label map H x W uint8 in CIHP ids. StableVITONError where it is neither."""
     names = SCHEMES[scheme]
-    table = np.array(ids(*names), np.uint8)
+    table = np.array(get_label_ids(*names), np.uint8)
     grey = (image == image[..., :1]).all()
     if grey and 0 < image.max() < len(names):
         return table[image[..., 0]]
-    labels, foreign = nearest_entries(image, colours_of(scheme))
-    if foreign > FOREIGN:
+    labels, unknown = match_palette(image, make_label_palette(scheme))
+    if unknown > UNKNOWN_SHARE:
         raise StableVITONError(
-            f"this is no label map in {scheme}'s colours: {foreign:.0%} of what is not background "
+            f"this is no label map in {scheme}'s colours: {unknown:.0%} of what is not background "
             f"has others. Expected one of {', '.join(SCHEMES)}, without blending."
         )
     return table[labels]
 
 
 def colour_labels(parse: np.ndarray) -> np.ndarray:
-    """Label map in CIHP ids -> picture H x W x 3 uint8 RGB in VITON-HD's colours."""
-    return colours_of("viton-hd")[parse]
+    """Label map in CIHP ids -> label image H x W x 3 uint8 RGB in VITON-HD's colours."""
+    return make_label_palette("viton-hd")[parse]

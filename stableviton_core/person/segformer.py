@@ -1,7 +1,7 @@
-"""The label sets of SegFormer clothes parsers, brought to this pack's names.
+"""From the labels of SegFormer clothes parsers to CIHP.
 
-Known: ATR-18 (`mattmdjaga/segformer_b2_clothes` and its kin) and the human parser of FASHN, which
-does not tell left from right.
+Known label sets: ATR-18 (`mattmdjaga/segformer_b2_clothes` and others) and the human parser of
+FASHN, whose limbs have no side.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,32 +10,17 @@ import cv2
 import numpy as np
 
 from ..errors import StableVITONError
-from .labels import CIHP
+from .labels import ATR, CIHP
 from .pose import Pose
-from .skeleton import nearer_left
+from .skeleton import find_left_side
 
-# Labels as the models' config.json spells them, in small letters with "-" as "_".
-NAMES = {
-    "background": "background",
-    "hat": "hat",
-    "hair": "hair",
-    "sunglasses": "sunglasses",
-    "glasses": "sunglasses",
+# Labels as the models' config.json spells them, in lower case with "-" as "_".
+NAMES = {name: name for name in ATR} | {
     "upper_clothes": "upper",
     "top": "upper",
-    "skirt": "skirt",
-    "pants": "pants",
-    "dress": "dress",
+    "glasses": "sunglasses",
     "belt": "pants",
-    "left_shoe": "left_shoe",
-    "right_shoe": "right_shoe",
-    "face": "face",
-    "left_leg": "left_leg",
-    "right_leg": "right_leg",
-    "left_arm": "left_arm",
-    "right_arm": "right_arm",
     "bag": "background",
-    "scarf": "scarf",
     "torso": "torso_skin",
     "jewelry": "background",
     "hands": "glove",
@@ -44,8 +29,8 @@ ARM, LEG = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")
 BOTH_SIDES = {"arms": ("arm", ARM), "legs": ("leg", LEG), "feet": ("shoe", LEG)}
 
 
-def label_names(id2label: Mapping[int, str]) -> list[str]:
-    """A model's labels by id, in NAMES or BOTH_SIDES. StableVITONError where one is neither."""
+def read_label_names(id2label: Mapping[int, str]) -> list[str]:
+    """A model's labels by id, all in NAMES or BOTH_SIDES. StableVITONError where one is not."""
     names = [id2label[index].lower().replace("-", "_") for index in range(len(id2label))]
     unknown = [name for name in names if name not in NAMES and name not in BOTH_SIDES]
     if unknown:
@@ -56,28 +41,29 @@ def label_names(id2label: Mapping[int, str]) -> list[str]:
     return names
 
 
-def labelled(found: np.ndarray, names: Sequence[str], pose: Pose | None) -> np.ndarray:
-    """A model's ids H x W -> CIHP ids H x W uint8. Limbs without a side get that of the nearer
-    limb of the pose, or of the half of the picture without one."""
-    parse = np.zeros(found.shape, np.uint8)
+def convert_labels(labels: np.ndarray, names: Sequence[str], pose: Pose | None) -> np.ndarray:
+    """A model's ids H x W -> CIHP ids H x W uint8. Limbs without a side get that of the nearest
+    limb of the pose, or without a pose that of the half of the image."""
+    parse = np.zeros(labels.shape, np.uint8)
     for index, name in enumerate(names):
-        here = found == index
+        region = labels == index
         if name in NAMES:
-            parse[here] = CIHP.index(NAMES[name])
-        elif here.any():
+            parse[region] = CIHP.index(NAMES[name])
+        elif region.any():
             part, joints = BOTH_SIDES[name]
-            left = nearer_left(found.shape, pose, joints)
-            parse[here & left] = CIHP.index(f"left_{part}")
-            parse[here & ~left] = CIHP.index(f"right_{part}")
+            left = find_left_side(labels.shape, pose, joints)
+            parse[region & left] = CIHP.index(f"left_{part}")
+            parse[region & ~left] = CIHP.index(f"right_{part}")
     return parse
 
 
-def enlarged(scores: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scores of the labels L x h x w -> the best label of every pixel, height x width."""
-    best = np.full((height, width), -np.inf, np.float32)
-    found = np.zeros((height, width), np.uint8)
-    for index, score in enumerate(scores.astype(np.float32)):
-        large = cv2.resize(score, (width, height), interpolation=cv2.INTER_LINEAR)
-        better = large > best
-        best[better], found[better] = large[better], index
-    return found
+def upsample_labels(logits: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Logits L x h x w -> the label of the highest one, bilinearly resized, height x width uint8.
+    One label at a time: all of them would take L times the memory."""
+    highest = np.full((height, width), -np.inf, np.float32)
+    labels = np.zeros((height, width), np.uint8)
+    for index, logit in enumerate(logits.astype(np.float32)):
+        resized = cv2.resize(logit, (width, height), interpolation=cv2.INTER_LINEAR)
+        higher = resized > highest
+        highest[higher], labels[higher] = resized[higher], index
+    return labels

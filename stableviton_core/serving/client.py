@@ -1,7 +1,7 @@
 """The HTTP and websocket API of one ComfyUI server, as functions on a session.
 
-Every function raises ServerError when the server cannot be reached or answers with something
-else than expected, and PromptError where a graph is at fault.
+Every function raises ServerError when the server cannot be reached or its answer is not
+ComfyUI's, and PromptError when the graph is at fault.
 """
 
 import asyncio
@@ -17,14 +17,13 @@ from typing import Any
 
 import aiohttp
 
-from ..errors import PromptError, PromptInterrupted, ServerError
-from .graph import Graph, title_of
+from ..errors import PromptError, PromptInterrupted, ServerError, StableVITONError
+from .graph import Graph, get_title
 
 _log = logging.getLogger(__name__)
 
-# Seconds without news of a prompt after which the server is asked whether it still has it
-POLL_AFTER = 10.0
-# An answer that takes longer than this means a server that hangs; runs of a graph may be longer
+POLL_AFTER = 10.0  # seconds without an event of a prompt until the queue is polled for it
+# of one request; a prompt may run for longer
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
 
@@ -37,45 +36,45 @@ class Progress:
 
 @asynccontextmanager
 async def connect(url: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session for the server at `url`, for example http://127.0.0.1:8188."""
-    async with new_session(url) as session:
+    """A session with the server at `url`, such as http://127.0.0.1:8188."""
+    async with open_session(url) as session:
         yield session
 
 
-def new_session(url: str) -> aiohttp.ClientSession:
-    """As `connect`, for the caller to close."""
+def open_session(url: str) -> aiohttp.ClientSession:
+    """As `connect`; the caller closes it."""
     return aiohttp.ClientSession(url.rstrip("/") + "/", timeout=_TIMEOUT)
 
 
 async def upload_image(
     session: aiohttp.ClientSession, path: Path, name: str | None = None, subfolder: str = ""
 ) -> str:
-    """Puts a file into the server's input folder, over one of the same name.
+    """Store a file in the server's input folder, replacing one of the same name.
 
-    Returns the name by which a LoadImage node finds it.
+    Returns the value for the `image` input of a LoadImage node.
     """
-    return await upload_content(session, path.read_bytes(), name or path.name, subfolder)
+    return await upload_bytes(session, path.read_bytes(), name or path.name, subfolder)
 
 
-async def upload_content(
+async def upload_bytes(
     session: aiohttp.ClientSession, content: bytes, name: str, subfolder: str = ""
 ) -> str:
-    """As upload_image, of a file's content."""
+    """As `upload_image`, given the file's content."""
     form = aiohttp.FormData()
     form.add_field("image", content, filename=name)
     form.add_field("subfolder", subfolder)
     form.add_field("overwrite", "true")
-    stored = await _json(session, "POST", "upload/image", data=form)
-    with understood("upload/image"):
+    stored = await _request_json(session, "POST", "upload/image", data=form)
+    with expect_valid_answer("upload/image"):
         return "/".join(part for part in (stored["subfolder"], stored["name"]) if part)
 
 
-async def object_info(
+async def fetch_object_info(
     session: aiohttp.ClientSession, class_type: str | None = None
 ) -> dict[str, Any]:
-    """What the server tells of its nodes, or of one of them: {class: description}."""
+    """Descriptions of the server's node classes, or of one of them, by class."""
     path = f"object_info/{class_type}" if class_type else "object_info"
-    return await _json(session, "GET", path)
+    return await _request_json(session, "GET", path)
 
 
 async def queue_prompt(
@@ -84,60 +83,60 @@ async def queue_prompt(
     client_id: str | None = None,
     prompt_id: str | None = None,
 ) -> str:
-    """Queues a graph and returns its prompt id, the given one if any. Events go to the websocket
-    of `client_id`.
+    """Queue a graph and return its prompt id: `prompt_id`, or one the server chooses. Events are
+    sent to the websocket of `client_id`.
 
-    Raises PromptError with all the server finds wrong when it refuses the graph.
+    PromptError with all validation errors when the server refuses the graph.
     """
     body: dict[str, Any] = {"prompt": graph}
     body |= {"client_id": client_id} if client_id else {}
     body |= {"prompt_id": prompt_id} if prompt_id else {}
-    status, answer = await _call(session, "POST", "prompt", json=body)
+    status, answer = await _send(session, "POST", "prompt", json=body)
     if status not in (200, 400):
-        raise ServerError(_unexpected("POST", "prompt", status, answer))
-    with understood("prompt"):
-        told = json.loads(answer)
+        raise ServerError(_describe_status("POST", "prompt", status, answer))
+    with expect_valid_answer("prompt"):
+        body = json.loads(answer)
         if status == 400:
-            raise PromptError(_refusal(told, graph))
-        if told.get("node_errors"):
-            _log.warning("The server leaves out a part of the graph. %s", _refusal(told, graph))
-        return told["prompt_id"]
+            raise PromptError(_describe_refusal(body, graph))
+        if body.get("node_errors"):
+            _log.warning("A part of the graph is not run. %s", _describe_refusal(body, graph))
+        return body["prompt_id"]
 
 
-async def history(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, Any] | None:
-    """The record of a prompt that ended: `outputs`, `status`, ...; None while there is none."""
-    return (await _json(session, "GET", f"history/{prompt_id}")).get(prompt_id)
+async def fetch_history(session: aiohttp.ClientSession, prompt_id: str) -> dict[str, Any] | None:
+    """The record of a prompt that has ended (`outputs`, `status`, ...); None before."""
+    return (await _request_json(session, "GET", f"history/{prompt_id}")).get(prompt_id)
 
 
 async def is_queued(session: aiohttp.ClientSession, prompt_id: str) -> bool:
-    """Whether the prompt runs or waits to be run."""
-    queue = await _json(session, "GET", "queue")
-    with understood("queue"):
+    """Whether the prompt is running or waiting."""
+    queue = await _request_json(session, "GET", "queue")
+    with expect_valid_answer("queue"):
         return any(entry[1] == prompt_id for part in queue.values() for entry in part)
 
 
 async def cancel(session: aiohttp.ClientSession, prompt_id: str) -> None:
-    """Stops a prompt, whether it waits or runs; others are left alone."""
-    await _answered(session, "POST", "queue", json={"delete": [prompt_id]})
-    await _answered(session, "POST", "interrupt", json={"prompt_id": prompt_id})
+    """Stop a prompt, waiting or running, and no other."""
+    await _request(session, "POST", "queue", json={"delete": [prompt_id]})
+    await _request(session, "POST", "interrupt", json={"prompt_id": prompt_id})
 
 
 async def download(session: aiohttp.ClientSession, file: dict[str, str]) -> bytes:
-    """An output as it stands in a history: {filename, subfolder, type}."""
-    with understood("history"):
-        wanted = {key: file[key] for key in ("filename", "subfolder", "type")}
-    return await _answered(session, "GET", "view", params=wanted)
+    """The content of an output file, given as in a history: {filename, subfolder, type}."""
+    with expect_valid_answer("history"):
+        query = {key: file[key] for key in ("filename", "subfolder", "type")}
+    return await _request(session, "GET", "view", params=query)
 
 
 @asynccontextmanager
 async def open_events(
     session: aiohttp.ClientSession, client_id: str
 ) -> AsyncIterator["aiohttp.ClientWebSocketResponse[bool]"]:
-    """The websocket on which the server tells of the prompts queued with `client_id`."""
+    """The websocket with the events of the prompts queued with `client_id`."""
     try:
         events = await session.ws_connect("ws", params={"clientId": client_id}, max_msg_size=0)
     except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-        raise ServerError(_unreachable("ws", error)) from error
+        raise ServerError(_describe_no_answer("ws", error)) from error
     async with events:
         yield events
 
@@ -148,11 +147,12 @@ async def follow(
     prompt_id: str,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Waits for the end of a prompt and returns its outputs by node id.
+    """Wait for the end of a prompt and return its outputs by node id.
 
-    The events tell of progress and wake us up; what came of the prompt is read in its history,
-    so that nothing hangs on an event that was lost.
-    Raises PromptError when a node failed, PromptInterrupted when the prompt was cancelled.
+    Events only report progress and shorten the wait: outputs are read from the prompt's history,
+    and after POLL_AFTER seconds without an event the queue is polled, so a lost event or a closed
+    websocket does no harm.
+    PromptError when a node failed, PromptInterrupted when the prompt was cancelled.
     """
     poll_at = time.monotonic() + POLL_AFTER
     while True:
@@ -160,7 +160,7 @@ async def follow(
         if event is not None and event["data"].get("prompt_id") == prompt_id:
             poll_at = time.monotonic() + POLL_AFTER
             data = event["data"]
-            with understood("ws"):
+            with expect_valid_answer("ws"):
                 if event["type"] == "progress" and on_progress:
                     on_progress(Progress(str(data["node"]), data["value"], data["max"]))
                 ended = event["type"] == "executing" and data["node"] is None
@@ -170,11 +170,11 @@ async def follow(
             if not await is_queued(session, prompt_id):
                 break
             poll_at = time.monotonic() + POLL_AFTER
-    record = await history(session, prompt_id)
+    record = await fetch_history(session, prompt_id)
     if record is None:
         raise PromptInterrupted("The prompt was taken off the server's queue before it ran.")
-    with understood("history"):
-        return _outputs(record)
+    with expect_valid_answer("history"):
+        return _read_outputs(record)
 
 
 async def run(
@@ -182,19 +182,19 @@ async def run(
     graph: Graph,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Queues a graph, waits for its end and returns its outputs by node id.
+    """Queue a graph, wait for its end and return its outputs by node id.
 
-    When the waiting task is cancelled, or loses the server, so is the prompt. Raises as
-    queue_prompt and follow do.
+    The prompt is cancelled when this task is, and when the connection fails. Errors as of
+    `queue_prompt` and `follow`.
     """
     client_id = uuid.uuid4().hex
     async with open_events(session, client_id) as events:
-        prompt_id = str(uuid.uuid4())  # known before the answer, to cancel it at any moment
+        prompt_id = str(uuid.uuid4())  # chosen here, to cancel it even before the server answers
         try:
             await queue_prompt(session, graph, client_id, prompt_id)
             return await follow(session, events, prompt_id, on_progress)
         except (asyncio.CancelledError, ServerError):
-            with suppress(ServerError):  # a server that is gone runs nothing
+            with suppress(ServerError):  # the server may be gone
                 await cancel(session, prompt_id)
             raise
 
@@ -202,7 +202,7 @@ async def run(
 async def _next_event(
     events: "aiohttp.ClientWebSocketResponse[bool]", timeout: float
 ) -> dict[str, Any] | None:
-    """The next event, or None when none came in time or a preview picture did."""
+    """The next event; None when none came within `timeout` seconds, or a binary preview did."""
     if events.closed:
         await asyncio.sleep(max(timeout, 0))
         return None
@@ -212,50 +212,50 @@ async def _next_event(
         return None
     if message.type is not aiohttp.WSMsgType.TEXT:
         return None
-    with understood("ws"):
+    with expect_valid_answer("ws"):
         event = json.loads(message.data)
         return event if isinstance(event["data"], dict) else None
 
 
-def _outputs(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _read_outputs(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     status = record.get("status") or {}
     if status.get("status_str") != "error":
         return record["outputs"]
-    told = dict(status["messages"])
-    if "execution_error" not in told:
+    messages = dict(status["messages"])
+    if "execution_error" not in messages:
         raise PromptInterrupted("The prompt was cancelled while it ran.")
-    error = told["execution_error"]
-    name = _node_name(record["prompt"][2], error["node_id"], error["node_type"])
+    error = messages["execution_error"]
+    name = _describe_node(record["prompt"][2], error["node_id"], error["node_type"])
     raise PromptError(
         f"{name} failed: {error['exception_message'].strip()} ({error['exception_type']})"
     )
 
 
-def _refusal(told: dict[str, Any], graph: Graph) -> str:
+def _describe_refusal(body: dict[str, Any], graph: Graph) -> str:
     lines = []
-    for node, found in (told.get("node_errors") or {}).items():
-        name = _node_name(graph, node, found["class_type"])
-        lines += [f"  {name}: {_reason(error)}" for error in found["errors"]]
-    error = told.get("error") or {}
+    for node, entry in (body.get("node_errors") or {}).items():
+        name = _describe_node(graph, node, entry["class_type"])
+        lines += [f"  {name}: {_describe_input_error(error)}" for error in entry["errors"]]
+    error = body.get("error") or {}
     if lines or not error:
         return "\n".join(["The server finds errors in the graph:", *lines])
     details = f" ({error['details']})" if error.get("details") else ""
     return f"The server refuses the graph: {error['message']}{details}"
 
 
-def _reason(error: dict[str, Any]) -> str:
+def _describe_input_error(error: dict[str, Any]) -> str:
     if error["type"] == "value_not_in_list":
-        told = error["extra_info"]
-        choices = _choices(told.get("input_config"))
+        info = error["extra_info"]
+        choices = _find_choices(info.get("input_config"))
         if choices is not None:
             listed = ", ".join(map(str, choices)) or "nothing (the list is empty)"
-            name, value = told["input_name"], told["received_value"]
+            name, value = info["input_name"], info["received_value"]
             return f"{name} is {value!r}, but can be {listed}"
     return error["message"] + (f" ({error['details']})" if error.get("details") else "")
 
 
-def _choices(input_config: list[Any] | None) -> list[Any] | None:
-    """The values of a combo input in either of ComfyUI's spellings; None for a list it withheld."""
+def _find_choices(input_config: list[Any] | None) -> list[Any] | None:
+    """The values of a combo input in either of ComfyUI's formats; None where it sends none."""
     if not input_config:
         return None
     kind, *more = input_config
@@ -264,26 +264,28 @@ def _choices(input_config: list[Any] | None) -> list[Any] | None:
     return more[0].get("options") if more else None
 
 
-def _node_name(graph: Graph, node: str, class_type: str) -> str:
-    title = title_of(graph, node) if node in graph else class_type
+def _describe_node(graph: Graph, node: str, class_type: str) -> str:
+    title = get_title(graph, node) if node in graph else class_type
     return class_type if title == class_type else f"{title} ({class_type})"
 
 
-async def _json(
+async def _request_json(
     session: aiohttp.ClientSession, method: str, path: str, **options: Any
 ) -> dict[str, Any]:
-    with understood(path):
-        told = json.loads(await _answered(session, method, path, **options))
-        if not isinstance(told, dict):
-            raise TypeError(f"expected an object, got {type(told).__name__}")
-        return told
+    with expect_valid_answer(path):
+        answer = json.loads(await _request(session, method, path, **options))
+        if not isinstance(answer, dict):
+            raise TypeError(f"expected an object, got {type(answer).__name__}")
+        return answer
 
 
 @contextmanager
-def understood(path: str) -> Iterator[None]:
-    """ServerError for an answer that is not ComfyUI's."""
+def expect_valid_answer(path: str) -> Iterator[None]:
+    """Turn errors in reading an answer into ServerError: it is not ComfyUI's."""
     try:
         yield
+    except StableVITONError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ServerError(
             f"The answer to /{path} is not ComfyUI's ({type(error).__name__}: {error}). Is this "
@@ -291,31 +293,29 @@ def understood(path: str) -> Iterator[None]:
         ) from error
 
 
-async def _answered(
-    session: aiohttp.ClientSession, method: str, path: str, **options: Any
-) -> bytes:
-    status, answer = await _call(session, method, path, **options)
+async def _request(session: aiohttp.ClientSession, method: str, path: str, **options: Any) -> bytes:
+    status, answer = await _send(session, method, path, **options)
     if status != 200:
-        raise ServerError(_unexpected(method, path, status, answer))
+        raise ServerError(_describe_status(method, path, status, answer))
     return answer
 
 
-async def _call(
+async def _send(
     session: aiohttp.ClientSession, method: str, path: str, **options: Any
 ) -> tuple[int, bytes]:
     try:
         async with session.request(method, path, **options) as response:
             return response.status, await response.read()
     except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-        raise ServerError(_unreachable(path, error)) from error
+        raise ServerError(_describe_no_answer(path, error)) from error
 
 
-def _unreachable(path: str, error: Exception) -> str:
+def _describe_no_answer(path: str, error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"No ComfyUI answers: {error}. Is it running, and is the address right?"
     return f"ComfyUI did not answer /{path}: {error or type(error).__name__}"
 
 
-def _unexpected(method: str, path: str, status: int, answer: bytes) -> str:
+def _describe_status(method: str, path: str, status: int, answer: bytes) -> str:
     text = answer.decode(errors="replace")[:500]
     return f"ComfyUI answered {method} /{path} with status {status}: {text}"

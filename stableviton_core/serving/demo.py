@@ -1,80 +1,53 @@
-"""The demo: `workflows/api/tryon.json` on a ComfyUI of its own, from four pictures to a file."""
+"""The demo: runs `workflows/api/tryon.json` on a ComfyUI of its own, from four image files to one.
+
+`scripts/demo.py` starts it.
+"""
 
 import argparse
 import asyncio
-import io
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import cv2
+import numpy as np
 from tqdm import tqdm
 
 from ..errors import ImageError, PromptError, StableVITONError
+from ..images import check_ending, decode_image, make_image_grid, read_image, write_image
 from . import client
-from .graph import Graph, find_class, find_title, load_graph, set_image, set_input, title_of
+from .graph import Graph, find_class, find_title, get_title, load_graph, set_image, set_input
 from .install import PACK, install_pack
-from .process import Server, accelerators, serve
+from .process import Server, count_accelerators, serve
 
 _log = logging.getLogger(__name__)
 
 GRAPH = PACK / "workflows" / "api" / "tryon.json"
 BASE = PACK / ".cache" / "demo-server"
-PICTURES = ("Person", "Mask", "DensePose", "Garment")  # the titles of the graph's Load nodes
+INPUT_TITLES = ("Person", "Mask", "DensePose", "Garment")  # of the graph's Load nodes
 
 
-def open_picture(path: Path) -> Image.Image:
-    """Raises ImageError when the file is missing or no picture."""
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except FileNotFoundError as error:
-        raise ImageError(f"There is no picture {path}.") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ImageError(f"The picture {path} cannot be read: {error}") from error
-
-
-def check_output(path: Path) -> None:
-    known = Image.registered_extensions()
-    if known.get(path.suffix.lower()) not in Image.SAVE:
-        raise ImageError(f"Cannot write {path}: give it the ending .png, .jpg or .webp.")
-
-
-def write_picture(picture: Image.Image, path: Path) -> None:
-    """Writes beside the target first: the target is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    picture.save(unfinished)
-    os.replace(unfinished, path)
-
-
-def make_sheet(pictures: list[Image.Image], height: int) -> Image.Image:
-    """The pictures side by side at one height."""
-    scaled = [p.resize((max(1, round(p.width * height / p.height)), height)) for p in pictures]
-    sheet = Image.new("RGB", (sum(p.width for p in scaled), height))
-    left = 0
-    for picture in scaled:
-        sheet.paste(picture, (left, 0))
-        left += picture.width
-    return sheet
+def scale_to_height(image: np.ndarray, height: int) -> np.ndarray:
+    """H x W x 3 uint8 -> height x W' x 3, of the same aspect."""
+    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 @contextmanager
 def progress_bar(graph: Graph) -> Iterator[Callable[[client.Progress], None]]:
-    """A function to call with each Progress: it shows the steps of the node that runs."""
-    bar, running = None, None
+    """A function to call with each Progress; it shows the steps of the running node."""
+    bar, running_node = None, None
 
     def show(progress: client.Progress) -> None:
-        nonlocal bar, running
-        if progress.node != running:
+        nonlocal bar, running_node
+        if progress.node != running_node:
             if bar:
                 bar.close()
-            running = progress.node
-            title = title_of(graph, running) if running in graph else running
+            running_node = progress.node
+            title = get_title(graph, running_node) if running_node in graph else running_node
             bar = tqdm(total=progress.maximum, desc=title)
         bar.update(progress.value - bar.n)
 
@@ -85,51 +58,49 @@ def progress_bar(graph: Graph) -> Iterator[Callable[[client.Progress], None]]:
             bar.close()
 
 
-async def try_on(server: Server, graph: Graph, pictures: dict[str, Path]) -> Image.Image:
-    """Runs the graph with these pictures, by title of their Load node; the picture of Result."""
+async def run_tryon(server: Server, graph: Graph, files: dict[str, Path]) -> np.ndarray:
+    """The result image, H x W x 3 uint8. files: input images by the title of their Load node."""
     async with client.connect(server.url) as session:
-        for title, path in pictures.items():
-            name = title.lower() + path.suffix.lower()
-            image = await client.upload_image(session, path, name, subfolder="demo")
+        for title, file in files.items():
+            name = title.lower() + file.suffix.lower()
+            image = await client.upload_image(session, file, name, subfolder="demo")
             set_image(graph, title, image)
         with progress_bar(graph) as show:
             outputs = await client.run(session, graph, show)
-        images = outputs.get(find_title(graph, "Result"), {}).get("images")
-        if not images:
-            raise PromptError("The node titled Result gave no picture.")
-        content = await client.download(session, images[0])
-    return Image.open(io.BytesIO(content)).convert("RGB")
+        results = outputs.get(find_title(graph, "Result"), {}).get("images")
+        if not results:
+            raise PromptError("The node titled Result gave no image.")
+        return decode_image(await client.download(session, results[0]))
 
 
-def run_demo(
-    comfyui: Path, output: Path, pictures: dict[str, Path], checkpoint: str | None
-) -> None:
-    """Writes the try-on to `output` and a sheet beside it.
+def run_demo(comfyui: Path, output: Path, files: dict[str, Path], checkpoint: str | None) -> None:
+    """Write the try-on to `output`, and beside it an image grid of garment, person and try-on.
 
-    Raises ImageError and StableVITONError.
+    StableVITONError where an image cannot be read or written or the graph does not run.
     """
-    check_output(output)
-    opened = {title: open_picture(path) for title, path in pictures.items()}
+    check_ending(output)
+    inputs = {title: read_image(file) for title, file in files.items()}
     graph = load_graph(GRAPH)
     if checkpoint:
         set_input(graph, find_class(graph, "StableVITONLoader"), "ckpt_name", checkpoint)
 
     install_pack(BASE)
     _log.info("Starting ComfyUI (%s)", comfyui)
-    with serve(comfyui, BASE, cpu=accelerators() == 0) as server:
-        result = asyncio.run(try_on(server, graph, pictures))
+    with serve(comfyui, BASE, cpu=count_accelerators() == 0) as server:
+        result = asyncio.run(run_tryon(server, graph, files))
 
-    sheet = output.with_name(f"{output.stem}-sheet.png")
-    write_picture(result, output)
-    write_picture(make_sheet([opened["Garment"], opened["Person"], result], result.height), sheet)
-    _log.info("The try-on: %s\nGarment, person and try-on: %s", output, sheet)
+    grid_file = output.with_name(f"{output.stem}-sheet.png")
+    images = [scale_to_height(inputs[title], len(result)) for title in ("Garment", "Person")]
+    write_image(output, result)
+    write_image(grid_file, make_image_grid(*([image] for image in (*images, result))))
+    _log.info("The try-on: %s\nGarment, person and try-on: %s", output, grid_file)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m stableviton_core.serving.demo")
     parser.add_argument("--comfyui", type=Path, required=True, help="the folder of a ComfyUI")
     parser.add_argument("--output", type=Path, required=True)
-    for title in PICTURES:
+    for title in INPUT_TITLES:
         name = title.lower()
         parser.add_argument(f"--{name}", type=Path, default=PACK / "demo" / f"{name}.png")
     parser.add_argument("--checkpoint", help="a name in ComfyUI's list of stableviton files")
@@ -146,9 +117,9 @@ def main() -> int:
     for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _exit_on_signal)
-    pictures = {title: getattr(arguments, title.lower()) for title in PICTURES}
+    files = {title: getattr(arguments, title.lower()) for title in INPUT_TITLES}
     try:
-        run_demo(arguments.comfyui, arguments.output, pictures, arguments.checkpoint)
+        run_demo(arguments.comfyui, arguments.output, files, arguments.checkpoint)
     except ImageError as error:
         _log.error("%s", error)
     except StableVITONError as error:

@@ -1,4 +1,4 @@
-"""Graphs in the format of ComfyUI's API: {node id: {class_type, inputs, _meta: {title}}}."""
+"""Graphs in ComfyUI's API format: {node id: {class_type, inputs, _meta: {title}}}."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ Graph = dict[str, dict[str, Any]]
 
 
 def load_graph(path: Path) -> Graph:
-    """Raises StableVITONError when the file is missing, no JSON, or not in the API format."""
+    """Read a graph. StableVITONError when the file is missing or not a graph in the API format."""
     try:
         graph = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -26,16 +26,16 @@ def load_graph(path: Path) -> Graph:
     return graph
 
 
-def title_of(graph: Graph, node: str) -> str:
-    """The title a user gave the node, else its class."""
+def get_title(graph: Graph, node: str) -> str:
+    """The node's title, or its class where it has none."""
     return graph[node].get("_meta", {}).get("title") or graph[node]["class_type"]
 
 
 def find_title(graph: Graph, title: str) -> str:
-    """The id of the one node with that title. Raises StableVITONError when it is not one."""
-    nodes = [node for node in graph if title_of(graph, node) == title]
+    """The id of the node with that title. StableVITONError unless there is exactly one."""
+    nodes = [node for node in graph if get_title(graph, node) == title]
     if len(nodes) != 1:
-        titles = ", ".join(sorted(title_of(graph, node) for node in graph))
+        titles = ", ".join(sorted(get_title(graph, node) for node in graph))
         raise StableVITONError(
             f"Expected one node with the title {title!r} in the graph, found {len(nodes)}. "
             f"The titles in it: {titles}."
@@ -44,7 +44,7 @@ def find_title(graph: Graph, title: str) -> str:
 
 
 def find_class(graph: Graph, class_type: str) -> str:
-    """The id of the one node of that class. Raises StableVITONError when it is not one."""
+    """The id of the node of that class. StableVITONError unless there is exactly one."""
     nodes = [node for node in graph if graph[node]["class_type"] == class_type]
     if len(nodes) != 1:
         classes = ", ".join(sorted({node["class_type"] for node in graph.values()}))
@@ -56,16 +56,16 @@ def find_class(graph: Graph, class_type: str) -> str:
 
 
 def set_input(graph: Graph, node: str, name: str, value: Any) -> None:
-    """Raises StableVITONError when the node has no such input."""
+    """Set an input. StableVITONError when the node has none of that name."""
     inputs = graph[node]["inputs"]
     if name not in inputs:
         raise StableVITONError(
-            f"The node {title_of(graph, node)!r} ({graph[node]['class_type']}) has no input "
+            f"The node {get_title(graph, node)!r} ({graph[node]['class_type']}) has no input "
             f"{name!r}; it has {', '.join(inputs) or 'none'}."
         )
     inputs[name] = value
 
 
 def set_image(graph: Graph, title: str, image: str) -> None:
-    """Has the Load node of that title read `image`, a name in the server's input folder."""
+    """Set the image of the Load Image node with that title: a name in the server's input folder."""
     set_input(graph, find_title(graph, title), "image", image)

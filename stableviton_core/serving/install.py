@@ -1,11 +1,11 @@
-"""Puts the pack where a ComfyUI looks for custom nodes."""
+"""Installs the pack into a ComfyUI's folder of custom nodes."""
 
 import shutil
 from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[2]
 FOLDER_NAME = "ComfyUI-StableVITON"
-_PARTS = (
+_CONTENTS = (
     "__init__.py",
     "nodes",
     "stableviton_core",
@@ -21,29 +21,28 @@ _PARTS = (
 
 
 def install_pack(base: Path, pack: Path = PACK) -> Path:
-    """Brings `base`/custom_nodes/ComfyUI-StableVITON up to date with the pack: what is new or
-    of another size or time is copied, what the pack no longer has is deleted."""
+    """Synchronise `base`/custom_nodes/ComfyUI-StableVITON with the pack: files that are new or
+    differ in size or time are copied, files that the pack no longer has are deleted."""
     target = base / "custom_nodes" / FOLDER_NAME
-    files = {path.relative_to(pack) for part in _PARTS for path in _files(pack / part)}
+    files = {path.relative_to(pack) for entry in _CONTENTS for path in _list_files(pack / entry)}
     for name in files:
-        _refresh(pack / name, target / name)
-    for path in _files(target):
+        _copy_if_changed(pack / name, target / name)
+    for path in _list_files(target):
         if path.relative_to(target) not in files:
             path.unlink()
     return target
 
 
-def _files(path: Path) -> list[Path]:
+def _list_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     return [file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
 
 
-def _refresh(source: Path, copy: Path) -> None:
-    wanted = source.stat()
+def _copy_if_changed(source: Path, copy: Path) -> None:
     if copy.is_file():
-        present = copy.stat()
-        if (present.st_size, present.st_mtime_ns) == (wanted.st_size, wanted.st_mtime_ns):
+        old, new = copy.stat(), source.stat()
+        if (old.st_size, old.st_mtime_ns) == (new.st_size, new.st_mtime_ns):
             return
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(source, copy)

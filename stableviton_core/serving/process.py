@@ -1,5 +1,6 @@
-"""A ComfyUI server as a process of ours, that never outlives the `with` block it runs in."""
+"""ComfyUI servers as child processes that never outlive the `with` block they run in."""
 
+import json
 import os
 import signal
 import socket
@@ -8,12 +9,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
 from ..errors import ServerError, StableVITONError
+from .install import FOLDER_NAME, install_pack
 
 _FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 _COUNT_DEVICES = """
@@ -22,9 +24,7 @@ xpu = hasattr(torch, "xpu") and torch.xpu.is_available()
 others = torch.backends.mps.is_available() or xpu
 sys.exit(torch.cuda.device_count() if torch.cuda.is_available() else int(others))
 """
-
-
-# Waits until whoever started it is gone, however that ended, then ends the group of processes.
+# Its standard input closes when the parent process ends in any way; then it kills the group.
 _GUARD = """
 import os, signal, sys
 sys.stdin.read()
@@ -57,17 +57,16 @@ def serve(
     options: Sequence[str] = (),
     timeout: float = 300.0,
 ) -> Iterator[Server]:
-    """A ComfyUI that answers, with `base` as the folder of all its files.
+    """Start a ComfyUI and wait until it answers; stop it and its children afterwards.
 
-    comfyui: the folder with its main.py; options: more of main.py's command line; timeout:
-    seconds to wait for the first answer. The process and its children are gone afterwards.
-    Raises ServerError with the end of the log when it does not start, and when an error of ours
-    leaves the block because it has ended meanwhile.
+    comfyui: the folder with its main.py. base: folder for all files of the server. options:
+    further arguments of main.py. timeout: seconds to wait for the first answer. ServerError with
+    the end of the log when it does not start, or ended while the block ran.
     """
     base = base.resolve()
     for name in _FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = _find_free_port()
     command = [
         python,
         "main.py",
@@ -92,12 +91,12 @@ def serve(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a group of its own, to end its children with it
+            start_new_session=True,  # a process group, to end its children with it
         )
     server = Server(f"http://127.0.0.1:{port}", base, log, process)
     guard = None
     try:
-        guard = _guard(process)
+        guard = _start_guard(process)
         _wait_for_answer(server, timeout)
         yield server
     except StableVITONError as error:
@@ -114,15 +113,50 @@ def serve(
             guard.wait()
 
 
-def accelerators(python: str = sys.executable) -> int:
-    """How many devices other than the CPU that interpreter's torch finds.
+@contextmanager
+def start_servers(count: int, comfyui: Path, base: Path) -> Iterator[Sequence[Server]]:
+    """Start servers, spread over the CUDA devices, or on the CPU where there is none.
 
-    It is asked in a process of its own: torch is not imported here.
+    They use the models and custom nodes of the ComfyUI folder; their other files are in `base`.
+    ServerError where one does not start.
     """
+    devices = count_accelerators()
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(start_server(comfyui, base / str(index), index, devices))
+            for index in range(count)
+        ]
+
+
+@contextmanager
+def start_server(comfyui: Path, base: Path, index: int, devices: int) -> Iterator[Server]:
+    """As `start_servers`, the server of this index, on one of so many devices."""
+    base.mkdir(parents=True, exist_ok=True)
+    if not (comfyui / "custom_nodes" / FOLDER_NAME).exists():
+        install_pack(base)
+    model_paths = base / "extra_model_paths.yaml"
+    model_paths.write_text(json.dumps(_list_model_paths(comfyui)), encoding="utf-8")  # valid YAML
+    options = ["--extra-model-paths-config", str(model_paths)]
+    if devices > 1:
+        options += ["--cuda-device", str(index % devices)]
+    with serve(comfyui, base, cpu=devices == 0, options=options) as server:
+        yield server
+
+
+def _list_model_paths(comfyui: Path) -> dict[str, dict[str, str]]:
+    folders = {path.name: str(path) for path in (comfyui / "models").glob("*") if path.is_dir()}
+    if (comfyui / "custom_nodes").is_dir():
+        folders["custom_nodes"] = str(comfyui / "custom_nodes")
+    return {"comfyui": folders}
+
+
+def count_accelerators(python: str = sys.executable) -> int:
+    """Number of devices other than the CPU that torch finds in that interpreter. A child process
+    counts them, so that torch is not imported here."""
     return subprocess.run([python, "-c", _COUNT_DEVICES]).returncode
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -145,8 +179,9 @@ def _wait_for_answer(server: Server, timeout: float) -> None:
     )
 
 
-def _guard(process: subprocess.Popen) -> subprocess.Popen | None:
-    """A process that ends the server when ours is killed; Windows has no process groups for it."""
+def _start_guard(process: subprocess.Popen) -> subprocess.Popen | None:
+    """A process that kills the server when ours is killed; not on Windows, which has no process
+    groups."""
     if os.name == "nt":
         return None
     command = [sys.executable, "-c", _GUARD, str(process.pid)]

@@ -12,8 +12,9 @@ from ..model.checkpoint import LICENSE_KEY, join
 from ..model.config import ClipConfig, ModelConfig, NetworkConfig
 from ..training import checkpointing
 from ..training.config import TrainConfig, parse_config
-from ..training.initialization import copy_encoder, zero
+from ..training.initialization import copy_encoder, zero_layer
 from ..training.model import TryOnModel
+from ..training.pretrained import save_weights
 from ..training.trainer import train
 from ..training.vae import build_autoencoder, load_ldm, to_ldm
 from . import PATCHWORK, PATTERNS, toy_autoencoder
@@ -84,7 +85,7 @@ def stage_config(stage: Stage, data: Path, init: Path, output: Path) -> TrainCon
     paths = {"data": data, "init": init, "output": output}
     flags = [f"--config={file}" for file in files] + [f"--{n}={path}" for n, path in paths.items()]
     config = parse_config(flags, TrainConfig, "train")
-    resumed = "latest" if checkpointing.complete(output) else None
+    resumed = "latest" if checkpointing.list_checkpoints(output) else None
     return replace(config, resume_from_checkpoint=resumed)
 
 
@@ -102,6 +103,6 @@ def write_start(file: Path, autoencoder_file: Path) -> None:
     copy_encoder(model.network)
     start_from_denoiser(model.network.unet)
     for convolution in model.network.zero_cross_attention.warp_zero_convs:
-        zero(convolution)
-    weights = join(model.parts() | {"autoencoder": to_ldm(autoencoder)})
-    checkpointing.save_weights(file, weights, config, "fp32", {LICENSE_KEY: "Apache-2.0"})
+        zero_layer(convolution)
+    weights = join(model.components() | {"autoencoder": to_ldm(autoencoder)})
+    save_weights(file, weights, config, "fp32", {LICENSE_KEY: "Apache-2.0"})

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..images import fill_agnostic_region
 from ..person import densepose
-from ..person.agnostic import fill_agnostic_region
 from ..person.labels import CIHP
 from .draw_garment import (
     FLAT_LIMB,
@@ -14,9 +14,9 @@ from .draw_garment import (
     FLAT_SHOULDER,
     FLAT_TORSO,
     Garment,
-    flat_arm,
-    flat_garment,
-    flat_picture,
+    compose_flat_image,
+    draw_flat_garment,
+    place_flat_arm,
 )
 from .draw_person import Person
 from .shapes import (
@@ -24,22 +24,22 @@ from .shapes import (
     Colour,
     Draw,
     Point,
-    blank,
-    capsule,
-    ellipse,
-    pixels,
-    polygon,
-    reduced,
-    reduced_labels,
-    reduced_mask,
-    scaled,
+    create_layer,
+    downsample_image,
+    downsample_mask,
+    downsample_parts,
+    make_capsule,
+    make_ellipse,
+    make_polygon,
+    scale_colour,
+    to_pixels,
 )
 
 SLEEVE_SHADE = 0.9  # so that an arm before the body shows
 
 # DensePose part indices
 TORSO, HEAD = densepose.TORSO, densepose.HEAD
-SIDES = ("right", "left")  # the person's, by side of the picture
+SIDES = ("right", "left")  # the person's, by side of the image
 HANDS, UPPER_LEGS, UPPER_ARMS, LOWER_ARMS = (
     tuple(parts[side] for side in SIDES)
     for parts in (densepose.HANDS, densepose.UPPER_LEGS, densepose.UPPER_ARMS, densepose.LOWER_ARMS)
@@ -53,7 +53,7 @@ class SyntheticSample:
 
     mask: the region to generate (255 = change). worn: the garment's own pixels on the person.
     parse: labels in CIHP ids. garment_coordinates: H x W x 3 uint8, where on the garment's
-    picture the worn pixels lie: column and row, each from 0 to 255, and 255 where worn, else 0.
+    image the worn pixels lie: column and row, each from 0 to 255, and 255 where worn, else 0.
     """
 
     image: np.ndarray
@@ -68,44 +68,44 @@ class SyntheticSample:
 
 
 def draw(person: Person, garment: Garment, height: int) -> SyntheticSample:
-    """The person wearing the garment. Pictures are height x (3/4 height); height in multiples of
+    """The person wearing the garment. Images are height x (3/4 height); height in multiples of
     4, else ValueError."""
     if height % 4:
         raise ValueError(f"height must be a multiple of 4 (the width is 3/4 of it), got {height}")
     scale = height * SUPERSAMPLING
-    texture, parts = flat_garment(garment, scale)
+    texture, parts = draw_flat_garment(garment, scale)
     canvas = _Canvas(scale)
     canvas.backdrop(person.background)
     _draw_body(canvas, person)
     lit = 1 - 0.1 * (1 + person.light * np.linspace(-1, 1, canvas.image.shape[1]))
-    for index, (source, target, part) in enumerate(_worn_parts(person, garment, parts, scale)):
+    for index, (source, target, part) in enumerate(_place_parts(person, garment, parts, scale)):
         canvas.cloth(texture, source, target, part, lit * (SLEEVE_SHADE if index else 1))
     _draw_head(canvas, person)
     _draw_hands(canvas, person)
-    mask = _change_mask(canvas, person)
-    image = reduced(canvas.image)
-    mask = reduced_mask(mask)
+    mask = _draw_mask(canvas, person)
+    image = downsample_image(canvas.image)
+    mask = downsample_mask(mask)
     return SyntheticSample(
         image=image,
-        garment=reduced(flat_picture(texture, parts)),
-        garment_mask=reduced_mask(np.maximum.reduce(parts)),
+        garment=downsample_image(compose_flat_image(texture, parts)),
+        garment_mask=downsample_mask(np.maximum.reduce(parts)),
         agnostic=fill_agnostic_region(image, mask),
         mask=mask,
-        densepose=reduced_labels(canvas.parts),
-        worn=reduced_mask(canvas.worn),
+        densepose=downsample_parts(canvas.parts),
+        worn=downsample_mask(canvas.worn),
         parse=canvas.parse[::SUPERSAMPLING, ::SUPERSAMPLING],
-        garment_coordinates=_reduced_places(canvas),
+        garment_coordinates=_downsample_coordinates(canvas),
     )
 
 
 class _Canvas:
-    """The picture, the DensePose parts and the worn garment's mask, drawn together."""
+    """The image, the DensePose parts and the worn garment's mask, drawn together."""
 
     def __init__(self, scale: int):
         self.scale = scale
-        self.parts = blank(scale)
-        self.worn = blank(scale)
-        self.parse = blank(scale)
+        self.parts = create_layer(scale)
+        self.worn = create_layer(scale)
+        self.parse = create_layer(scale)
         self.garment_coordinates = np.zeros((*self.parts.shape, 2), np.float32)
         self.image = np.zeros((*self.parts.shape, 3), np.uint8)
 
@@ -124,7 +124,7 @@ class _Canvas:
     def limb(
         self, a: Point, b: Point, radius: float, colour: Colour, part: int | None, label: str
     ) -> None:
-        self.fill(capsule(a, b, radius, self.scale), colour, part, label)
+        self.fill(make_capsule(a, b, radius, self.scale), colour, part, label)
 
     def cloth(
         self,
@@ -160,7 +160,7 @@ def _draw_body(canvas: _Canvas, person: Person) -> None:
     throat = (person.neck - (0, 0.06), person.neck + (0, 0.03))
     canvas.limb(*throat, 0.045, person.skin, HEAD, "torso_skin")
     torso = np.array([*person.shoulders, right, left])
-    canvas.fill(polygon(torso, canvas.scale), person.skin, TORSO, "torso_skin")
+    canvas.fill(make_polygon(torso, canvas.scale), person.skin, TORSO, "torso_skin")
     for side in (0, 1):
         shoulder, elbow, wrist = person.shoulders[side], person.elbows[side], person.wrists[side]
         canvas.limb(shoulder, elbow, person.limb, person.skin, UPPER_ARMS[side], ARMS[side])
@@ -174,40 +174,42 @@ def _draw_head(canvas: _Canvas, person: Person) -> None:
     for side in (-1, 1):
         top = centre + np.array([side * 0.9 * radius, 0])
         canvas.limb(top, top + (0, length), 0.3 * radius, person.hair, None, "hair")
-    crown = ellipse(centre - (0, 0.12 * radius), (1.16 * radius, 1.32 * radius), scale)
+    crown = make_ellipse(centre - (0, 0.12 * radius), (1.16 * radius, 1.32 * radius), scale)
     canvas.fill(crown, person.hair, HEAD, "hair")
-    face = ellipse(centre + (0, 0.12 * radius), (0.86 * radius, 1.12 * radius), scale)
+    face = make_ellipse(centre + (0, 0.12 * radius), (0.86 * radius, 1.12 * radius), scale)
     canvas.fill(face, person.skin, HEAD, "face")
-    fringe = ellipse(centre - (0, 0.78 * radius), (0.8 * radius, 0.42 * radius), scale)
+    fringe = make_ellipse(centre - (0, 0.78 * radius), (0.8 * radius, 0.42 * radius), scale)
     canvas.fill(fringe, person.hair, None, "hair")
-    dark = scaled(person.skin, 0.35)
+    dark = scale_colour(person.skin, 0.35)
     for side in (-1, 1):
         eye = centre + np.array([side * 0.36 * radius, 0.1 * radius])
-        canvas.fill(ellipse(eye, (0.1 * radius, 0.1 * radius), scale), dark, None, "face")
-    mouth = ellipse(centre + np.array([0, 0.62 * radius]), (0.3 * radius, 0.08 * radius), scale)
+        canvas.fill(make_ellipse(eye, (0.1 * radius, 0.1 * radius), scale), dark, None, "face")
+    mouth = make_ellipse(
+        centre + np.array([0, 0.62 * radius]), (0.3 * radius, 0.08 * radius), scale
+    )
     canvas.fill(mouth, (176, 74, 74), None, "face")
 
 
 def _draw_hands(canvas: _Canvas, person: Person) -> None:
-    for hand, part, arm in zip(_hands(person, canvas.scale), HANDS, ARMS, strict=True):
+    for hand, part, arm in zip(_make_hands(person, canvas.scale), HANDS, ARMS, strict=True):
         canvas.fill(hand, person.skin, part, arm)
 
 
-def _hands(person: Person, scale: int) -> list[Draw]:
+def _make_hands(person: Person, scale: int) -> list[Draw]:
     regions = []
     for elbow, wrist in zip(person.elbows, person.wrists, strict=True):
         along = person.limb * (wrist - elbow) / np.linalg.norm(wrist - elbow)
-        regions.append(capsule(wrist + along, wrist + 1.5 * along, person.limb, scale))
+        regions.append(make_capsule(wrist + along, wrist + 1.5 * along, person.limb, scale))
     return regions
 
 
-def _reduced_places(canvas: _Canvas) -> np.ndarray:
+def _downsample_coordinates(canvas: _Canvas) -> np.ndarray:
     garment_coordinates = canvas.garment_coordinates[::SUPERSAMPLING, ::SUPERSAMPLING].clip(0, 1)
     known = canvas.worn[::SUPERSAMPLING, ::SUPERSAMPLING, None] > 0
     return (known * np.dstack([garment_coordinates, known]) * 255).round().astype(np.uint8)
 
 
-def _worn_parts(
+def _place_parts(
     person: Person, garment: Garment, parts: list[np.ndarray], scale: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Where each flat part goes on the body: (source points, target points, part mask)."""
@@ -234,7 +236,7 @@ def _worn_parts(
         ]
     )
     placed = [(source * scale, target * scale, parts[0])]
-    arms = [flat_arm(-1), flat_arm(1)]
+    arms = [place_flat_arm(-1), place_flat_arm(1)]
     joints = (person.shoulders, person.elbows, person.wrists)
     radius = 1.28 * person.limb
     for segment in range(2 if garment.long_sleeves else 1):
@@ -242,21 +244,23 @@ def _worn_parts(
             flat = (arms[side][segment], arms[side][segment + 1])
             bone = (joints[segment][side], joints[segment + 1][side])
             part = parts[1 + 2 * segment + side]
-            placed.append((_along(*flat, FLAT_LIMB, scale), _along(*bone, radius, scale), part))
+            placed.append(
+                (_bone_corners(*flat, FLAT_LIMB, scale), _bone_corners(*bone, radius, scale), part)
+            )
     return placed
 
 
-def _along(start: Point, end: Point, radius: float, scale: int) -> np.ndarray:
+def _bone_corners(start: Point, end: Point, radius: float, scale: int) -> np.ndarray:
     """The four corners of a bone's rectangle."""
     along = (end - start) / np.linalg.norm(end - start)
     across = radius * np.array([-along[1], along[0]])
     return np.array([start - across, start + across, end + across, end - across]) * scale
 
 
-def _change_mask(canvas: _Canvas, person: Person) -> np.ndarray:
+def _draw_mask(canvas: _Canvas, person: Person) -> np.ndarray:
     """Everything that any top could cover, whatever is worn: torso and arms with a margin, without
     the head and the hands."""
-    scale, mask = canvas.scale, blank(canvas.scale)
+    scale, mask = canvas.scale, create_layer(canvas.scale)
     left, right = person.hips
     across = (right - left) / np.linalg.norm(right - left)
     down = np.array([-across[1], across[0]])
@@ -270,16 +274,16 @@ def _change_mask(canvas: _Canvas, person: Person) -> np.ndarray:
             left + margin * (down - across),
         ]
     )
-    polygon(torso, scale)(mask, 255)
-    cv2.polylines(mask, [pixels(torso, scale)], True, 255, int(0.05 * scale))
-    capsule(person.neck - (0, 0.015), person.neck, 0.06, scale)(mask, 255)
+    make_polygon(torso, scale)(mask, 255)
+    cv2.polylines(mask, [to_pixels(torso, scale)], True, 255, int(0.05 * scale))
+    make_capsule(person.neck - (0, 0.015), person.neck, 0.06, scale)(mask, 255)
     for side in (0, 1):
         shoulder, elbow, wrist = person.shoulders[side], person.elbows[side], person.wrists[side]
-        capsule(shoulder, elbow, 1.75 * person.limb, scale)(mask, 255)
-        capsule(elbow, wrist, 1.75 * person.limb, scale)(mask, 255)
+        make_capsule(shoulder, elbow, 1.75 * person.limb, scale)(mask, 255)
+        make_capsule(elbow, wrist, 1.75 * person.limb, scale)(mask, 255)
     head = canvas.parts == HEAD
     head[int((person.neck[1] - 0.05) * scale) :] = False
     mask[head] = 0
-    for hand in _hands(person, scale):
+    for hand in _make_hands(person, scale):
         hand(mask, 0)
     return mask

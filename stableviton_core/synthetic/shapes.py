@@ -1,4 +1,9 @@
-"""Shapes drawn into layers, and colours. Coordinates are in units of the picture's height."""
+"""Shapes, layers and colours of the renderer.
+
+Coordinates are in units of the image's height: x in 0..0.75, y in 0..1, y down; "left" is the left
+of the image. Layers are drawn at SUPERSAMPLING times the output size. scale: height of a layer in
+pixels.
+"""
 
 import colorsys
 from collections.abc import Callable
@@ -9,64 +14,69 @@ import numpy as np
 from ..person.densepose import colour_parts
 
 SUPERSAMPLING = 2
-ASPECT = 0.75
+ASPECT = 0.75  # width / height
 
 Colour = tuple[int, int, int]
 Point = np.ndarray
-Draw = Callable[[np.ndarray, Colour | int], object]  # draws a shape into a layer with a value
+Shape = Callable[[np.ndarray, Colour | int], object]  # fills a shape of a layer with a value
 
 
-def blank(scale: int) -> np.ndarray:
+def create_layer(scale: int) -> np.ndarray:
     return np.zeros((scale, int(scale * ASPECT)), np.uint8)
 
 
-def pixel(point: Point, scale: int) -> tuple[int, int]:
+def to_pixel(point: Point, scale: int) -> tuple[int, int]:
     return round(point[0] * scale), round(point[1] * scale)
 
 
-def pixels(points: np.ndarray, scale: int) -> np.ndarray:
+def to_pixels(points: np.ndarray, scale: int) -> np.ndarray:
     return np.round(points * scale).astype(np.int32)
 
 
-def polygon(points: np.ndarray, scale: int) -> Draw:
-    corners = [pixels(points, scale)]
+def make_polygon(points: np.ndarray, scale: int) -> Shape:
+    corners = [to_pixels(points, scale)]
     return lambda layer, value: cv2.fillPoly(layer, corners, value)
 
 
-def capsule(a: Point, b: Point, radius: float, scale: int) -> Draw:
-    start, end, width = pixel(a, scale), pixel(b, scale), max(1, int(2 * radius * scale))
-    return lambda layer, value: cv2.line(layer, start, end, value, width)
+def make_capsule(start: Point, end: Point, radius: float, scale: int) -> Shape:
+    """All points within a radius of a line."""
+    ends, width = (to_pixel(start, scale), to_pixel(end, scale)), max(1, int(2 * radius * scale))
+    return lambda layer, value: cv2.line(layer, *ends, value, width)
 
 
-def ellipse(centre: Point, radii: tuple[float, float], scale: int) -> Draw:
-    place = pixel(centre, scale)
+def make_ellipse(centre: Point, radii: tuple[float, float], scale: int) -> Shape:
+    middle = to_pixel(centre, scale)
     axes = (max(1, int(radii[0] * scale)), max(1, int(radii[1] * scale)))
-    return lambda layer, value: cv2.ellipse(layer, place, axes, 0, 0, 360, value, -1)
+    return lambda layer, value: cv2.ellipse(layer, middle, axes, 0, 0, 360, value, -1)
 
 
-def rotated(angle: float, x: float, y: float) -> Point:
+def rotate(angle: float, x: float, y: float) -> Point:
+    """A vector turned by an angle in radians, clockwise in the image."""
     c, s = np.cos(angle), np.sin(angle)
     return np.array([c * x - s * y, s * x + c * y])
 
 
-def reduced(image: np.ndarray) -> np.ndarray:
+def downsample_image(image: np.ndarray) -> np.ndarray:
+    """A layer at the output size, by area averages."""
     size = (image.shape[1] // SUPERSAMPLING, image.shape[0] // SUPERSAMPLING)
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def reduced_mask(mask: np.ndarray) -> np.ndarray:
-    return np.where(reduced(mask) >= 128, 255, 0).astype(np.uint8)
+def downsample_mask(mask: np.ndarray) -> np.ndarray:
+    return np.where(downsample_image(mask) >= 128, 255, 0).astype(np.uint8)
 
 
-def reduced_labels(parts: np.ndarray) -> np.ndarray:
+def downsample_parts(parts: np.ndarray) -> np.ndarray:
+    """DensePose part indices as an H x W x 3 image at the output size."""
     return colour_parts(parts[::SUPERSAMPLING, ::SUPERSAMPLING])
 
 
-def hsv(hue: float, saturation: float, value: float) -> Colour:
-    r, g, b = colorsys.hsv_to_rgb(hue, saturation, value)
-    return int(255 * r), int(255 * g), int(255 * b)
+def from_hsv(hue: float, saturation: float, value: float) -> Colour:
+    """0..1 each -> RGB in 0..255."""
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return int(255 * red), int(255 * green), int(255 * blue)
 
 
-def scaled(colour: Colour, factor: float) -> Colour:
+def scale_colour(colour: Colour, factor: float) -> Colour:
     red, green, blue = colour
     return int(factor * red), int(factor * green), int(factor * blue)

@@ -7,7 +7,7 @@ import torch
 from ..model.layers import GROUPS, ResBlock, SpatialTransformer, timestep_embedding
 from ..model.unet import UNet
 from ..schedule import alphas_cumprod
-from ..training.initialization import zero
+from ..training.initialization import zero_layer
 
 CLOSED = 4.0  # a SiLU of minus this lets almost nothing through
 ANCHOR = 12.0  # constant that dominates a group's normalisation
@@ -40,11 +40,11 @@ def start_from_denoiser(unet: UNet) -> None:
         raise ValueError(f"needs a base width of 96, got {width}")
     for module in unet.modules():
         if isinstance(module, ResBlock):
-            zero(module.out_layers[3])
+            zero_layer(module.out_layers[3])
         elif isinstance(module, SpatialTransformer):
-            zero(module.proj_out)
+            zero_layer(module.proj_out)
     layers: Any = unet
-    zero(layers.out[2])
+    zero_layer(layers.out[2])
     last = layers.output_blocks[-1][0]
     for index in range(unet.config.latent_channels):
         _enter(layers.input_blocks[0][0], index)

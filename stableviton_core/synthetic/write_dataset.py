@@ -102,6 +102,6 @@ def sample_of(doll: synthetic.SyntheticSample) -> Sample:
         mask=doll.mask,
         densepose=doll.densepose,
         garment=doll.garment,
-        warped=doll.worn,
+        warped_mask=doll.worn,
         garment_coordinates=doll.garment_coordinates,
     )

@@ -1,13 +1,17 @@
-"""Augmentation as in the paper (section 4.1 and its supplement): what is drawn, and its effect."""
+"""Augmentation of the paper (section 4.1 and its supplement): random parameters, their effect."""
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import cv2
 import numpy as np
+from torch.utils.data import Dataset
 
-from ..person.agnostic import fill_agnostic_region
-from .dataset import Sample
+from ..images import fill_agnostic_region
+from .config import TrainConfig
+from .dataset import Pair, Sample, load_sample
+from .sampler import SampleIndex
 
 PROBABILITY = 0.5
 SHIFT = 0.2  # of the side
@@ -18,8 +22,8 @@ CONTRAST = 0.3
 
 
 @dataclass(frozen=True)
-class Move:
-    """Scale about the middle, then shift by a share of width and height."""
+class Affine:
+    """Scale about the centre, then translate by fractions of width and height."""
 
     x: float
     y: float
@@ -27,22 +31,26 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Colours:
+class ColourJitter:
+    """Added to hue (0..180), saturation and value (0..255); brightness as a fraction of the range;
+    contrast relative."""
+
     hue: float = 0.0
     saturation: float = 0.0
     value: float = 0.0
-    brightness: float = 0.0  # of the whole range
+    brightness: float = 0.0
     contrast: float = 0.0
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to a pair. flip turns both sides; person and garment move independently."""
+    """Parameters for one sample. The flip and the colours apply to both sides; person and garment
+    have independent affine transforms."""
 
     flip: bool = False
-    person: Move | None = None
-    garment: Move | None = None
-    colours: Colours | None = None
+    person: Affine | None = None
+    garment: Affine | None = None
+    colours: ColourJitter | None = None
 
 
 def random_augmentation(rng: np.random.Generator) -> Augmentation:
@@ -51,87 +59,110 @@ def random_augmentation(rng: np.random.Generator) -> Augmentation:
     brightness, contrast = levels if rng.uniform() < PROBABILITY else (0.0, 0.0)
     return Augmentation(
         flip=bool(rng.uniform() < PROBABILITY),
-        person=_random_move(rng),
-        garment=_random_move(rng),
-        colours=Colours(hsv[0], hsv[1], hsv[2], brightness, contrast),
+        person=_random_affine(rng),
+        garment=_random_affine(rng),
+        colours=ColourJitter(*hsv, brightness, contrast),
     )
 
 
-def _random_move(rng: np.random.Generator) -> Move | None:
+def _random_affine(rng: np.random.Generator) -> Affine | None:
     x, y = rng.uniform(-SHIFT, SHIFT, 2)
-    move = Move(x, y, rng.uniform(1 - SCALE, 1 + SCALE))
-    return move if rng.uniform() < PROBABILITY else None
+    affine = Affine(x, y, rng.uniform(1 - SCALE, 1 + SCALE))
+    return affine if rng.uniform() < PROBABILITY else None
 
 
-def augmented(sample: Sample, augmentation: Augmentation) -> Sample:
-    """The pictures after the augmentation. What belongs to the person moves together; uncovered
-    borders are black. The agnostic image is grey exactly where the moved mask says change."""
+class AugmentedDataset(Dataset):
+    """Samples by (pair index, epoch), newly augmented in every epoch; a batch is their list."""
+
+    def __init__(self, pairs: Sequence[Pair], config: TrainConfig):
+        self.pairs, self.config = pairs, config
+
+    def __getitem__(self, index: SampleIndex) -> Sample:
+        pair, epoch = index
+        return load_augmented_sample(self.pairs[pair], self.config, epoch)
+
+    def collate(self, items: Sequence[Sample]) -> list[Sample]:
+        return list(items)
+
+
+def load_augmented_sample(pair: Pair, config: TrainConfig, variant: int) -> Sample:
+    """A pair's images; their augmentation is a function of seed, pair name and variant."""
+    sample = load_sample(pair, config.height, config.width)
+    if not config.augmentation:
+        return sample
+    seeds = [config.seed, variant, zlib.crc32(pair.name.encode())]
+    return augment(sample, random_augmentation(np.random.default_rng(seeds)))
+
+
+def augment(sample: Sample, augmentation: Augmentation) -> Sample:
+    """The images after the augmentation; uncovered borders are black. The agnostic image is grey
+    exactly where the transformed mask says generate."""
+    person, garment, colours = augmentation.person, augmentation.garment, augmentation.colours
     keep = sample.mask[..., None] == 0
     # the person under the mask, so that no grey bleeds over its edge when the image is resampled
-    behind = np.where(keep, sample.agnostic, sample.image)
-    moved = Sample(
-        image=_recoloured(_moved(sample.image, augmentation.person), augmentation.colours),
-        agnostic=_recoloured(_moved(behind, augmentation.person), augmentation.colours),
-        mask=_moved(sample.mask, augmentation.person, cv2.INTER_NEAREST),
-        densepose=_moved(sample.densepose, augmentation.person, cv2.INTER_NEAREST),
-        garment=_recoloured(_moved(sample.garment, augmentation.garment), augmentation.colours),
-        warped=None
-        if sample.warped is None
-        else _moved(sample.warped, augmentation.person, cv2.INTER_NEAREST),
-        garment_coordinates=None
-        if sample.garment_coordinates is None
-        else _moved_places(sample.garment_coordinates, augmentation.person, augmentation.garment),
+    unmasked = np.where(keep, sample.agnostic, sample.image)
+    mask = _transform(sample.mask, person, cv2.INTER_NEAREST)
+    agnostic = _jitter_colours(_transform(unmasked, person), colours)
+    result = replace(
+        sample,
+        image=_jitter_colours(_transform(sample.image, person), colours),
+        agnostic=fill_agnostic_region(agnostic, mask),
+        mask=mask,
+        densepose=_transform(sample.densepose, person, cv2.INTER_NEAREST),
+        garment=_jitter_colours(_transform(sample.garment, garment), colours),
     )
-    moved = replace(moved, agnostic=fill_agnostic_region(moved.agnostic, moved.mask))
-    return _flipped(moved) if augmentation.flip else moved
+    if sample.warped_mask is not None:
+        warped_mask = _transform(sample.warped_mask, person, cv2.INTER_NEAREST)
+        result = replace(result, warped_mask=warped_mask)
+    if sample.garment_coordinates is not None:
+        coordinates = _transform_coordinates(sample.garment_coordinates, person, garment)
+        result = replace(result, garment_coordinates=coordinates)
+    return _flip(result) if augmentation.flip else result
 
 
-def _flipped(sample: Sample) -> Sample:
-    turned: dict[str, Any] = {
-        name: None if picture is None else np.ascontiguousarray(picture[:, ::-1])
-        for name, picture in vars(sample).items()
-    }
-    if (garment_coordinates := turned["garment_coordinates"]) is not None:
-        garment_coordinates[..., 0] = np.where(
-            garment_coordinates[..., 2] > 0, 255 - garment_coordinates[..., 0], 0
-        )
-    return Sample(**turned)
+def _flip(sample: Sample) -> Sample:
+    """Mirror every image, and the columns that garment_coordinates hold."""
+    images = {name: image for name, image in vars(sample).items() if image is not None}
+    sample = replace(sample, **{name: image[:, ::-1].copy() for name, image in images.items()})
+    if (coordinates := sample.garment_coordinates) is not None:
+        coordinates[..., 0] = np.where(coordinates[..., 2] > 0, 255 - coordinates[..., 0], 0)
+    return sample
 
 
-def _moved_places(
-    garment_coordinates: np.ndarray, person: Move | None, garment: Move | None
+def _transform_coordinates(
+    coordinates: np.ndarray, person: Affine | None, garment: Affine | None
 ) -> np.ndarray:
-    """Where it lies on the moved garment is known of what stays within the picture."""
-    moved = _moved(garment_coordinates, person, cv2.INTER_NEAREST)
+    """garment_coordinates after both transforms; unknown where they leave the garment image."""
+    coordinates = _transform(coordinates, person, cv2.INTER_NEAREST)
     if garment is None:
-        return moved
+        return coordinates
     shift = 127.5 * (1 - garment.scale) + 255 * np.array([garment.x, garment.y])
-    values = (garment.scale * moved[..., :2] + shift).round()
-    known = (moved[..., 2] > 0) & (values >= 0).all(axis=-1) & (values <= 255).all(axis=-1)
+    values = (garment.scale * coordinates[..., :2] + shift).round()
+    known = (coordinates[..., 2] > 0) & ((values >= 0) & (values <= 255)).all(axis=-1)
     return np.dstack([np.where(known[..., None], values, 0), 255 * known]).astype(np.uint8)
 
 
-def _moved(
-    picture: np.ndarray, move: Move | None, interpolation: int = cv2.INTER_LINEAR
+def _transform(
+    image: np.ndarray, affine: Affine | None, interpolation: int = cv2.INTER_LINEAR
 ) -> np.ndarray:
-    if move is None:
-        return picture
-    height, width = picture.shape[:2]
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    shift = centre * (1 - move.scale) + (move.x * width, move.y * height)
-    matrix = np.array([[move.scale, 0, shift[0]], [0, move.scale, shift[1]]])
-    return cv2.warpAffine(picture, matrix, (width, height), flags=interpolation)
-
-
-def _recoloured(image: np.ndarray, colours: Colours | None) -> np.ndarray:
-    if colours is None or colours == Colours():
+    if affine is None:
         return image
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.float32)  # hue 0..180
+    height, width = image.shape[:2]
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    shift = centre * (1 - affine.scale) + (affine.x * width, affine.y * height)
+    matrix = np.array([[affine.scale, 0, shift[0]], [0, affine.scale, shift[1]]])
+    return cv2.warpAffine(image, matrix, (width, height), flags=interpolation)
+
+
+def _jitter_colours(image: np.ndarray, colours: ColourJitter | None) -> np.ndarray:
+    if colours is None or colours == ColourJitter():
+        return image
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV).astype(np.float32)
     hsv[..., 0] = (hsv[..., 0] + colours.hue) % 180
     hsv[..., 1:] += (colours.saturation, colours.value)
-    shifted = cv2.cvtColor(_levels(hsv), cv2.COLOR_HSV2RGB).astype(np.float32)
-    return _levels(shifted * (1 + colours.contrast) + 255 * colours.brightness)
+    rgb = cv2.cvtColor(_to_uint8(hsv), cv2.COLOR_HSV2RGB).astype(np.float32)
+    return _to_uint8(rgb * (1 + colours.contrast) + 255 * colours.brightness)
 
 
-def _levels(values: np.ndarray) -> np.ndarray:
+def _to_uint8(values: np.ndarray) -> np.ndarray:
     return values.round().clip(0, 255).astype(np.uint8)

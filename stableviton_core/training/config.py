@@ -1,68 +1,66 @@
-"""What a training run is told: one typed configuration, from a YAML file and from flags."""
+"""The configuration of a training run, from a YAML file and from flags."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from jsonargparse import ArgumentParser
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Flags have the names of diffusers' train_controlnet.py where the meaning is the same.
+    """Settings of a training run. Flags are named as in diffusers' train_controlnet.py where they
+    mean the same.
 
     Args:
-        data: Folder of the VITON-HD layout.
-        init: StableVITON checkpoint to start from (see `init` for making one).
-        output: Folder for checkpoints, sheets and logs.
-        phase: base is noise prediction; atv adds the attention total variation.
-        vae: VAE to use instead of the checkpoint's, such as a separately fine-tuned one.
-        height: Pixels, a multiple of 8.
-        width: Pixels, a multiple of 8.
-        seed: Order of the data, noise, timesteps and augmentation follow from it and the step.
-        train_batch_size: Pairs a process and a gradient accumulation step.
-        gradient_accumulation_steps: Batches that make one step.
-        max_train_steps: Steps in all, those before a resumption included.
-        learning_rate: Peak of the schedule.
-        lr_scheduler: A schedule of diffusers by name, such as constant, linear or cosine.
+        data: Data set folder in the VITON-HD layout.
+        init: StableVITON checkpoint to start from (the command init makes one).
+        output: Folder for checkpoints, validation images and logs.
+        phase: base is noise prediction; atv adds the attention total variation loss.
+        vae: File whose VAE replaces the checkpoint's, such as a fine-tuned one.
+        height: Image height in pixels, a multiple of 8.
+        width: Image width in pixels, a multiple of 8.
+        seed: Seed of data order, augmentation, timesteps and noise.
+        train_batch_size: Pairs per process and gradient accumulation step.
+        gradient_accumulation_steps: Batches per optimizer step.
+        max_train_steps: Optimizer steps in total, including those before resuming.
+        learning_rate: Peak learning rate of the schedule.
+        lr_scheduler: Name of a diffusers schedule, such as constant, linear or cosine.
         lr_warmup_steps: Steps of linear warm-up; constant has none.
-        adam_beta1: Of AdamW.
-        adam_beta2: Of AdamW.
-        adam_weight_decay: Of AdamW.
-        adam_epsilon: Of AdamW.
+        adam_beta1: beta1 of AdamW.
+        adam_beta2: beta2 of AdamW.
+        adam_weight_decay: Weight decay of AdamW.
+        adam_epsilon: epsilon of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
-        mixed_precision: Type of the frozen parts and of autocast.
-        gradient_checkpointing: Recompute activations in the backward pass; slower, less memory.
-        torch_compile: Compile the network at the first step.
-        train_patterns: Checkpoint names (with * and ?) of what is trained; as released.
-        freeze_patterns: Exceptions from these.
-        train_input_conv: Also train the unet's first convolution, which the released code lists
-            but gives no gradient.
-        cond_drop_prob: How often the learned vector stands in for the garment.
-        unconditional_draw: Draw that for each sample, or once a batch, as released.
-        loss_weighting: noise is Stable Diffusion's objective, as released; velocity weighs high
-            noise far more, for networks trained from nothing.
-        atv_weight: Of the attention total variation, in phase atv.
-        atv_blocks: Zero cross-attention blocks with that term; 4 as released.
-        correspondence_weight: Of the error of where these blocks look; not in the paper.
-        correspondence_blocks: Zero cross-attention blocks that are told where to look, by the
-            data's gt_cloth_coordinates; none as released.
-        augmentation: Random flips, shifts, scales and colours, as in the paper.
-        cache_latents: Encode all pictures once, to disk; else in every step.
-        cache_variants: Augmented variants of each pair in the cache.
-        cache_dir: Folder of the cache; latents in output if not given.
-        dataloader_num_workers: Processes that load pictures or latents; 0 is this one.
-        use_ema: Average the weights; checkpoints then hold the average.
-        ema_decay: Of that average.
-        checkpointing_steps: Save after so many steps, and at the end.
-        checkpoints_total_limit: Keep so many of the last checkpoints.
-        save_dtype: Type of the weights in checkpoints (the training state stays exact).
+        mixed_precision: dtype of autocast and of frozen weights.
+        gradient_checkpointing: Recompute activations in the backward pass; less memory, slower.
+        torch_compile: Compile the network in the first step.
+        train_patterns: Checkpoint names (with * and ?) of trained parameters; default as released.
+        freeze_patterns: Names to freeze among these.
+        train_input_conv: Also train the UNet's first convolution. The released code lists it but
+            gives it no gradient.
+        cond_drop_prob: Probability of replacing the garment embedding by the learned vector.
+        cond_drop_per: Drop per sample, or per batch as released.
+        loss_weighting: none as released; snr divides the noise error by alphas_cumprod, equivalent
+            to v-prediction, which helps networks trained from scratch.
+        atv_weight: Weight of the attention total variation loss, in phase atv.
+        atv_blocks: Zero cross-attention blocks with that loss; 4 as released.
+        correspondence_weight: Weight of the correspondence loss; not in the paper.
+        correspondence_blocks: Zero cross-attention blocks with that loss, which needs the data
+            set's gt_cloth_coordinates; none as released.
+        augmentation: Random flips, shifts, scales and colour jitter, as in the paper.
+        cache_latents: Encode all images once, to disk; otherwise in every step.
+        cache_variants: Augmented variants per pair in the cache.
+        cache_dir: Cache folder; latents in output by default.
+        dataloader_num_workers: Loader processes; 0 loads in the main process.
+        use_ema: Keep an EMA of the trained weights, which checkpoints then hold.
+        ema_decay: Decay of the EMA.
+        checkpointing_steps: Save every so many steps, and at the end.
+        checkpoints_total_limit: Number of checkpoints to keep; the oldest are deleted.
+        save_dtype: dtype of the weights in checkpoints; the training state is not rounded.
         resume_from_checkpoint: latest, or a checkpoint folder of an earlier run.
-        validation_steps: Sample a sheet after so many steps, and at the end; 0 never.
-        validation_pairs: File with the pairs of the sheet, in data; its folder is test.
-        num_validation_images: Pairs on the sheet.
-        num_inference_steps: PLMS steps for the sheet.
+        validation_steps: Sample validation images every so many steps, and at the end; 0 for never.
+        validation_pairs: Pairs file of the validation images, in data; the split is test.
+        num_validation_images: Number of validation pairs.
+        num_inference_steps: PLMS steps for validation images.
     """
 
     data: Path
@@ -96,8 +94,8 @@ class TrainConfig:
     freeze_patterns: tuple[str, ...] = ()
     train_input_conv: bool = False
     cond_drop_prob: float = 0.2
-    unconditional_draw: Literal["sample", "batch"] = "sample"
-    loss_weighting: Literal["noise", "velocity"] = "noise"
+    cond_drop_per: Literal["sample", "batch"] = "sample"
+    loss_weighting: Literal["none", "snr"] = "none"
     atv_weight: float = 0.001
     atv_blocks: tuple[int, ...] = (4,)
     correspondence_weight: float = 0.01
@@ -136,31 +134,42 @@ class TrainConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        share = self.cond_drop_prob
-        if not 0 <= share <= 1:
-            raise ValueError(f"cond_drop_prob is a share of 0..1, got {share}")
+        if not 0 <= self.cond_drop_prob <= 1:
+            raise ValueError(f"cond_drop_prob must be in 0..1, got {self.cond_drop_prob}")
 
 
-Config = TypeVar("Config")
+@dataclass(frozen=True)
+class VaeConfig:
+    """Fine-tune the VAE's decoder. The encoder is frozen, so latents stay valid.
 
+    Args:
+        data: Folder of the VITON-HD layout.
+        init: StableVITON checkpoint, or a VAE on its own.
+        output: The .safetensors file to write.
+        height: Pixels, a multiple of 8.
+        width: Pixels, a multiple of 8.
+        max_train_steps: Optimizer steps, alternately on person and garment images.
+        train_batch_size: Images per process and step.
+        learning_rate: AdamW's.
+        lpips_weight: Weight of LPIPS (VGG), added to L1 in -1..1. Needs backbone_dir.
+        backbone_dir: Folder with checkpoints/vgg16-397923af.pth (torchvision's).
+        mixed_precision: Type of autocast.
+        seed: Determines the order of the images.
+    """
 
-def parse_config(arguments: Sequence[str], kind: type[Config], command: str) -> Config:
-    """A configuration from `--config FILE.yaml` and flags; later ones win. Ends the process with a
-    message where a name or a value is wrong, as command lines do."""
-    parser = ArgumentParser(prog=f"stableviton_core {command}", allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="YAML file with any of the flags below")
-    parser.add_class_arguments(kind)
-    namespace = parser.parse_args([_with_underscores(argument) for argument in arguments])
-    values: dict[str, Any] = {k: v for k, v in vars(namespace).items() if k != "config"}
-    try:
-        return kind(**values)
-    except ValueError as error:
-        parser.error(str(error))
+    data: Path
+    init: Path
+    output: Path
+    height: int = 512
+    width: int = 384
+    max_train_steps: int = 1000
+    train_batch_size: int = 1
+    learning_rate: float = 1e-5
+    lpips_weight: float = 0.0
+    backbone_dir: Path | None = None
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    seed: int = 0
 
-
-def _with_underscores(argument: str) -> str:
-    """--train-input-conv is --train_input_conv."""
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
+    def __post_init__(self) -> None:
+        if self.output.suffix != ".safetensors":
+            raise ValueError(f"output must end in .safetensors, got {self.output.name}")

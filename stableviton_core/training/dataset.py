@@ -1,4 +1,4 @@
-"""Pairs of person and garment in the VITON-HD folder layout, and their pictures."""
+"""Pairs of person and garment in the VITON-HD folder layout, and their images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -6,19 +6,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from ..errors import StableVITONError
-from ..images import IMAGE_EXTENSIONS, MULTIPLE
-
-CHANGE = 128  # from this value on a mask says: generate
+from ..images import IMAGE_EXTENSIONS, check_size, read_image, read_mask
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A line of a pair file: names, and the files that belong to them. A file that is missing is
-    the path where it was looked for first. warped: the worn garment's mask, and
-    garment_coordinates: where on the garment's picture its pixels lie; both of training data."""
+    """A line of a pair file, and the files that belong to it.
+
+    A missing file is given as the path where it is expected. warped_mask and garment_coordinates
+    (see `Sample`) are None where the data set has none.
+    """
 
     person: str
     garment: str
@@ -27,7 +26,7 @@ class Pair:
     mask: Path
     densepose: Path
     cloth: Path
-    warped: Path | None
+    warped_mask: Path | None
     garment_coordinates: Path | None
 
     @property
@@ -35,6 +34,7 @@ class Pair:
         return f"{Path(self.person).stem}+{Path(self.garment).stem}"
 
     def files(self) -> Iterator[tuple[str, Path]]:
+        """(field name, path) of every file."""
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Path):
@@ -43,11 +43,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sample:
-    """The pictures of a pair: H x W x 3 uint8 RGB, masks H x W uint8, 0 or 255.
+    """The images of a pair: H x W x 3 uint8 RGB; masks H x W uint8, 0 or 255.
 
-    mask: 255 = generate. warped: 255 = the worn garment. garment_coordinates: where on the garment's picture its
-    pixels lie, column and row from 0 to 255 in red and green, where blue is 255. Both None where
-    the data set has none.
+    mask: 255 = generate. warped_mask: 255 = the garment on the person. garment_coordinates: for
+    each of these pixels its column and row on the garment image, both scaled to 0..255, in red and
+    green; blue is 255 where they are known, else 0. The last two are None where unknown.
     """
 
     image: np.ndarray
@@ -55,13 +55,16 @@ class Sample:
     mask: np.ndarray
     densepose: np.ndarray
     garment: np.ndarray
-    warped: np.ndarray | None = None
+    warped_mask: np.ndarray | None = None
     garment_coordinates: np.ndarray | None = None
 
 
 def read_pairs(data: Path, split: str, paired: bool, pair_file: str | None = None) -> list[Pair]:
-    """The pairs of `train` or `test`. paired: every person with the own garment, whatever the
-    file's second column says. StableVITONError where the file is missing or not a pair file."""
+    """The pairs of the split `train` or `test`.
+
+    paired: every person with the garment that the person wears; the file's second column is
+    ignored. StableVITONError where the file is missing or malformed.
+    """
     file = data / (pair_file or f"{split}_pairs.txt")
     folder = data / split
     if not file.is_file():
@@ -72,45 +75,46 @@ def read_pairs(data: Path, split: str, paired: bool, pair_file: str | None = Non
         raise StableVITONError(f"{folder} is not a folder. Expected the VITON-HD layout in {data}.")
     pairs = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
         names = line.split()
+        if not names:
+            continue
         if len(names) != 2:
             raise StableVITONError(
                 f"{file}, line {number}: expected 'person.jpg cloth.jpg', got {line!r}"
             )
-        pairs.append(_pair(folder, names[0], names[0] if paired else names[1]))
+        pairs.append(_find_pair(folder, names[0], names[0] if paired else names[1]))
     if not pairs:
         raise StableVITONError(f"{file} names no pairs.")
     return pairs
 
 
-def _pair(folder: Path, person: str, garment: str) -> Pair:
-    stem = Path(person).stem
-    warped = find(folder, ("gt_cloth_warped_mask",), stem, Path(person).suffix)
-    garment_coordinates = find(folder, ("gt_cloth_coordinates",), stem, ".png")
+def _find_pair(folder: Path, person: str, garment: str) -> Pair:
+    stem, suffix = Path(person).stem, Path(person).suffix
+    warped_mask = find_file(folder, ("gt_cloth_warped_mask",), stem, suffix)
+    garment_coordinates = find_file(folder, ("gt_cloth_coordinates",), stem, ".png")
     return Pair(
         person=person,
         garment=garment,
-        image=find(folder, ("image",), stem, Path(person).suffix),
-        agnostic=find(folder, ("agnostic-v3.2", "agnostic"), stem, Path(person).suffix),
-        mask=_mask(folder, stem),
-        densepose=find(folder, ("image-densepose",), stem, Path(person).suffix),
-        cloth=find(folder, ("cloth",), Path(garment).stem, Path(garment).suffix),
-        warped=warped if warped.is_file() else None,
+        image=find_file(folder, ("image",), stem, suffix),
+        agnostic=find_file(folder, ("agnostic-v3.2", "agnostic"), stem, suffix),
+        mask=_find_mask(folder, stem),
+        densepose=find_file(folder, ("image-densepose",), stem, suffix),
+        cloth=find_file(folder, ("cloth",), Path(garment).stem, Path(garment).suffix),
+        warped_mask=warped_mask if warped_mask.is_file() else None,
         garment_coordinates=garment_coordinates if garment_coordinates.is_file() else None,
     )
 
 
-def _mask(folder: Path, stem: str) -> Path:
-    """VITON-HD's name, or the person's where ComfyUI has saved it."""
+def _find_mask(folder: Path, stem: str) -> Path:
+    """NAME.png as ComfyUI saves it, else NAME_mask.png as in VITON-HD."""
     spellings = ("agnostic-mask", "agnostic_mask")
-    plain = find(folder, spellings, stem, ".png")
-    return plain if plain.is_file() else find(folder, spellings, stem + "_mask", ".png")
+    mask = find_file(folder, spellings, stem, ".png")
+    return mask if mask.is_file() else find_file(folder, spellings, stem + "_mask", ".png")
 
 
-def find(folder: Path, spellings: tuple[str, ...], stem: str, suffix: str) -> Path:
-    """The file of a name in the first folder that has it, whatever type of image it is."""
+def find_file(folder: Path, spellings: tuple[str, ...], stem: str, suffix: str) -> Path:
+    """The image `stem`, of any image type, in the first subfolder that has it; else the path in the
+    first spelling, with `suffix`."""
     for spelling in spellings:
         for ending in (suffix, *IMAGE_EXTENSIONS):
             path = folder / spelling / (stem + ending)
@@ -119,58 +123,37 @@ def find(folder: Path, spellings: tuple[str, ...], stem: str, suffix: str) -> Pa
     return folder / spellings[0] / (stem + suffix)
 
 
-def load(pair: Pair, height: int, width: int) -> Sample:
-    """The pictures of a pair at one size. StableVITONError where one cannot be read."""
-    if height % MULTIPLE or width % MULTIPLE:
-        raise StableVITONError(f"sizes are multiples of {MULTIPLE}, got {width} x {height}")
+def load_sample(pair: Pair, height: int, width: int) -> Sample:
+    """The images of a pair at one size. StableVITONError where one cannot be read."""
+    check_size("training size", height, width)
+
+    def load(path: Path, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
+        return _resize(read_image(path), height, width, interpolation)
+
+    def load_mask(path: Path) -> np.ndarray:
+        return _resize(read_mask(path), height, width, cv2.INTER_NEAREST)
+
+    coordinates = pair.garment_coordinates
     return Sample(
-        image=_sized(read_image(pair.image), height, width),
-        agnostic=_sized(read_image(pair.agnostic), height, width),
-        mask=_sized_mask(read_mask(pair.mask), height, width),
-        densepose=_sized(read_image(pair.densepose), height, width, cv2.INTER_NEAREST),
-        garment=_sized(read_image(pair.cloth), height, width),
-        warped=None if pair.warped is None else _sized_mask(read_mask(pair.warped), height, width),
-        garment_coordinates=None
-        if pair.garment_coordinates is None
-        else _sized(read_image(pair.garment_coordinates), height, width, cv2.INTER_NEAREST),
+        image=load(pair.image),
+        agnostic=load(pair.agnostic),
+        mask=load_mask(pair.mask),
+        densepose=load(pair.densepose, cv2.INTER_NEAREST),
+        garment=load(pair.cloth),
+        warped_mask=load_mask(pair.warped_mask) if pair.warped_mask else None,
+        garment_coordinates=load(coordinates, cv2.INTER_NEAREST) if coordinates else None,
     )
 
 
-def target_image(pair: Pair, height: int, width: int) -> np.ndarray | None:
-    """The picture of the person to whom a pair's garment belongs, for garments are named like
-    them; None where nobody of that name is there."""
-    name = Path(pair.garment)
-    file = find(pair.image.parent.parent, ("image",), name.stem, name.suffix)
-    return _sized(read_image(file), height, width) if file.is_file() else None
+def load_target_image(pair: Pair, height: int, width: int) -> np.ndarray | None:
+    """Ground truth of a pair, H x W x 3 uint8: the image of the person who wears its garment, which
+    has the garment's name. None where there is no such image."""
+    garment = Path(pair.garment)
+    file = find_file(pair.image.parent.parent, ("image",), garment.stem, garment.suffix)
+    return _resize(read_image(file), height, width, cv2.INTER_AREA) if file.is_file() else None
 
 
-def read_image(path: Path) -> np.ndarray:
-    """H x W x 3 uint8 RGB."""
-    return _read(path, "RGB")
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """H x W uint8, 0 or 255."""
-    return np.where(_read(path, "L") >= CHANGE, 255, 0).astype(np.uint8)
-
-
-def _read(path: Path, mode: str) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert(mode))  # a copy, which torch may write to
-    except FileNotFoundError as error:
-        raise StableVITONError(f"{path} is missing.") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise StableVITONError(f"{path} cannot be read as an image ({error}).") from error
-
-
-def _sized(
-    image: np.ndarray, height: int, width: int, interpolation: int = cv2.INTER_AREA
-) -> np.ndarray:
+def _resize(image: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=interpolation)
-
-
-def _sized_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    return _sized(mask, height, width, cv2.INTER_NEAREST)

@@ -1,23 +1,112 @@
-"""Latents on disk, so that a step needs neither pictures nor the autoencoder."""
+"""Training pairs as the network takes them: encoded by the frozen VAE and CLIP, and cached on disk,
+so that a step needs neither images nor the autoencoder."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+import numpy as np
 import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from ..errors import StableVITONError
 from ..files import replace_atomically
-from .dataset import Pair
-from .latents import Latents
+from ..images import resize_keep_mask
+from .augmentation import load_augmented_sample
+from .config import TrainConfig
+from .dataset import Pair, Sample
+from .model import TryOnModel
+from .sampler import SampleIndex
+from .vae import encode_images, normalize_uint8
+
+FORMAT = "2"  # raise it when augmentation, encoding or the fields of Latents change
+SHARD_SIZE = 64  # entries a file
+ENCODING_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A batch of training pairs.
+
+    person, agnostic, densepose, garment: B x 4 x h x w, scaled. keep: B x 1 x h x w, 1 = keep.
+    embedding: B x 1 x CLIP's width, input of the image projector's last layer, where CLIP and the
+    projector's transformer are frozen; else garment_image: B x H x W x 3 uint8. Where the data set
+    has them, warped_mask: B x H x W uint8, 1 = the garment on the person, and garment_coordinates:
+    B x H x W x 3 uint8, as in `Sample`.
+    """
+
+    person: Tensor
+    agnostic: Tensor
+    densepose: Tensor
+    garment: Tensor
+    keep: Tensor
+    embedding: Tensor | None = None
+    garment_image: Tensor | None = None
+    warped_mask: Tensor | None = None
+    garment_coordinates: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.person)
+
+    def tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __getitem__(self, index: Tensor | slice) -> "Latents":
+        return Latents(**{name: value[index] for name, value in self.tensors().items()})
+
+    def to(self, device: torch.device) -> "Latents":
+        return Latents(**{name: value.to(device) for name, value in self.tensors().items()})
+
+
+@torch.no_grad()
+def encode_samples(
+    autoencoder: AutoencoderKL, model: TryOnModel, samples: Sequence[Sample]
+) -> Latents:
+    """Encode samples of one size, on the autoencoder's device."""
+
+    def stack(name: str) -> np.ndarray:
+        return np.stack([getattr(sample, name) for sample in samples])
+
+    tensors = {
+        name: encode_images(autoencoder, stack(field))
+        for name, field in (
+            ("person", "image"),
+            ("agnostic", "agnostic"),
+            ("densepose", "densepose"),
+            ("garment", "garment"),
+        )
+    }
+    person = tensors["person"]
+    keep = torch.from_numpy(stack("mask") == 0).float()[:, None]
+    tensors["keep"] = resize_keep_mask(keep, tuple(person.shape[2:])).to(person)
+    garments = torch.from_numpy(stack("garment")).to(person.device)
+    if model.trains_embedding():
+        tensors["garment_image"] = garments
+    else:
+        tensors["embedding"] = model.embed_garment(normalize_uint8(garments))
+    for name, divisor in (("warped_mask", 255), ("garment_coordinates", 1)):
+        if all(getattr(sample, name) is not None for sample in samples):
+            tensors[name] = torch.from_numpy(stack(name) // divisor).to(person.device)
+    return Latents(**tensors)
+
+
+def stack_latents(items: Sequence[Mapping[str, Tensor]]) -> Latents:
+    """Cache entries -> a batch of the tensors that all of them have."""
+    names = set.intersection(*(set(item) for item in items))
+    return Latents(**{name: torch.stack([item[name] for item in items]) for name in names})
 
 
 class LatentCache:
-    """Shards of safetensors in a folder. An entry is the latents of one variant of one pair; its
-    key is a hash of everything that they depend on, so a stale entry is never found."""
+    """A folder of safetensors shards. An entry holds the latents of one variant of one pair under a
+    hash of everything that they depend on, so a stale entry is never used."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -26,7 +115,8 @@ class LatentCache:
         self.refresh()
 
     def refresh(self) -> None:
-        """Find what other processes have written. StableVITONError where a shard is damaged."""
+        """List the entries that other processes have written. StableVITONError where a shard is
+        damaged."""
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 with safe_open(path, framework="pt") as file:
@@ -45,28 +135,43 @@ class LatentCache:
             return {name.split("/")[1]: file.get_tensor(name) for name in names}
 
     def add(self, entries: Mapping[str, Latents]) -> None:
-        """Write entries, each a batch of one, as one shard under another name, then rename."""
+        """Write entries, each a batch of one, as one shard."""
         tensors = {
             f"{key}/{name}": value[0].cpu().clone(memory_format=torch.contiguous_format)
             for key, latents in entries.items()
             for name, value in latents.tensors().items()
         }
-        path = self.folder / f"{hashed(*sorted(entries))}.safetensors"
+        path = self.folder / f"{compute_hash(*sorted(entries))}.safetensors"
         with replace_atomically(path) as partial:
             save_file(tensors, partial)
         self.shards |= dict.fromkeys(entries, path)
 
 
-def hashed(*parts: str | bytes) -> str:
+class LatentDataset(Dataset):
+    """Cache entries by (pair index, epoch); the epochs take turns with a pair's variants."""
+
+    def __init__(self, cache: LatentCache, keys: Sequence[Sequence[str]]):
+        self.cache, self.keys = cache, keys
+
+    def __getitem__(self, index: SampleIndex) -> dict[str, Tensor]:
+        pair, epoch = index
+        variants = self.keys[pair]
+        return self.cache[variants[epoch % len(variants)]]
+
+    def collate(self, items: Sequence[Mapping[str, Tensor]]) -> Latents:
+        return stack_latents(items)
+
+
+def compute_hash(*items: str | bytes) -> str:
     digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+    for item in items:
+        data = item.encode() if isinstance(item, str) else item
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:32]
 
 
-def weights_hash(module: torch.nn.Module) -> str:
-    return hashed(
+def _hash_weights(module: torch.nn.Module) -> str:
+    return compute_hash(
         *(
             item
             for name, value in module.state_dict().items()
@@ -75,6 +180,76 @@ def weights_hash(module: torch.nn.Module) -> str:
     )
 
 
-def pair_hash(pair: Pair) -> str:
-    """Of the contents of a pair's files."""
-    return hashed(*(item for kind, path in pair.files() for item in (kind, path.read_bytes())))
+def _hash_files(pair: Pair) -> str:
+    return compute_hash(
+        *(item for kind, path in pair.files() for item in (kind, path.read_bytes()))
+    )
+
+
+def compute_cache_keys(
+    pairs: Sequence[Pair], config: TrainConfig, model: TryOnModel, autoencoder: AutoencoderKL
+) -> list[list[str]]:
+    """The keys of every pair's variants."""
+    frozen: list[torch.nn.Module] = [autoencoder]
+    if not model.trains_embedding():
+        projector = model.image_projector
+        frozen += [model.clip, projector.mapper, projector.final_ln]
+    settings = (
+        model.config.clip,
+        model.config.mapper_heads,
+        autoencoder.config["scaling_factor"],
+        config.height,
+        config.width,
+        config.augmentation,
+        config.mixed_precision,
+        config.seed if config.augmentation else None,
+    )
+    shared = compute_hash(FORMAT, *map(_hash_weights, frozen), repr(settings))
+    variants = range(config.cache_variants if config.augmentation else 1)
+    return [
+        [compute_hash(shared, files, pair.name, str(variant)) for variant in variants]
+        for pair in tqdm(pairs, desc="hashing", mininterval=1)
+        for files in (_hash_files(pair),)
+    ]
+
+
+def fill_cache(
+    cache: LatentCache,
+    keys: Sequence[Sequence[str]],
+    pairs: Sequence[Pair],
+    config: TrainConfig,
+    model: TryOnModel,
+    autoencoder: AutoencoderKL,
+    accelerator: Accelerator,
+) -> None:
+    """Encode the entries that the cache lacks, divided among the processes. StableVITONError where
+    those of another process do not appear on this one's disk."""
+    accelerator.wait_for_everyone()  # before the first writes, so that all list the same entries
+    cache.refresh()
+    missing = [
+        (key, pair, variant)
+        for pair, variants in zip(pairs, keys, strict=True)
+        for variant, key in enumerate(variants)
+        if key not in cache
+    ]
+    share = missing[accelerator.process_index :: accelerator.num_processes]
+    with tqdm(total=len(share), desc="encoding", mininterval=1, disable=not share) as bar:
+        for shard in _chunk(share, SHARD_SIZE):
+            entries: dict[str, Latents] = {}
+            for group in _chunk(shard, ENCODING_BATCH):
+                samples = [load_augmented_sample(pair, config, n) for _, pair, n in group]
+                latents = encode_samples(autoencoder, model, samples)
+                entries |= {key: latents[i : i + 1] for i, (key, _, _) in enumerate(group)}
+                bar.update(len(group))
+            cache.add(entries)
+    accelerator.wait_for_everyone()
+    cache.refresh()
+    if any(key not in cache for key, _, _ in missing):
+        raise StableVITONError(
+            f"{cache.folder} lacks latents that another process encoded. cache_dir, or output, "
+            "must lie on a disk that all processes share."
+        )
+
+
+def _chunk(items: list, size: int) -> list[list]:
+    return [items[first : first + size] for first in range(0, len(items), size)]

@@ -18,40 +18,46 @@ INPUT_CONVOLUTION = "model.diffusion_model.input_blocks.0.*"
 
 
 def checkpoint_name(name: str) -> tuple[str, str]:
-    """A parameter's part and its name in the checkpoint, from its name in `TryOnModel`."""
-    for prefix, part in MODULES.items():
+    """A parameter's component and its name in the checkpoint, from its name in `TryOnModel`."""
+    for prefix, component in MODULES.items():
         if name.startswith(prefix):
-            short = name.removeprefix(prefix)
-            return part, full_key(part, (TOWER if part == "clip" else "") + short)
+            key = name.removeprefix(prefix)
+            return component, full_key(component, (TOWER if component == "clip" else "") + key)
     raise KeyError(name)
 
 
 def choose_trainable(
     model: TryOnModel, patterns: Sequence[str], frozen: Sequence[str] = ()
 ) -> dict[str, tuple[int, int]]:
-    """Set requires_grad by patterns with * and ?; `frozen` wins. Returns of each part how many
-    parameters are trained, of how many. StableVITONError where a pattern fits no name."""
-    used: set[str] = set()
+    """Set requires_grad by patterns with * and ? -> for each component how many parameters are
+    trained, of how many. `frozen` patterns win, and what the spatial encoder never runs is always
+    frozen. StableVITONError where a pattern fits no name."""
+    never_run = {id(parameter) for parameter in model.network.encoder.unused_parameters()}
+    matched: set[str] = set()
     counts: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
-        part, key = checkpoint_name(name)
-        chosen = {p for p in patterns if fnmatchcase(key, p)}
+        component, key = checkpoint_name(name)
+        included = {p for p in patterns if fnmatchcase(key, p)}
         excluded = {p for p in frozen if fnmatchcase(key, p)}
-        used |= chosen | excluded
-        parameter.requires_grad_(bool(chosen) and not excluded)
-        trained, total = counts.get(part, (0, 0))
+        matched |= included | excluded
+        trainable = bool(included) and not excluded and id(parameter) not in never_run
+        parameter.requires_grad_(trainable)
+        trained, total = counts.get(component, (0, 0))
         size = parameter.numel()
-        counts[part] = (trained + size * parameter.requires_grad, total + size)
-    unused = [p for p in (*patterns, *frozen) if p not in used]
-    if unused:
+        counts[component] = (trained + size * trainable, total + size)
+    unmatched = [p for p in (*patterns, *frozen) if p not in matched]
+    if unmatched:
         raise StableVITONError(
-            f"no parameter has a name like {', '.join(map(repr, unused))}. Names are those of the "
-            "checkpoint, such as 'control_model.*' or 'proj_out.*'."
+            f"no parameter has a name like {', '.join(map(repr, unmatched))}. Names are those of "
+            "the checkpoint, such as 'control_model.*' or 'proj_out.*'."
         )
     return counts
 
 
-def described(counts: dict[str, tuple[int, int]]) -> str:
-    lines = [f"{part:>10}: {own:>13,} of {total:>13,}" for part, (own, total) in counts.items()]
-    own, total = (sum(column) for column in zip(*counts.values(), strict=True))
-    return "\n".join(["trained parameters", *lines, f"{'all':>10}: {own:>13,} of {total:>13,}"])
+def format_counts(counts: dict[str, tuple[int, int]]) -> str:
+    """The result of `choose_trainable` as a table."""
+    trained, total = (sum(column) for column in zip(*counts.values(), strict=True))
+    rows = [*counts.items(), ("all", (trained, total))]
+    return "\n".join(
+        ["trained parameters", *(f"{name:>20}: {t:>13,} of {n:>13,}" for name, (t, n) in rows)]
+    )

@@ -1,322 +1,415 @@
-"""The steps of a training run, from its configuration to its last checkpoint."""
+"""Training: from a configuration to the last checkpoint."""
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    DistributedType,
-    InitProcessGroupKwargs,
-    gather_object,
-)
+from accelerate.utils import gather_object
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import register_fsdp_forward_method
 from tqdm import tqdm
 
 from ..errors import StableVITONError
+from ..images import write_image
+from ..model.attention_recorder import record_attention
+from ..model.checkpoint import LICENSE_KEY
+from ..model.layers import enable_gradient_checkpointing
 from . import checkpointing
-from .batches import Share, choices, loader
+from .augmentation import AugmentedDataset
+from .check_data import require_files
 from .config import TrainConfig
-from .latents import Latents, encode_samples
-from .losses import (
-    Draw,
-    attention_total_variation,
-    correspondence_loss,
-    draw,
-    model_inputs,
-    noise_loss,
-    token_grid,
+from .dataset import Pair, read_pairs
+from .distributed import (
+    clip_gradients,
+    gather_full_tensors,
+    gather_sharded_state,
+    load_state,
+    make_accelerator,
+    save_state,
+    use_ema_weights,
+    uses_fsdp,
 )
-from .run import Run, prepared
-from .trainable import checkpoint_name
-from .validation import save_picture
+from .latent_cache import (
+    LatentCache,
+    LatentDataset,
+    Latents,
+    compute_cache_keys,
+    compute_hash,
+    encode_samples,
+    fill_cache,
+)
+from .losses import (
+    compute_loss,
+    list_recorded_blocks,
+    make_model_inputs,
+    require_annotations,
+    sample_timesteps_and_noise,
+    sum_terms,
+)
+from .pretrained import load_model, merge_trained, save_weights
+from .sampler import DistributedStepSampler, iterate_batches, make_data_loader
+from .trainable import INPUT_CONVOLUTION, checkpoint_name, choose_trainable, format_counts
+from .validation import ValidationSet
 
-UNSUPPORTED = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
-SHEET = "validation.png"
+FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+VALIDATION_IMAGE = "validation.png"
 
 
 def train(config: TrainConfig) -> Path:
-    """Run it, and return the last checkpoint's folder.
+    """Train, and return the folder of the last checkpoint.
 
-    UserErrors say what is wrong with the data, the checkpoint, the settings and the run.
+    StableVITONError says what is wrong with the data, the checkpoint, the settings or the disk.
     """
     try:
-        return _train(config)
+        trainer = Trainer(config)
+        if config.resume_from_checkpoint:
+            trainer.resume()
+        return trainer.train()
     except (OSError, SafetensorError) as error:
-        raise StableVITONError(f"The run cannot write: {error}. {_kept(config.output)}") from error
-
-
-def _train(config: TrainConfig) -> Path:
-    accelerator = Accelerator(
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        mixed_precision=config.mixed_precision,
-        log_with="tensorboard",
-        project_dir=config.output,
-        step_scheduler_with_optimizer=False,
-        kwargs_handlers=[
-            # the spatial encoder's lowest maps serve no zero cross-attention
-            DistributedDataParallelKwargs(find_unused_parameters=True),
-            InitProcessGroupKwargs(timeout=timedelta(hours=12)),  # encoding is one long wait
-        ],
-    )
-    first_fsdp = accelerator.distributed_type is DistributedType.FSDP and not accelerator.is_fsdp2
-    if accelerator.distributed_type in UNSUPPORTED or first_fsdp:
         raise StableVITONError(
-            f"accelerate is set to {accelerator.distributed_type.value}"
-            f"{', version 1' if first_fsdp else ''}, which this trainer does not support. Choose "
-            "several processes (DDP), or FSDP version 2, in `accelerate config`."
-        )
-    run = prepared(config, accelerator)
-    start = _resume(run) if config.resume_from_checkpoint else 0
-    share = Share(
-        config.train_batch_size,
-        config.gradient_accumulation_steps,
-        accelerator.num_processes,
-        accelerator.process_index,
-    )
-    batches = iter(
-        loader(
-            run.dataset,
-            choices(config.seed, start, config.max_train_steps, len(run.pairs), share),
-            config.dataloader_num_workers,
-        )
-    )
-    folder = checkpointing.folder_of(config.output, start)
-    with tqdm(
-        total=config.max_train_steps,
-        initial=start,
-        desc="training",
-        unit="step",
-        mininterval=1,
-        disable=not accelerator.is_main_process,
-    ) as bar:
-        for step in range(start, config.max_train_steps):
-            run.model.train()
-            loss = _step(run, batches, share, step)
-            _report(run, bar, step, loss, share)
-            if _due(step, config.checkpointing_steps, config.max_train_steps):
-                folder = _save(run, step + 1)
-            if config.validation_steps and _due(
-                step, config.validation_steps, config.max_train_steps
-            ):
-                _validate(run, step + 1)
-    accelerator.end_training()
-    if accelerator.is_main_process:
-        tqdm.write(f"last checkpoint: {folder}")
-    return folder
-
-
-def _resume(run: Run) -> int:
-    """Load the last checkpoint; the rates of this configuration hold from here on."""
-    folder = checkpointing.resumed_from(run.config.output, run.config.resume_from_checkpoint or "")
-    checkpointing.load_parameters(folder / checkpointing.TRAINED, run.trained)
-    if run.average:
-        checkpointing.load_average(folder / checkpointing.AVERAGE, run.average, run.trained)
-    parts = (run.model, run.optimizer, run.schedule)
-    checkpointing.load_state(run.accelerator, folder / checkpointing.STATE, *parts)
-    run.accelerator.step = 0  # checkpoints are written between steps, not within one
-    config, schedule = run.config, run.schedule.scheduler
-    schedule.base_lrs = [config.learning_rate]
-    for group in run.optimizer.param_groups:
-        group["initial_lr"] = config.learning_rate
-        group["lr"] = config.learning_rate * schedule.lr_lambdas[0](schedule.last_epoch)
-        group["betas"] = (config.adam_beta1, config.adam_beta2)
-        group["weight_decay"], group["eps"] = config.adam_weight_decay, config.adam_epsilon
-    return checkpointing.step_of(folder)
-
-
-def _step(run: Run, batches: Iterator, share: Share, step: int) -> float:
-    """One step of the optimizer on all of its batches; the mean loss over them and all processes.
-    StableVITONError where it is not a number."""
-    accelerator, config = run.accelerator, run.config
-    losses = []
-    for index in range(share.accumulation):
-        batch = _latents(run, next(batches))
-        shape = (share.joint, *batch.person.shape[1:])
-        drawn = draw(
-            config.seed, step, shape, config.cond_drop_prob, config.unconditional_draw == "batch"
-        )[share.part(index)].to(accelerator.device)
-        with accelerator.accumulate(run.network):
-            with accelerator.autocast():
-                loss = batch_loss(run, batch, drawn)
-            mean = accelerator.gather(loss.detach()[None]).mean().item()
-            if not np.isfinite(mean):
-                _stop(run, share, step, index, f"loss of step {step + 1} is {mean}")
-            losses.append(mean)
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                norm = _clipped(run)
-                if accelerator.scaler is None and not torch.isfinite(norm):  # fp16 skips such steps
-                    _stop(run, share, step, index, f"gradient of step {step + 1} is {norm}")
-            run.optimizer.step()
-            run.optimizer.zero_grad()
-    if not accelerator.optimizer_step_was_skipped:
-        run.schedule.step()
-        if run.average:
-            run.average.step(run.trained.values())
-    return float(np.mean(losses))
-
-
-def _clipped(run: Run) -> Tensor:
-    """The gradients' norm before they were clipped."""
-    accelerator, parameters = run.accelerator, list(run.trained.values())
-    if accelerator.distributed_type is not DistributedType.FSDP:
-        return accelerator.clip_grad_norm_(parameters, run.config.max_grad_norm)
-    accelerator.unscale_gradients()  # accelerate's own way does it twice beside frozen weights
-    norm: Any = torch.nn.utils.clip_grad_norm_(parameters, run.config.max_grad_norm)
-    return norm.full_tensor()
-
-
-def batch_loss(run: Run, batch: Latents, drawn: Draw) -> Tensor:
-    """The objective of the configured phase, with the correspondences that it is told."""
-    config = run.config
-    eps = run.network(**model_inputs(batch, drawn))
-    loss = noise_loss(eps, drawn, config.loss_weighting == "velocity")
-
-    def grid(block: int) -> tuple[int, int]:
-        return token_grid(run.model.config.network, block, *batch.person.shape[2:])
-
-    for block in config.correspondence_blocks:
-        assert batch.garment_coordinates is not None
-        error = correspondence_loss(run.maps[block], grid(block), batch.garment_coordinates)
-        loss = loss + config.correspondence_weight * error
-    for block in config.atv_blocks if config.phase == "atv" else ():
-        assert batch.warped is not None
-        variation = attention_total_variation(run.maps[block], grid(block), batch.warped)
-        loss = loss + config.atv_weight * variation
-    return loss
-
-
-def _latents(run: Run, loaded: Latents | list) -> Latents:
-    if isinstance(loaded, list):
-        return encode_samples(run.autoencoder, run.model, loaded)
-    return loaded.to(run.accelerator.device)
-
-
-def _stop(run: Run, share: Share, step: int, index: int, what: str) -> None:
-    own = share.choices(run.config.seed, step, index, len(run.pairs))
-    names = gather_object([run.pairs[pair].name for pair, _ in own])
-    raise StableVITONError(
-        f"The {what}. Its batch: {', '.join(names)}. {_kept(run.config.output)} Look at these "
-        f"pictures, or go on with a lower learning rate (now {run.config.learning_rate})."
-    )
-
-
-def _kept(output: Path) -> str:
-    folders = checkpointing.complete(output)
-    return f"The last good checkpoint is {folders[-1]}." if folders else "No checkpoint yet."
-
-
-def _report(run: Run, bar: tqdm, step: int, loss: float, share: Share) -> None:
-    rate = run.schedule.get_last_lr()[0]
-    run.accelerator.log({"loss": loss, "learning_rate": rate}, step=step + 1)
-    bar.update()
-    speed = bar.format_dict["rate"]
-    bar.set_postfix(
-        loss=f"{loss:.4f}",
-        lr=f"{rate:.1e}",
-        samples_per_second="?" if speed is None else f"{speed * share.joint:.1f}",
-        refresh=False,
-    )
-
-
-def _due(step: int, every: int, last: int) -> bool:
-    return (step + 1) % every == 0 or step + 1 == last
-
-
-def _save(run: Run, step: int) -> Path:
-    """StableVITONError where it cannot be written; what was there before is kept."""
-    folder = checkpointing.folder_of(run.config.output, step)
-    try:
-        partial_folder = checkpointing.begin(run.accelerator, folder)
-        failure = _written(run, partial_folder, step)
-        checkpointing.finish(
-            run.accelerator, partial_folder, run.config.checkpoints_total_limit, failure
-        )
-    except OSError as error:
-        raise StableVITONError(
-            f"The checkpoint of step {step} could not be written to {folder}: {error}. "
-            f"{_kept(run.config.output)} Make room, then go on with "
-            "--resume_from_checkpoint latest."
+            f"The run cannot write: {error}. {checkpointing.describe_last_checkpoint(config.output)}"
         ) from error
-    return folder
 
 
-def _written(run: Run, folder: Path, step: int) -> str | None:
-    """Write a checkpoint's files; what went wrong, for all processes to hear of it."""
-    # what all processes do together comes first: none of them may fail on its own in it
-    state = checkpointing.sharded_state(run.accelerator, run.model, run.optimizer, run.schedule)
-    trained = checkpointing.whole(run.trained)
-    average = None
-    if run.average:
-        shadows = zip(run.trained, run.average.shadow_params, strict=True)
-        average = checkpointing.whole(dict(shadows))
-    try:
-        checkpointing.save_state(run.accelerator, folder / checkpointing.STATE, state)
-        if run.accelerator.is_main_process:
-            checkpointing.save_parameters(folder / checkpointing.TRAINED, trained)
-            if run.average and average:
-                step_of_average = run.average.optimization_step
-                checkpointing.save_parameters(
-                    folder / checkpointing.AVERAGE, average, step_of_average
-                )
-            named = {checkpoint_name(name): p for name, p in (average or trained).items()}
-            checkpointing.save_weights(
-                folder / checkpointing.WEIGHTS,
-                checkpointing.with_trained(run.config.init, run.config.vae, named),
-                run.model.config,
-                run.config.save_dtype,
-                run.metadata | {checkpointing.STEP_KEY: str(step)},
+class Trainer:
+    """A training run, as one process or as one of several (DDP, FSDP 2).
+
+    step: optimizer steps done. model: the TryOnModel; wrapped_model: the same as accelerate wraps
+    it, for the forward passes of training. trained: the trained parameters by name, under FSDP this
+    process's shards.
+    """
+
+    def __init__(self, config: TrainConfig):
+        self.config = config
+        self.step = 0
+        self.accelerator = make_accelerator(config)
+        self.sampler = DistributedStepSampler(
+            config.train_batch_size,
+            config.gradient_accumulation_steps,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
+        )
+        # whatever can be wrong is found before images are encoded, which can take hours
+        self._read_data()
+        self._load_model()
+        self._make_optimizer()
+        self._prepare_output()
+        self._make_datasets()
+        self._wrap()
+
+    def _read_data(self) -> None:
+        config = self.config
+        if not config.resume_from_checkpoint and checkpointing.list_checkpoints(config.output):
+            raise StableVITONError(
+                f"{config.output} holds checkpoints of another run. Go on from them with "
+                "--resume_from_checkpoint latest, or name another --output."
             )
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, SafetensorError, RuntimeError) as error:  # torch tells a full disk by the last
-        return str(error)
-    return None
+        self.pairs = read_pairs(config.data, "train", paired=True)
+        self.validation_pairs: list[Pair] = []
+        if config.validation_steps:
+            pairs = read_pairs(config.data, "test", paired=False, pair_file=config.validation_pairs)
+            self.validation_pairs = pairs[: config.num_validation_images]
+        require_files([*self.pairs, *self.validation_pairs])
+        require_annotations(config, self.pairs)
 
+    def _load_model(self) -> None:
+        config = self.config
+        self.model, self.autoencoder, license = load_model(config.init, config.vae)
+        self.autoencoder.requires_grad_(False)
+        patterns = config.train_patterns + (INPUT_CONVOLUTION,) * config.train_input_conv
+        counts = choose_trainable(self.model, patterns, config.freeze_patterns)
+        if self.accelerator.is_main_process:
+            tqdm.write(format_counts(counts))
+        self.attention = record_attention(
+            self.model.network.zero_cross_attention, list_recorded_blocks(config)
+        )
+        files = (path for pair in self.pairs for _, path in pair.files())
+        self.metadata = {
+            LICENSE_KEY: license,
+            # paths without their folders: checkpoints are shared
+            "stableviton.training": json.dumps(asdict(config), default=lambda path: path.name),
+            "stableviton.data": compute_hash(*(f"{f.name} {f.stat().st_size}" for f in files)),
+        }
 
-def _validate(run: Run, step: int) -> None:
-    """All processes take part, for each may hold a part of the weights only."""
-    accelerator = run.accelerator
-    if run.validation is None:
-        return
-    run.autoencoder.to(accelerator.device)
-    run.model.eval()
-    with averaged(run), accelerator.autocast():
-        picture = run.validation.sheet(run.model, run.autoencoder, run.config.num_inference_steps)
-    if run.config.cache_latents:
-        run.autoencoder.to("cpu")
-    if accelerator.is_main_process:
-        save_picture(run.config.output / SHEET, picture)
-        writer = accelerator.get_tracker("tensorboard", unwrap=True)
-        writer.add_image("validation", picture, step, dataformats="HWC")
+    def _make_optimizer(self) -> None:
+        config = self.config
+        self.optimizer = torch.optim.AdamW(
+            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            weight_decay=config.adam_weight_decay,
+            eps=config.adam_epsilon,
+        )
+        try:
+            self.lr_scheduler = get_scheduler(
+                config.lr_scheduler,
+                self.optimizer,
+                num_warmup_steps=config.lr_warmup_steps,
+                num_training_steps=config.max_train_steps,
+            )
+        except ValueError as error:
+            raise StableVITONError(f"lr_scheduler {config.lr_scheduler!r}: {error}") from error
 
+    def _prepare_output(self) -> None:
+        if self.accelerator.is_main_process:
+            self.config.output.mkdir(parents=True, exist_ok=True)
+            checkpointing.remove_partial_folders(self.config.output)
 
-@contextmanager
-def averaged(run: Run) -> Iterator[None]:
-    """The model with its averaged weights, where there is an average."""
-    if run.average is None:
-        yield
-        return
-    run.average.store(run.trained.values())
-    run.average.copy_to(run.trained.values())
-    _reshard(run)
-    try:
-        yield
-    finally:
-        run.average.restore(run.trained.values())
-        _reshard(run)
+    def _make_datasets(self) -> None:
+        """Encodes the images, unless latents are not cached."""
+        config, accelerator = self.config, self.accelerator
+        model, autoencoder = self.model, self.autoencoder
+        for module in (model, autoencoder):
+            module.to(accelerator.device)
+            for parameter in module.parameters():
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(FROZEN_DTYPES[config.mixed_precision])
+        self.dataset: LatentDataset | AugmentedDataset
+        if config.cache_latents:
+            cache = LatentCache(config.cache_dir or config.output / "latents")
+            keys = compute_cache_keys(self.pairs, config, model, autoencoder)
+            fill_cache(cache, keys, self.pairs, config, model, autoencoder, accelerator)
+            self.dataset = LatentDataset(cache, keys)
+        else:
+            self.dataset = AugmentedDataset(self.pairs, config)
+        self.validation: ValidationSet | None = None
+        if self.validation_pairs:
+            self.validation = ValidationSet(
+                self.validation_pairs, config.height, config.width, model, autoencoder
+            )
+        if config.cache_latents:
+            autoencoder.to("cpu")
 
+    def _wrap(self) -> None:
+        """Hand model, optimizer and schedule to accelerate."""
+        config, accelerator, model = self.config, self.accelerator, self.model
+        if config.gradient_checkpointing:
+            enable_gradient_checkpointing(model)
+        if config.torch_compile:
+            model.network.compile()
+        self.wrapped_model, self.optimizer, self.lr_scheduler = accelerator.prepare(
+            model, self.optimizer, self.lr_scheduler
+        )
+        if uses_fsdp(accelerator):
+            register_fsdp_forward_method(model, "embed_garment")  # is called from outside, too
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.ema: EMAModel | None = None
+        if config.use_ema:
+            self.ema = EMAModel(
+                self.trained.values(), decay=config.ema_decay, use_ema_warmup=True, power=0.8
+            )
+        # the state holds no weights: trained ones lie beside it, frozen ones are in config.init
+        accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
+        accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
+        accelerator.init_trackers("logs")
 
-def _reshard(run: Run) -> None:
-    """FSDP keeps whole weights after a forward pass; without this the next would use old ones."""
-    for module in run.model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+    def resume(self) -> None:
+        """Load the last checkpoint. Rates of this configuration replace the saved ones."""
+        config = self.config
+        folder = checkpointing.find_checkpoint(
+            config.output, config.resume_from_checkpoint or "latest"
+        )
+        checkpointing.load_parameters(folder / checkpointing.TRAINED, self.trained)
+        if self.ema:
+            checkpointing.load_ema(folder / checkpointing.EMA, self.ema, self.trained)
+        load_state(
+            self.accelerator,
+            folder / checkpointing.STATE,
+            self.model,
+            self.optimizer,
+            self.lr_scheduler,
+        )
+        self.accelerator.step = 0  # of gradient accumulation; checkpoints lie between its cycles
+        schedule = self.lr_scheduler.scheduler
+        schedule.base_lrs = [config.learning_rate]
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = config.learning_rate
+            group["lr"] = config.learning_rate * schedule.lr_lambdas[0](schedule.last_epoch)
+            group["betas"] = (config.adam_beta1, config.adam_beta2)
+            group["weight_decay"], group["eps"] = config.adam_weight_decay, config.adam_epsilon
+        self.step = checkpointing.parse_step(folder)
+
+    def train(self) -> Path:
+        """All remaining steps -> the folder of the last checkpoint."""
+        config, is_main = self.config, self.accelerator.is_main_process
+        indices = iterate_batches(
+            config.seed, self.step, config.max_train_steps, len(self.pairs), self.sampler
+        )
+        batches = iter(make_data_loader(self.dataset, indices, config.dataloader_num_workers))
+        folder = checkpointing.checkpoint_folder(config.output, self.step)
+        with tqdm(
+            total=config.max_train_steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            mininterval=1,
+            disable=not is_main,
+        ) as bar:
+            while self.step < config.max_train_steps:
+                self._report(bar, self.train_step(batches))
+                if self._is_due(config.checkpointing_steps):
+                    folder = self.save_checkpoint()
+                if config.validation_steps and self._is_due(config.validation_steps):
+                    self.validate()
+        self.accelerator.end_training()
+        if is_main:
+            tqdm.write(f"last checkpoint: {folder}")
+        return folder
+
+    def _is_due(self, interval: int) -> bool:
+        return self.step % interval == 0 or self.step == self.config.max_train_steps
+
+    def train_step(self, batches: Iterator) -> dict[str, float]:
+        """One optimizer step, over all accumulation steps -> the terms of the loss by name, means
+        over them and over all processes. StableVITONError where loss or gradient is not finite."""
+        config, accelerator = self.config, self.accelerator
+        self.model.train()
+        means = []
+        for index in range(self.sampler.accumulation_steps):
+            batch = self._encode(next(batches))
+            sampled = sample_timesteps_and_noise(
+                config.seed,
+                self.step,
+                (self.sampler.joint_batch_size, *batch.person.shape[1:]),
+                config.cond_drop_prob,
+                config.cond_drop_per,
+            )[self.sampler.slice_of(index)].to(accelerator.device)
+            with accelerator.accumulate(self.wrapped_model):
+                with accelerator.autocast():
+                    noise_prediction = self.wrapped_model(**make_model_inputs(batch, sampled))
+                    terms = compute_loss(
+                        config,
+                        self.model.config.network,
+                        noise_prediction,
+                        batch,
+                        sampled,
+                        self.attention.maps,
+                    )
+                loss = sum_terms(terms.values())
+                values = torch.stack([term.detach() for term in terms.values()])
+                means.append(accelerator.gather(values[None]).mean(dim=0))
+                self._require_finite("loss", means[-1].sum(), index)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    norm = clip_gradients(
+                        accelerator, list(self.trained.values()), config.max_grad_norm
+                    )
+                    if accelerator.scaler is None:  # fp16 skips such steps
+                        self._require_finite("gradient", norm, index)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        if not accelerator.optimizer_step_was_skipped:
+            self.lr_scheduler.step()
+            if self.ema:
+                self.ema.step(self.trained.values())
+        self.step += 1
+        return dict(zip(terms, torch.stack(means).mean(dim=0).tolist(), strict=True))
+
+    def _encode(self, loaded: Latents | list) -> Latents:
+        """A batch of the data set, cached latents or samples, on the device."""
+        if isinstance(loaded, list):
+            return encode_samples(self.autoencoder, self.model, loaded)
+        return loaded.to(self.accelerator.device)
+
+    def _require_finite(self, name: str, value: Tensor, index: int) -> None:
+        """StableVITONError that names the samples of accumulation step `index`. value: the same in
+        all processes."""
+        if value.isfinite():
+            return
+        config = self.config
+        indices = self.sampler.sample_indices(config.seed, self.step, index, len(self.pairs))
+        names = gather_object([self.pairs[pair].name for pair, _ in indices])
+        raise StableVITONError(
+            f"The {name} of step {self.step + 1} is {value.item()}. Its batch: {', '.join(names)}. "
+            f"{checkpointing.describe_last_checkpoint(config.output)} Look at these images, or go on with a "
+            f"lower learning rate (now {config.learning_rate})."
+        )
+
+    def _report(self, bar: tqdm, terms: dict[str, float]) -> None:
+        rate, loss = self.lr_scheduler.get_last_lr()[0], sum(terms.values())
+        scalars = {"loss": loss, "learning_rate": rate}
+        scalars |= {f"loss/{name}": value for name, value in terms.items()}
+        self.accelerator.log(scalars, step=self.step)
+        bar.update()
+        speed = bar.format_dict["rate"]
+        bar.set_postfix(
+            loss=f"{loss:.4f}",
+            lr=f"{rate:.1e}",
+            samples_per_second="?" if not speed else f"{speed * self.sampler.joint_batch_size:.1f}",
+            refresh=False,
+        )
+
+    def save_checkpoint(self) -> Path:
+        """StableVITONError where it cannot be written; earlier checkpoints stay."""
+        config = self.config
+        folder = checkpointing.checkpoint_folder(config.output, self.step)
+        try:
+            partial = checkpointing.create_partial_folder(self.accelerator, folder)
+            failure = self._write_checkpoint(partial)
+            checkpointing.publish_checkpoint(
+                self.accelerator, partial, config.checkpoints_total_limit, failure
+            )
+        except OSError as error:
+            raise StableVITONError(
+                f"The checkpoint of step {self.step} could not be written to {folder}: {error}. "
+                f"{checkpointing.describe_last_checkpoint(config.output)} Make room, then go on with "
+                "--resume_from_checkpoint latest."
+            ) from error
+        return folder
+
+    def _write_checkpoint(self, folder: Path) -> str | None:
+        """Write a checkpoint's files -> what failed in this process, for all of them to stop."""
+        config, accelerator = self.config, self.accelerator
+        # collective operations come first: a process that failed before them would block the others
+        state = gather_sharded_state(accelerator, self.model, self.optimizer, self.lr_scheduler)
+        trained = gather_full_tensors(self.trained)
+        averaged = None
+        if self.ema:
+            averaged = gather_full_tensors(
+                dict(zip(self.trained, self.ema.shadow_params, strict=True))
+            )
+        try:
+            save_state(accelerator, folder / checkpointing.STATE, state)
+            if accelerator.is_main_process:
+                checkpointing.save_parameters(folder / checkpointing.TRAINED, trained)
+                if self.ema and averaged:
+                    checkpointing.save_parameters(
+                        folder / checkpointing.EMA, averaged, self.ema.optimization_step
+                    )
+                released = {checkpoint_name(n)[1]: p for n, p in (averaged or trained).items()}
+                save_weights(
+                    folder / checkpointing.WEIGHTS,
+                    merge_trained(config.init, config.vae, released),
+                    self.model.config,
+                    config.save_dtype,
+                    self.metadata | {checkpointing.STEP_KEY: str(self.step)},
+                )
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch: RuntimeError, disk full
+            return str(error)
+        return None
+
+    def validate(self) -> None:
+        """Sample the validation pairs to an image grid. All processes take part: each may hold only
+        a shard of the weights."""
+        config, accelerator = self.config, self.accelerator
+        if self.validation is None:
+            return
+        self.autoencoder.to(accelerator.device)
+        self.model.eval()
+        with use_ema_weights(self.ema, self.trained, self.model), accelerator.autocast():
+            grid = self.validation.make_image_grid(
+                self.model, self.autoencoder, config.num_inference_steps
+            )
+        if config.cache_latents:
+            self.autoencoder.to("cpu")
+        if accelerator.is_main_process:
+            write_image(config.output / VALIDATION_IMAGE, grid)
+            writer = accelerator.get_tracker("tensorboard", unwrap=True)
+            writer.add_image("validation", grid, self.step, dataformats="HWC")

@@ -1,64 +1,48 @@
-"""Try-ons with the model in training, and a sheet to look at them."""
+"""Try-ons of the model in training, as a grid of images."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from PIL import Image
 from torch import Tensor
 
-from ..files import replace_atomically
-from ..images import GREY_LEVEL
-from ..plms import plms, plms_timesteps
-from .dataset import Pair, load, target_image
-from .latents import Latents, decode, encode_samples
-from .losses import network_input
+from ..images import GREY_LEVEL, make_image_grid
+from ..plms import plms_timesteps, sample_plms
+from .dataset import Pair, load_sample, load_target_image
+from .latent_cache import Latents, encode_samples
+from .losses import concat_network_input
 from .model import TryOnModel
+from .vae import decode_latents
 
 
-def noise_predictor(model: TryOnModel, batch: Latents) -> Callable[[Tensor, int], Tensor]:
-    """The noise that the model predicts for samples of a batch at one timestep."""
-    kept = torch.zeros(len(batch), dtype=torch.bool, device=batch.person.device)
+def make_noise_predictor(model: TryOnModel, batch: Latents) -> Callable[[Tensor, int], Tensor]:
+    """The function (x B x 4 x h x w, timestep) -> predicted noise, conditioned on a batch."""
+    no_drop = torch.zeros(len(batch), dtype=torch.bool, device=batch.person.device)
 
-    def predict(x: Tensor, t: int) -> Tensor:
+    def predict_noise(x: Tensor, t: int) -> Tensor:
         return model(
-            x=network_input(x, batch),
+            x=concat_network_input(x, batch),
             timesteps=torch.full((len(x),), t, device=x.device),
             garment=batch.garment,
-            dropped=kept,
+            drop_mask=no_drop,
             embedding=batch.embedding,
             garment_image=batch.garment_image,
         )
 
-    return predict
+    return predict_noise
 
 
 @torch.no_grad()
-def try_on(model: TryOnModel, batch: Latents, steps: int = 20, seed: int = 0) -> Tensor:
-    """Sample from pure noise without guidance -> scaled latents B x 4 x h x w."""
+def sample_tryon(model: TryOnModel, batch: Latents, steps: int = 20, seed: int = 0) -> Tensor:
+    """PLMS from pure noise, without guidance -> scaled latents B x 4 x h x w."""
     noise = torch.randn(batch.person.shape, generator=torch.Generator().manual_seed(seed))
-    return plms(noise_predictor(model, batch), noise.to(batch.person), plms_timesteps(steps))
+    predict_noise = make_noise_predictor(model, batch)
+    return sample_plms(predict_noise, noise.to(batch.person), plms_timesteps(steps))
 
 
-def sheet(*columns: np.ndarray) -> np.ndarray:
-    """Pictures N x H x W x 3 of each column, side by side, one row an item."""
-    return np.concatenate([np.concatenate(row, axis=1) for row in zip(*columns, strict=True)])
-
-
-def save_picture(file: Path, picture: np.ndarray) -> None:
-    """PNG, written under another name, then renamed."""
-    with replace_atomically(file) as partial:
-        Image.fromarray(picture).save(partial, format="PNG")
-
-
-class Validation:
-    """Pairs that the training does not see, encoded once; `sheet` tries them on.
-
-    Columns: garment, person, result, and who wears that garment in the data (the person, in
-    paired data; the truth, for paper dolls), grey where nobody does.
-    """
+class ValidationSet:
+    """Held-out pairs, encoded once."""
 
     def __init__(
         self,
@@ -68,14 +52,17 @@ class Validation:
         model: TryOnModel,
         autoencoder: AutoencoderKL,
     ):
-        samples = [load(pair, height, width) for pair in pairs]
-        self.garments = np.stack([sample.garment for sample in samples])
-        self.persons = np.stack([sample.image for sample in samples])
+        samples = [load_sample(pair, height, width) for pair in pairs]
+        self.garments = [sample.garment for sample in samples]
+        self.persons = [sample.image for sample in samples]
         unknown = np.full_like(self.persons[0], GREY_LEVEL)
-        targets = [target_image(pair, height, width) for pair in pairs]
-        self.targets = np.stack([unknown if target is None else target for target in targets])
+        targets = [load_target_image(pair, height, width) for pair in pairs]
+        self.targets = [unknown if target is None else target for target in targets]
         self.batch = encode_samples(autoencoder, model, samples)
 
-    def sheet(self, model: TryOnModel, autoencoder: AutoencoderKL, steps: int) -> np.ndarray:
-        results = decode(autoencoder, try_on(model, self.batch, steps))
-        return sheet(self.garments, self.persons, results, self.targets)
+    def make_image_grid(
+        self, model: TryOnModel, autoencoder: AutoencoderKL, steps: int
+    ) -> np.ndarray:
+        """A row a pair: garment, person, try-on, ground truth (grey where there is none)."""
+        results = decode_latents(autoencoder, sample_tryon(model, self.batch, steps))
+        return make_image_grid(self.garments, self.persons, list(results), self.targets)

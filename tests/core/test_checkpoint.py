@@ -1,4 +1,4 @@
-"""Which key belongs where, and `convert`."""
+"""The key layout of checkpoints, and `convert`."""
 
 import subprocess
 import sys
@@ -11,32 +11,31 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
-from helpers.traps import write_trap
+from helpers.malicious_files import write_malicious_file
 from stableviton_core.errors import CheckpointError
 from stableviton_core.model.checkpoint import (
     UNUSED,
     config_from_metadata,
     config_to_metadata,
-    convert,
     join,
     read_weights,
     split,
 )
 from stableviton_core.model.config import ModelConfig
+from stableviton_core.model.convert import convert
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_split_and_join_are_inverse():
     weights = seeded_weights()
-    parts = split(weights | {key: torch.zeros(1) for key in UNUSED} | {"stray": torch.zeros(1)})
-    assert set(parts.pop("unknown")) == {"stray"}
-    assert (
-        "learnable_vector" in parts["image_projector"]
-        and "proj_out.weight" in parts["image_projector"]
+    components = split(
+        weights | {key: torch.zeros(1) for key in UNUSED} | {"stray": torch.zeros(1)}
     )
-    assert "proj_out.weight" not in parts["unet"]
-    joined = join(parts)
+    assert set(components.pop("unknown")) == {"stray"}
+    assert {"learnable_vector", "proj_out.weight"} <= set(components["image_projector"])
+    assert "proj_out.weight" not in components["unet"]
+    joined = join(components)
     assert joined.keys() == weights.keys()
     assert all(torch.equal(joined[key], weights[key]) for key in weights)
 
@@ -78,11 +77,11 @@ def test_convert_a_vae_on_its_own(tmp_path):
 
 
 def test_convert_runs_no_code_and_leaves_no_file(tmp_path):
-    created, trap = tmp_path / "created", tmp_path / "trap.ckpt"
-    write_trap(trap, created)
+    created, malicious = tmp_path / "created", tmp_path / "malicious.ckpt"
+    write_malicious_file(malicious, created)
     with pytest.raises(CheckpointError, match="wants to run code"):
-        convert(trap, tmp_path / "out.safetensors", "fp16")
-    assert {p.name for p in tmp_path.iterdir()} == {"trap.ckpt"}
+        convert(malicious, tmp_path / "out.safetensors", "fp16")
+    assert {p.name for p in tmp_path.iterdir()} == {"malicious.ckpt"}
 
 
 def test_convert_a_lightning_checkpoint_with_all_that_it_carries(tmp_path):
@@ -112,5 +111,5 @@ def test_convert_on_the_command_line_says_what_is_wrong(tmp_path):
     files = [str(tmp_path / "other.safetensors"), str(tmp_path / "out.safetensors")]
     done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "other.safetensors cannot be converted: it holds no UNet" in done.stderr
+    assert "other.safetensors is not a StableVITON checkpoint: it holds no UNet" in done.stderr
     assert "Traceback" not in done.stderr

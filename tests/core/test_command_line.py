@@ -31,13 +31,13 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
 
 def test_dolls_are_made_and_checked(tmp_path):
     made = run(
-        "make-synthetic", tmp_path / "dolls", "--count", 2, "--test-count", 1, "--height", 64
+        "make-synthetic", tmp_path / "data", "--count", 2, "--test-count", 1, "--height", 64
     )
     assert made.returncode == 0, made.stderr
-    checked = run("check-data", tmp_path / "dolls")
+    checked = run("check-data", tmp_path / "data")
     assert checked.returncode == 0 and "; 0 problems" in checked.stdout
-    (tmp_path / "dolls" / "train" / "image" / "00001_00.png").unlink()
-    checked = run("check-data", tmp_path / "dolls")
+    (tmp_path / "data" / "train" / "image" / "00001_00.png").unlink()
+    checked = run("check-data", tmp_path / "data")
     assert checked.returncode == 1 and "image/00001_00.png is missing" in checked.stdout
 
 
@@ -45,7 +45,7 @@ def test_a_training_from_flags(inputs, tmp_path):
     done = run(
         "train",
         "--data",
-        inputs / "dolls",
+        inputs / "data",
         "--init",
         inputs / "tiny.safetensors",
         "--output",
@@ -74,7 +74,7 @@ def test_a_training_from_flags(inputs, tmp_path):
     again = run(
         "train",
         "--data",
-        inputs / "dolls",
+        inputs / "data",
         "--init",
         inputs / "tiny.safetensors",
         "--output",
@@ -85,7 +85,7 @@ def test_a_training_from_flags(inputs, tmp_path):
 
 
 def test_errors_are_messages(inputs, tmp_path):
-    tail = ("--data", inputs / "dolls", "--output", tmp_path / "run")
+    tail = ("--data", inputs / "data", "--output", tmp_path / "run")
     wrong = run("train", "--init", tmp_path / "none.safetensors", *tail)
     assert wrong.returncode == 1 and "none.safetensors is not a file" in wrong.stderr
     wrong = run("evaluate", "--results", tmp_path, "--reference", tmp_path, "--protocol", "catvton")

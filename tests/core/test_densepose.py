@@ -8,11 +8,11 @@ import torch
 from stableviton_core.errors import StableVITONError
 from stableviton_core.person import densepose
 from stableviton_core.person.densepose import (
-    chosen_person,
+    PARULA_PALETTE,
+    choose_box,
     colour_parts,
     decode_parts,
-    part_palette,
-    parts_of_person,
+    draw_parts,
 )
 from stableviton_core.person.labels import CIHP
 from stableviton_core.person.pose import COCO_18, Pose
@@ -20,7 +20,7 @@ from stableviton_core.person.skeleton import (
     approximate_parse,
     approximate_parts,
     draw_skeleton,
-    hips_of,
+    locate_hips,
 )
 
 
@@ -35,7 +35,7 @@ def viridis(parts: np.ndarray) -> np.ndarray:
 
 
 def test_the_palette_round_trips(parts):
-    assert len({tuple(colour) for colour in part_palette()}) == 25
+    assert len({tuple(colour) for colour in PARULA_PALETTE}) == 25
     assert np.array_equal(decode_parts(colour_parts(parts)), parts)
 
 
@@ -78,25 +78,25 @@ def outputs(boxes: list[list[float]], part: int) -> tuple[torch.Tensor, ...]:
 
 
 def test_a_networks_outputs_become_parts_in_the_box():
-    result = parts_of_person(*outputs([[10.0, 20.0, 50.0, 80.0]], 2), 0, 100, 60)
+    result = draw_parts(*outputs([[10.0, 20.0, 50.0, 80.0]], 2), 0, 100, 60)
     assert result.shape == (100, 60) and set(np.unique(result)) == {0, 2}
     rows, columns = np.nonzero(result)
     assert 20 <= rows.min() < 26 and 74 < rows.max() < 80
     assert 10 <= columns.min() < 14 and 46 < columns.max() < 50
-    fraction = parts_of_person(*outputs([[10.6, 20.0, 20.4, 80.0]], 2), 0, 100, 60)
+    fraction = draw_parts(*outputs([[10.6, 20.0, 20.4, 80.0]], 2), 0, 100, 60)
     assert np.nonzero(fraction)[1].max() <= 18, "nine pixels wide, from 10"
     with pytest.raises(StableVITONError, match="no body part"):
-        parts_of_person(*outputs([[200.0, 20.0, 250.0, 80.0]], 2), 0, 100, 60)
-    beyond = parts_of_person(*outputs([[-20.0, -30.0, 90.0, 140.0]], 2), 0, 100, 60)
+        draw_parts(*outputs([[200.0, 20.0, 250.0, 80.0]], 2), 0, 100, 60)
+    beyond = draw_parts(*outputs([[-20.0, -30.0, 90.0, 140.0]], 2), 0, 100, 60)
     assert beyond.shape == (100, 60) and beyond[50, 30] == 2
 
 
 def test_the_person_is_chosen():
     boxes = torch.tensor([[0.0, 0, 10, 10], [20, 0, 60, 90], [70, 70, 80, 80]])
-    assert chosen_person(boxes) == 1
-    assert chosen_person(boxes, point=(76, 74)) == 2
+    assert choose_box(boxes) == 1
+    assert choose_box(boxes, point=(76, 74)) == 2
     with pytest.raises(StableVITONError, match="found nobody"):
-        chosen_person(torch.zeros(0, 4))
+        choose_box(torch.zeros(0, 4))
 
 
 def upright() -> Pose:
@@ -139,7 +139,7 @@ def test_half_a_person_is_enough():
     assert densepose.LOWER_LEGS["left"] not in parts, "where knees are, nobody knows"
     one_hip = upright().points.copy()
     one_hip[COCO_18.index("left_hip")] = np.nan
-    hips = hips_of(Pose(one_hip), 60)
+    hips = locate_hips(Pose(one_hip), 60)
     assert np.allclose(hips, [(80, 180), (140, 180)]), "a shoulder width beside the other"
     points[2] = np.nan
     with pytest.raises(StableVITONError, match="lacks a shoulder"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stableviton_core import synthetic
-from stableviton_core.person.densepose import part_palette
+from stableviton_core.person.densepose import PARULA_PALETTE
 
 
 def pairs(count: int, height: int = 256):
@@ -43,10 +43,10 @@ def test_the_mask_hides_the_garment_and_nothing_of_it_leaks():
 
 
 def test_densepose_is_in_the_trained_colours():
-    palette = {tuple(colour) for colour in part_palette()}
+    palette = {tuple(colour) for colour in PARULA_PALETTE}
     doll, _ = next(pairs(1))
     assert {tuple(c) for c in doll.densepose.reshape(-1, 3)} <= palette
-    assert part_palette()[0].tolist() == [0, 0, 0] and len(palette) == 25
+    assert PARULA_PALETTE[0].tolist() == [0, 0, 0] and len(palette) == 25
 
 
 def test_the_worn_region_has_the_garments_colours():

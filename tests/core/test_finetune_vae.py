@@ -8,8 +8,8 @@ from helpers.training import HEIGHT, WIDTH, write_inputs
 from stableviton_core.errors import StableVITONError
 from stableviton_core.model.checkpoint import split
 from stableviton_core.training import finetune_vae as module
-from stableviton_core.training.checkpointing import load_model
 from stableviton_core.training.finetune_vae import VaeConfig, finetune_vae
+from stableviton_core.training.pretrained import load_model
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def inputs(tmp_path_factory):
 
 def config(inputs, output, **changes) -> VaeConfig:
     values = {
-        "data": inputs / "dolls",
+        "data": inputs / "data",
         "init": inputs / "tiny.safetensors",
         "output": output,
         "height": HEIGHT,

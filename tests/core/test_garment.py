@@ -5,15 +5,15 @@ import pytest
 
 from stableviton_core import synthetic
 from stableviton_core.errors import StableVITONError
-from stableviton_core.person.garment import flat_garment, garment_mask
+from stableviton_core.person.garment import place_on_white, segment_garment
 from stableviton_core.person.labels import (
     ATR,
     CIHP,
     LIP,
     colour_labels,
-    colours_of,
     decode_labels,
-    ids,
+    get_label_ids,
+    make_label_palette,
 )
 
 
@@ -22,7 +22,7 @@ def test_a_garment_is_centred_on_white_and_not_stretched():
     mask = np.zeros((300, 500), np.float32)
     mask[40:140, 300:350] = 1
     photo[40:140, 300:350] = (200, 30, 60)
-    flat, own = flat_garment(photo, mask, 512, 384)
+    flat, own = place_on_white(photo, mask, 512, 384)
     assert flat.shape == (512, 384, 3) and own.shape == (512, 384)
     rows, columns = np.nonzero(own > 0.5)
     height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
@@ -33,14 +33,14 @@ def test_a_garment_is_centred_on_white_and_not_stretched():
     assert (flat[5, 5] == 255).all() and np.abs(
         flat[256, 192].astype(int) - (200, 30, 60)
     ).max() < 2
-    small, _ = flat_garment(photo, mask, 64, 48)
+    small, _ = place_on_white(photo, mask, 64, 48)
     assert np.abs(small[32, 24].astype(int) - (200, 30, 60)).max() < 3
 
 
 def test_the_shipped_network_finds_the_garment():
     rng = np.random.default_rng(0)
-    doll = synthetic.draw(synthetic.random_person(rng), synthetic.random_garment(rng), 256)
-    found, true = garment_mask(doll.garment) > 0.5, doll.garment_mask > 0
+    sample = synthetic.draw(synthetic.random_person(rng), synthetic.random_garment(rng), 256)
+    found, true = segment_garment(sample.garment) > 0.5, sample.garment_mask > 0
     assert (found & true).sum() / (found | true).sum() > 0.9
 
 
@@ -50,11 +50,11 @@ def test_nothing_to_lay_flat_is_an_error():
     red[..., 0] = 180
     for ground in (plain, red):
         with pytest.raises(StableVITONError, match="no garment stands out"):
-            garment_mask(ground)
+            segment_garment(ground)
     with pytest.raises(StableVITONError, match=r"mask is \(10, 20\) and the photo \(40, 60\)"):
-        flat_garment(plain, np.ones((20, 10), np.float32), 512, 384)
+        place_on_white(plain, np.ones((20, 10), np.float32), 512, 384)
     with pytest.raises(StableVITONError, match="mask is empty"):
-        flat_garment(plain, np.zeros((60, 40), np.float32), 512, 384)
+        place_on_white(plain, np.zeros((60, 40), np.float32), 512, 384)
 
 
 def labels(count: int) -> np.ndarray:
@@ -65,18 +65,18 @@ def test_viton_hds_labels_round_trip():
     parse = labels(len(CIHP))
     assert np.array_equal(decode_labels(colour_labels(parse), "viton-hd"), parse)
     grey = np.repeat(parse[..., None], 3, axis=2)
-    assert np.array_equal(decode_labels(grey, "viton-hd"), parse), "pictures whose levels are ids"
+    assert np.array_equal(decode_labels(grey, "viton-hd"), parse), "images whose levels are ids"
 
 
 @pytest.mark.parametrize(("scheme", "names"), [("lip", LIP), ("atr", ATR)])
 def test_other_schemes_come_under_the_same_names(scheme, names):
     parse = labels(len(names))
-    decoded = decode_labels(colours_of(scheme)[parse], scheme)
-    assert np.array_equal(decoded, np.array(ids(*names))[parse])
+    decoded = decode_labels(make_label_palette(scheme)[parse], scheme)
+    assert np.array_equal(decoded, np.array(get_label_ids(*names))[parse])
 
 
 def test_the_atr_palette_is_pascals():
-    assert colours_of("atr")[:5].tolist() == [
+    assert make_label_palette("atr")[:5].tolist() == [
         [0, 0, 0],
         [128, 0, 0],
         [0, 128, 0],
@@ -87,7 +87,7 @@ def test_the_atr_palette_is_pascals():
 
 def test_a_photo_is_no_label_map():
     photo = np.random.default_rng(0).integers(0, 256, (30, 20, 3)).astype(np.uint8)
-    atr = colours_of("atr")[labels(len(ATR))]
+    atr = make_label_palette("atr")[labels(len(ATR))]
     for image in (photo, atr, np.zeros_like(photo)):
         with pytest.raises(StableVITONError, match="no label map in viton-hd's colours"):
             decode_labels(image, "viton-hd")

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from einops import rearrange
 
 from helpers.golden import CASES, REDUCED, error, fill, golden_inputs, golden_network, stored
 from stableviton_core.model.config import NetworkConfig
+from stableviton_core.model.layers import enable_gradient_checkpointing
 from stableviton_core.model.zero_cross_attention import TryOnNetwork
 
 TOLERANCE = 1e-4
@@ -22,9 +24,9 @@ def test_reduced_features_and_eps_are_the_authors(network, case):
     golden = stored("reduced")
     x, garment, context = golden_inputs(case, batch, rows, columns, REDUCED.context_dim)
     timesteps = torch.tensor(steps)
-    maps = network.encoder(x, timesteps, context, garment)
-    assert len(maps) == 13
-    for index, feature in enumerate(maps):
+    features = network.encoder(x, timesteps, context, garment)
+    assert len(features) == REDUCED.num_garment_features == 9
+    for index, feature in enumerate(features):
         expected = golden[f"{case}/feature.{index}"]
         assert error(feature[:, ::8, ::2, ::2], expected) <= TOLERANCE, f"feature {index}"
     assert error(network(x, timesteps, context, garment), golden[f"{case}/eps"]) <= TOLERANCE
@@ -35,24 +37,56 @@ def test_zero_cross_attention_block_is_the_authors(network):
     x = fill("input/block/x", (1, 256, 16, 12))
     tokens = fill("input/block/context", (1, 192, 256))
     index = REDUCED.first_cross_attention_block
-    maps = [torch.zeros(0)] * 13
-    maps[REDUCED.skip_index(index)] = tokens.transpose(1, 2).unflatten(2, (16, 12))
-    assert (
-        error(network.zero_cross_attention(index, x, maps), stored("reduced")["block/out"])
-        <= TOLERANCE
-    )
-    assert torch.equal(network.zero_cross_attention(index, x, maps, strength=0.0), x)
+    features = [torch.zeros(0)] * REDUCED.num_garment_features
+    features[REDUCED.skip_index(index)] = rearrange(tokens, "b (h w) c -> b c h w", h=16)
+    attended = network.zero_cross_attention(index, x, features)
+    assert error(attended, stored("reduced")["block/out"]) <= TOLERANCE
+    assert torch.equal(network.zero_cross_attention(index, x, features, strength=0.0), x)
 
 
 def test_widths_of_the_released_network():
     config = NetworkConfig()
-    queries, keys = zip(*config.cross_attention_widths, strict=True)
+    queries, keys = zip(*config.cross_attention_channels, strict=True)
     assert queries == (1280, 1280, 1280, 1280, 640, 640, 640, 320, 320)
     assert keys == (1280, 1280, 640, 640, 640, 320, 320, 320, 320)
     assert [config.cross_attention_index(block) for block in range(12)] == [None] * 3 + list(
         range(9)
     )
     assert config.skip_index(3) == 8 and config.skip_index(11) == 0
+
+
+def test_only_the_parameters_that_are_never_run_get_no_gradient():
+    config = NetworkConfig(
+        model_channels=32, channel_mult=(1, 2, 2), num_res_blocks=1, context_dim=16
+    )
+    network = TryOnNetwork(config)
+    torch.nn.init.normal_(network.encoder.cond_first_block[0].weight)
+    x, garment, context = golden_inputs("size", 1, 16, 12, 16)
+    network(x, torch.tensor([500]), context, garment).square().mean().backward()
+    unused = {id(parameter) for parameter in network.encoder.unused_parameters()}
+    expected = [name for name, p in network.named_parameters() if id(p) in unused]
+    assert [name for name, p in network.named_parameters() if p.grad is None] == expected
+    blocks = {".".join(name.split(".")[:3]) for name in expected}
+    assert blocks == {"encoder.input_blocks.4", "encoder.input_blocks.5"} | {
+        f"encoder.middle_block.{layer}" for layer in range(3)
+    }
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    config = NetworkConfig(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, context_dim=16)
+    network = TryOnNetwork(config)
+    x, garment, context = golden_inputs("size", 1, 16, 12, 16)
+    runs = []
+    calls = []
+    network.unet.input_blocks[1][0].in_layers.register_forward_hook(lambda *_: calls.append(1))
+    for recompute in (False, True):
+        if recompute:
+            enable_gradient_checkpointing(network)
+        network.zero_grad()
+        network(x, torch.tensor([500]), context, garment).square().mean().backward()
+        runs.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert len(calls) == 3, "the second run computes each block twice"
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*runs, strict=True))
 
 
 @pytest.mark.parametrize(("width", "height"), [(192, 256), (384, 512), (512, 640), (144, 192)])
@@ -87,8 +121,9 @@ def test_full_size_is_the_authors():
     network = golden_network(config)
     x, garment, context = golden_inputs("full", 1, 64, 48, config.context_dim)
     timesteps = torch.tensor([981])
-    maps = network.encoder(x, timesteps, context, garment)
-    for index, feature in enumerate(maps):
+    features = network.encoder(x, timesteps, context, garment)
+    assert len(features) == config.num_garment_features == 9
+    for index, feature in enumerate(features):
         expected = golden[f"full/feature.{index}"]
         assert error(feature[:, ::40, ::4, ::4], expected) <= TOLERANCE, f"feature {index}"
     assert error(network(x, timesteps, context, garment), golden["full/eps"]) <= TOLERANCE

@@ -186,7 +186,7 @@ def test_a_dropped_item_has_the_learned_vector():
     assert torch.allclose(
         eps[:1], model.network(x[:1], timesteps[:1], vector, garment[:1]), atol=1e-5
     )
-    embedding = model.embedding(pictures.movedim(-1, 1) / 127.5 - 1)
+    embedding = model.embed_garment(pictures.movedim(-1, 1) / 127.5 - 1)
     same = model(x, timesteps, garment, dropped, embedding=embedding)
     assert torch.allclose(same, eps, atol=1e-5)
     assert not torch.allclose(eps[1:], model.network(x[1:], timesteps[1:], vector, garment[1:]))

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from stableviton_core.errors import StableVITONError
-from stableviton_core.person.blazepose import detect, find_body
+from stableviton_core.person.blazepose import detect_persons, estimate_body
+from stableviton_core.person.networks import segment_people, segment_salient_object
 from stableviton_core.person.pose import (
     COCO_18,
     Pose,
@@ -15,7 +16,6 @@ from stableviton_core.person.pose import (
     poses_from_json,
     poses_to_json,
 )
-from stableviton_core.person.segment import person_mask, salient_mask
 
 REFERENCE = Path(__file__).resolve().parents[1] / "golden" / "person"
 
@@ -36,35 +36,35 @@ def overlap(one: np.ndarray, two: np.ndarray) -> float:
 def test_pose_and_masks_are_mediapipes(name):
     reference = np.load(REFERENCE / "mediapipe_reference.npz")
     image = photo(name)
-    (detection,) = detect(image)
-    body = find_body(image, detection)
+    (detection,) = detect_persons(image)
+    body = estimate_body(image, detection)
     expected = reference[f"{name}_keypoints"]
     distance = np.linalg.norm(body.points - expected[:, :2], axis=1)
     assert np.median(distance) <= 4, "pixels; a network's pixel is 5 to 7 of them"
     assert np.abs(body.visibility - expected[:, 2]).max() < 0.2
-    masks = {"pose": body.mask, "selfie": person_mask(image)}
+    masks = {"pose": body.mask, "selfie": segment_people(image)}
     for kind, least in (("pose", 0.98), ("selfie", 0.98)):
         assert overlap(masks[kind] > 0.5, reference[f"{name}_{kind}_mask"] > 127) >= least, kind
 
 
 def test_a_pose_holds_what_is_seen():
     image = photo("astronaut")
-    pose = find_body(image, detect(image)[0]).pose()
+    pose = estimate_body(image, detect_persons(image)[0]).to_pose()
     assert pose.has("nose", "neck", "right_shoulder", "left_shoulder")
-    assert not pose.has("left_ankle"), "it is outside the picture"
+    assert not pose.has("left_ankle"), "it is outside the image"
     assert pose["right_shoulder"][0] < pose["left_shoulder"][0], "she faces the camera"
 
 
 def test_nobody_is_found_where_nobody_is():
-    assert detect(np.zeros((64, 48, 3), np.uint8)) == []
-    assert detect(np.full((300, 20, 3), 200, np.uint8)) == []
+    assert detect_persons(np.zeros((64, 48, 3), np.uint8)) == []
+    assert detect_persons(np.full((300, 20, 3), 200, np.uint8)) == []
 
 
 def test_a_turned_photo_has_turned_points():
     image = photo("hopper")
-    upright = find_body(image, detect(image)[0]).points
+    upright = estimate_body(image, detect_persons(image)[0]).points
     turned = np.ascontiguousarray(np.rot90(image))  # x, y -> y, width - 1 - x
-    body = find_body(turned, detect(turned)[0])
+    body = estimate_body(turned, detect_persons(turned)[0])
     back = np.stack([image.shape[1] - 1 - body.points[:, 1], body.points[:, 0]], axis=1)
     assert np.median(np.linalg.norm(back - upright, axis=1)[:17]) < 25
 
@@ -72,9 +72,9 @@ def test_a_turned_photo_has_turned_points():
 def test_the_salient_object_is_the_garment():
     image = np.full((400, 300, 3), 245, np.uint8)
     image[100:300, 80:220] = (150, 30, 60)
-    mask = salient_mask(image)
+    mask = segment_salient_object(image)
     assert mask.shape == (400, 300) and mask[200, 150] > 0.9 and mask[20, 20] < 0.1
-    assert not salient_mask(np.full((50, 50, 3), 7, np.uint8)).any()
+    assert not segment_salient_object(np.full((50, 50, 3), 7, np.uint8)).any()
 
 
 def person(scale: float = 1.0, count: int = 18) -> list[float]:
@@ -123,7 +123,7 @@ def test_json_goes_out_and_comes_back():
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        ([1, 2], "list 'people' for each picture.* got list"),
+        ([1, 2], "list 'people' for each image.* got list"),
         ({"keypoints": []}, "got dict with keypoints"),
         ({"people": [{"keypoints": [[1, 2]]}]}, "'pose_keypoints_2d', got dict with keypoints"),
         ({"people": [{"pose_keypoints_2d": ["a"] * 54}]}, "are numbers"),

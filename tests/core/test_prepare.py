@@ -8,12 +8,13 @@ from PIL import Image
 
 from stableviton_core import synthetic
 from stableviton_core.errors import ImageError, StableVITONError
-from stableviton_core.person.analysis import NoPersonError, analysed, bodies
+from stableviton_core.images import read_image
+from stableviton_core.person.analysis import NoPersonError, analyze_person, find_bodies
 from stableviton_core.person.densepose import TORSO, decode_parts
-from stableviton_core.person.labels import region
-from stableviton_core.person.prepare import REPORT, prepare, read_photo
+from stableviton_core.person.labels import select_labels
+from stableviton_core.person.prepare import REPORT, prepare_dataset
 from stableviton_core.training.check_data import check_data
-from stableviton_core.training.dataset import load, read_pairs
+from stableviton_core.training.dataset import load_sample, read_pairs
 
 HOPPER = Path(__file__).resolve().parents[1] / "golden" / "person" / "grace_hopper.jpg"
 
@@ -37,24 +38,24 @@ def folders(tmp_path_factory) -> Path:
     turned.save(root / "persons" / "phone.jpg", quality=95, exif=exif)
     (root / "persons" / "hopper.jpg").write_bytes(HOPPER.read_bytes())
     Image.new("RGB", (300, 400), "grey").save(root / "persons" / "wall.png")
-    (root / "persons" / "broken.jpg").write_bytes(b"no picture")
-    doll = synthetic.draw(
+    (root / "persons" / "broken.jpg").write_bytes(b"no image")
+    sample = synthetic.draw(
         synthetic.random_person(np.random.default_rng(0)),
         synthetic.random_garment(np.random.default_rng(1)),
         256,
     )
-    Image.fromarray(doll.garment).save(root / "garments" / "shirt.png")
-    Image.fromarray(doll.garment).save(root / "garments" / "hopper.png")
+    Image.fromarray(sample.garment).save(root / "garments" / "shirt.png")
+    Image.fromarray(sample.garment).save(root / "garments" / "hopper.png")
     return root
 
 
 def test_photos_become_a_data_set(folders, tmp_path):
     output = tmp_path / "data"
-    done = prepare(folders / "persons", folders / "garments", output, 256, 192)
-    assert done.persons == ["astronaut.png", "hopper.png", "phone.png"]
-    assert done.garments == ["hopper.png", "shirt.png"]
+    report = prepare_dataset(folders / "persons", folders / "garments", output, 256, 192)
+    assert report.persons == ["astronaut.png", "hopper.png", "phone.png"]
+    assert report.garments == ["hopper.png", "shirt.png"]
     reasons = (output / REPORT).read_text()
-    assert "wall.png: nobody was found" in reasons and "broken.jpg: it cannot be read" in reasons
+    assert "wall.png: nobody was found" in reasons and "broken.jpg: cannot be read" in reasons
     assert (output / "test_pairs.txt").read_text().splitlines() == [
         "astronaut.png hopper.png",
         "astronaut.png shirt.png",
@@ -64,10 +65,10 @@ def test_photos_become_a_data_set(folders, tmp_path):
     ]
     problems, _ = check_data(output, ["test"])
     assert problems == []
-    pairs = {pair.person: load(pair, 256, 192) for pair in read_pairs(output, "test", False)}
+    pairs = {pair.person: load_sample(pair, 256, 192) for pair in read_pairs(output, "test", False)}
     person, turned = pairs["astronaut.png"], pairs["phone.png"]
     difference = np.abs(person.image.astype(int) - turned.image)
-    assert difference.mean() < 3, "the phone's picture is upright"
+    assert difference.mean() < 3, "the phone's image is upright"
     assert 0.1 < (person.mask > 0).mean() < 0.7
     parts = decode_parts(person.densepose)
     assert (person.mask[parts == TORSO] > 0).mean() > 0.95
@@ -76,13 +77,13 @@ def test_photos_become_a_data_set(folders, tmp_path):
 
 def test_a_second_run_makes_only_what_is_missing(folders, tmp_path):
     output = tmp_path / "data"
-    prepare(folders / "persons", folders / "garments", output, 256, 192)
+    prepare_dataset(folders / "persons", folders / "garments", output, 256, 192)
     kept, missing = (output / "test" / "image" / f"{n}.png" for n in ("hopper", "astronaut"))
     before = kept.stat().st_mtime_ns
     missing.unlink()
-    done = prepare(folders / "persons", folders / "garments", output, 256, 192)
+    report = prepare_dataset(folders / "persons", folders / "garments", output, 256, 192)
     assert missing.is_file() and kept.stat().st_mtime_ns == before
-    assert len(done.persons) == 3
+    assert len(report.persons) == 3
 
 
 def test_the_largest_of_several_persons_is_dressed():
@@ -90,28 +91,28 @@ def test_the_largest_of_several_persons_is_dressed():
     small = np.array(Image.fromarray(one).resize((380, 380)))
     both = np.full((512, 900, 3), 255, np.uint8)
     both[:, :512], both[100:480, 515:895] = one, small
-    found = bodies(both)
-    assert len(found) == 2 and found[0].pose()["nose"][0] < 512
-    alone, together = analysed(one), analysed(both)
+    found = find_bodies(both)
+    assert len(found) == 2 and found[0].to_pose()["nose"][0] < 512
+    alone, together = analyze_person(one), analyze_person(both)
     shared = alone.outline & together.outline[:, :512]
     assert shared.sum() / alone.outline.sum() > 0.9
-    assert not region(together.parse, "upper")[:, 600:].any()
+    assert not select_labels(together.parse, "upper")[:, 600:].any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (80, 12000), (300, 200)])
-def test_pictures_without_anybody_are_errors(size):
+def test_images_without_anybody_are_errors(size):
     for level in (0, 255):
         with pytest.raises((NoPersonError, StableVITONError)):
-            analysed(np.full((*size, 3), level, np.uint8))
+            analyze_person(np.full((*size, 3), level, np.uint8))
 
 
-def test_all_kinds_of_pictures_are_read(tmp_path):
+def test_all_kinds_of_images_are_read(tmp_path):
     grey16 = (np.linspace(0, 65535, 64).astype(np.uint16)[None]).repeat(8, 0)
     Image.fromarray(grey16).save(tmp_path / "grey16.png")
-    assert np.abs(read_photo(tmp_path / "grey16.png")[0, :, 0] - np.linspace(0, 255, 64)).max() <= 1
+    assert np.abs(read_image(tmp_path / "grey16.png")[0, :, 0] - np.linspace(0, 255, 64)).max() <= 1
     Image.new("RGBA", (8, 8), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert (read_photo(tmp_path / "clear.png") == 255).all()
+    assert (read_image(tmp_path / "clear.png") == 255).all()
     Image.new("L", (8, 8), 7).save(tmp_path / "grey.png")
-    assert (read_photo(tmp_path / "grey.png") == 7).all()
-    with pytest.raises(ImageError, match="cannot be read"):
-        read_photo(tmp_path / "none.png")
+    assert (read_image(tmp_path / "grey.png") == 7).all()
+    with pytest.raises(ImageError, match="none.png is missing"):
+        read_image(tmp_path / "none.png")

@@ -17,12 +17,13 @@ def lines() -> list[str]:
 
 def test_names_and_lower_bounds_only():
     for line in lines():
-        assert re.fullmatch(r"[A-Za-z0-9_.-]+(>=[0-9.]+)?", line), line
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+(\[[a-z]+\])?(>=[0-9.]+)?", line), line
 
 
-def test_pyproject_names_the_same():
+def test_pyproject_names_the_same_and_the_command_lines_parser():
     declared = re.search(r"^dependencies = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.M)
-    assert re.findall(r'"([^"]+)"', declared[1]) == lines()
+    names = re.findall(r'"([^"]+)"', declared[1])
+    assert names == [*lines(), "jsonargparse[signatures]>=4.32"]
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from helpers.training import HEIGHT, WIDTH, tiny_config, write_inputs
 from stableviton_core.errors import StableVITONError
 from stableviton_core.model.checkpoint import config_from_metadata
 from stableviton_core.training import checkpointing, run, trainer
-from stableviton_core.training.batches import stacked
+from stableviton_core.training.latent_cache import stack_latents
 from stableviton_core.training.latent_cache import LatentCache
 from stableviton_core.training.losses import correspondence_loss, draw, model_inputs, token_grid
 from stableviton_core.training.run import prepared
@@ -162,7 +162,7 @@ def attention_error(inputs: Path, weights: Path, output: Path) -> float:
     """Of block 0, on the training data."""
     config = tiny_config(inputs, output, init=weights, correspondence_blocks=(0,), **PLAIN)
     ready = prepared(config, Accelerator())
-    batch = stacked([ready.dataset[pair, 0] for pair in range(len(ready.pairs))])
+    batch = stack_latents([ready.dataset[pair, 0] for pair in range(len(ready.pairs))])
     with torch.no_grad():
         ready.network(**model_inputs(batch, draw(0, 0, batch.person.shape, 0)))
     grid = token_grid(ready.model.config.network, 0, *batch.person.shape[2:])
@@ -185,13 +185,13 @@ def test_the_attention_learns_where_it_is_told_to_look(inputs, tmp_path):
 
 
 def test_correspondences_need_the_places(inputs, tmp_path):
-    shutil.copytree(inputs / "dolls", tmp_path / "dolls")
-    shutil.rmtree(tmp_path / "dolls/train/gt_cloth_coordinates")
+    shutil.copytree(inputs / "data", tmp_path / "data")
+    shutil.rmtree(tmp_path / "data/train/gt_cloth_coordinates")
     message = "correspondence_blocks needs .* in the folder gt_cloth_coordinates; 6 have none"
     with pytest.raises(StableVITONError, match=message):
         train(
             tiny_config(
-                inputs, tmp_path / "run", data=tmp_path / "dolls", correspondence_blocks=(0,)
+                inputs, tmp_path / "run", data=tmp_path / "data", correspondence_blocks=(0,)
             )
         )
 
@@ -280,7 +280,7 @@ def test_a_sheet_and_scalars_are_written(inputs, tmp_path):
     )
     picture = np.asarray(Image.open(output / trainer.SHEET))
     assert picture.shape == (2 * HEIGHT, 4 * WIDTH, 3)
-    first = np.asarray(Image.open(inputs / "dolls/test/cloth/00000_01.png"))
+    first = np.asarray(Image.open(inputs / "data/test/cloth/00000_01.png"))
     assert np.array_equal(picture[:HEIGHT, :WIDTH], first)
     events = EventAccumulator(str(output / "logs"))
     events.Reload()

@@ -10,7 +10,7 @@ from helpers.golden import fill
 from stableviton_core.model.config import NetworkConfig
 from stableviton_core.schedule import add_noise, alphas_cumprod
 from stableviton_core.synthetic.warm_start import start_from_denoiser
-from stableviton_core.training.initialization import copy_encoder, zero_init
+from stableviton_core.training.initialization import copy_encoder, zero_initial_layers
 from stableviton_core.training.model import TryOnModel
 
 WIDE = replace(
@@ -29,7 +29,7 @@ def model() -> TryOnModel:
 
 @torch.no_grad()
 def test_zero_init_leaves_the_garment_without_influence(model):
-    zero_init(model.network)
+    zero_initial_layers(model.network)
     x, t = fill("zero/x", (1, 13, 16, 12)), torch.tensor([500])
     context = model.image_projector.learnable_vector
     garments = (fill(f"zero/{name}", (1, 4, 16, 12)) for name in ("one", "two"))
@@ -39,7 +39,7 @@ def test_zero_init_leaves_the_garment_without_influence(model):
 
 
 def test_the_spatial_encoder_starts_as_the_trunks_encoder(model):
-    zero_init(model.network)
+    zero_initial_layers(model.network)
     copy_encoder(model.network)
     encoder, unet = model.network.encoder.state_dict(), model.network.unet.state_dict()
     shared = [key for key in encoder if not key.startswith("cond_first_block.")]
@@ -51,7 +51,7 @@ def test_the_spatial_encoder_starts_as_the_trunks_encoder(model):
 @pytest.mark.parametrize("timestep", [201, 601, 951])
 def test_a_network_from_nothing_starts_with_what_is_known(model, timestep):
     start_from_denoiser(model.network.unet)
-    zero_init(model.network)
+    zero_initial_layers(model.network)
     latent, noise = fill("start/z", (2, 4, 16, 12)), fill("start/n", (2, 4, 16, 12))
     timesteps = torch.full((2,), timestep)
     keep = torch.ones(2, 1, 16, 12)

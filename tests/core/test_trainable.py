@@ -3,9 +3,10 @@
 import pytest
 
 from helpers.training import TINY
+from stableviton_core.__main__ import parse_arguments
 from stableviton_core.errors import StableVITONError
 from stableviton_core.model.config import ModelConfig
-from stableviton_core.training.config import TrainConfig, parse_config
+from stableviton_core.training.config import TrainConfig
 from stableviton_core.training.model import TryOnModel
 from stableviton_core.training.trainable import (
     INPUT_CONVOLUTION,
@@ -18,14 +19,14 @@ RELEASED = TrainConfig.train_patterns
 
 
 def parse(*arguments: object) -> TrainConfig:
-    return parse_config([str(argument) for argument in arguments], TrainConfig, "train")
+    return parse_arguments(["train", *map(str, arguments)])[1]["config"]
 
 
 def test_every_parameter_has_its_checkpoint_name():
     model = TryOnModel(TINY)
     from stableviton_core.model.checkpoint import join
 
-    expected = set(join(model.parts()))
+    expected = set(join(model.components()))
     assert {checkpoint_name(name)[1] for name, _ in model.named_parameters()} == expected
 
 
@@ -71,7 +72,7 @@ def test_yaml_and_flags_set_the_same_configuration(tmp_path):
         (["--learning_rat", "1"], "learning_rat"),
         (["--phase", "second"], "second"),
         (["--height", "100"], "height must be a positive multiple of 8, got 100"),
-        (["--cond_drop_prob", "2"], "share of 0..1, got 2"),
+        (["--cond_drop_prob", "2"], "must be in 0..1, got 2"),
         (["--train_batch_size", "0"], "train_batch_size must be at least 1"),
     ],
 )
@@ -87,4 +88,4 @@ def test_help_explains_every_flag(capsys):
     text = capsys.readouterr().out
     for name in vars(TrainConfig("a", "b", "c")):
         assert f"--{name}" in text
-    assert "Pairs a process" in " ".join(text.split())
+    assert "Pairs per process" in " ".join(text.split())

@@ -30,7 +30,7 @@ SMALL = ModelConfig(
 def seeded_weights(config: ModelConfig = SMALL) -> dict[str, Tensor]:
     """Every parameter of a checkpoint as a function of its key (see `golden.weight`)."""
     with torch.device("meta"):
-        parts = TryOnModel(config).parts()
+        parts = TryOnModel(config).components()
         parts["autoencoder"] = to_ldm(build_autoencoder(config.autoencoder))
     return {key: weight(key, tuple(value.shape)) for key, value in join(parts).items()}
 

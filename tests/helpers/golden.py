@@ -41,7 +41,7 @@ def weight(key: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def fill_weights(module: nn.Module, prefix: str) -> None:
-    """Golden weights into a module whose keys follow `prefix` in a checkpoint."""
+    """Load golden weights into a module whose keys follow `prefix` in a checkpoint."""
     weights = {key: weight(prefix + key, tuple(v.shape)) for key, v in module.state_dict().items()}
     module.load_state_dict(weights, strict=True, assign=True)
 

@@ -39,7 +39,7 @@ def predict_noise(
     return (noisy - denoised) / sigma[:, None, None, None]
 
 
-def pictures(
+def make_images(
     batch: int = 1, name: str = "", size: tuple[int, int] = (128, 96)
 ) -> dict[str, Tensor]:
     """IMAGEs and a MASK of one size: person, mask, densepose, garment."""

@@ -25,15 +25,15 @@ TINY: ModelConfig = replace(
 
 
 def write_inputs(folder: Path, count: int = 6) -> None:
-    """`folder/dolls` and `folder/tiny.safetensors`."""
-    write_dataset(folder / "dolls", count, 2, 1, HEIGHT, seed=0)
+    """`folder/data` and `folder/tiny.safetensors`."""
+    write_dataset(folder / "data", count, 2, 1, HEIGHT, seed=0)
     write_checkpoint(folder / "tiny.safetensors", config=TINY)
 
 
 def tiny_config(inputs: Path, output: Path, **changes: object) -> TrainConfig:
     """Four steps without sheets, in the released way."""
     config = TrainConfig(
-        data=inputs / "dolls",
+        data=inputs / "data",
         init=inputs / "tiny.safetensors",
         output=output,
         height=HEIGHT,

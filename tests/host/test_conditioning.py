@@ -1,10 +1,10 @@
-"""Pictures into conditioning, and back onto the picture."""
+"""Encoding images as conditioning, and pasting the result back."""
 
 import pytest
 import torch
 
 from helpers.checkpoints import SMALL, seeded_weights
-from helpers.host import conditioning, pictures
+from helpers.host import conditioning, make_images
 from stableviton_core.images import pad_garment
 from stableviton_core.model.checkpoint import split
 from stableviton_core.training.model import TryOnModel
@@ -12,19 +12,19 @@ from stableviton_core.training.vae import build_autoencoder, load_ldm
 
 
 @pytest.fixture(scope="module")
-def own():
+def trainer_models():
     """The same weights in diffusers' and transformers' classes."""
-    parts = split(seeded_weights())
+    components = split(seeded_weights())
     model, autoencoder = TryOnModel(SMALL), build_autoencoder(SMALL.autoencoder)
-    model.load_parts(parts)
-    load_ldm(autoencoder, parts["autoencoder"])
+    model.load_components(components)
+    load_ldm(autoencoder, components["autoencoder"])
     return model.eval(), autoencoder.eval()
 
 
 @torch.no_grad()
-def test_latents_and_context_equal_the_trainers(host, loaded, own):
-    model, autoencoder = own
-    inputs = pictures()
+def test_latents_and_context_equal_the_trainers(host, loaded, trainer_models):
+    model, autoencoder = trainer_models
+    inputs = make_images()
     (positive,), (negative,), latent = conditioning(host, loaded, **inputs)
 
     def mode(image: torch.Tensor) -> torch.Tensor:
@@ -43,14 +43,14 @@ def test_latents_and_context_equal_the_trainers(host, loaded, own):
         assert torch.equal(positive[1][key], negative[1][key])
     assert torch.allclose(latent["samples"], mode(inputs["person"]), atol=1e-4)
     context = model.image_projector.proj_out(
-        model.embedding(inputs["garment"].movedim(-1, 1) * 2 - 1)
+        model.embed_garment(inputs["garment"].movedim(-1, 1) * 2 - 1)
     )
     assert torch.allclose(positive[0], context, atol=1e-5)
     assert torch.equal(negative[0], model.image_projector.learnable_vector)
 
 
 def test_keep_mask_is_binarised_before_it_is_scaled_down(host, loaded):
-    inputs = pictures()
+    inputs = make_images()
     inputs["mask"] = torch.zeros_like(inputs["mask"])
     inputs["mask"][:, :, 4:] = 128 / 255
     inputs["mask"][:, :, 20:] = 127 / 255
@@ -62,7 +62,7 @@ def test_keep_mask_is_binarised_before_it_is_scaled_down(host, loaded):
 
 
 def test_an_agnostic_image_is_used_as_it_is(host, loaded):
-    inputs = pictures()
+    inputs = make_images()
     ready = inputs["person"].clone()
     ready[inputs["mask"] == 1] = 128 / 255
     with_mask = conditioning(host, loaded, **inputs)[0][0][1]["stableviton_agnostic"]
@@ -79,14 +79,14 @@ def test_an_agnostic_image_is_used_as_it_is(host, loaded):
         ({"person": (2, 128, 96, 3), "garment": (3, 128, 96, 3)}, r"person 2.*garment 3"),
     ],
 )
-def test_pictures_that_do_not_fit_are_errors(host, loaded, change, message):
-    inputs = pictures() | {name: torch.rand(shape) for name, shape in change.items()}
+def test_images_that_do_not_fit_are_errors(host, loaded, change, message):
+    inputs = make_images() | {name: torch.rand(shape) for name, shape in change.items()}
     with pytest.raises(ValueError, match=message):
         conditioning(host, loaded, **inputs)
 
 
-def test_companions_of_another_resolution_are_brought_to_the_persons_size(host, loaded):
-    inputs = pictures()
+def test_mask_and_densepose_of_another_resolution_are_resized_to_the_persons_size(host, loaded):
+    inputs = make_images()
     large = inputs | {
         "mask": inputs["mask"].repeat_interleave(2, 1).repeat_interleave(2, 2),
         "densepose": inputs["densepose"].repeat_interleave(2, 1).repeat_interleave(2, 2),
@@ -99,11 +99,11 @@ def test_companions_of_another_resolution_are_brought_to_the_persons_size(host, 
 def test_a_garment_of_another_aspect_is_padded_with_its_border_colour():
     garment = torch.full((1, 3, 100, 100), -0.5)
     garment[:, :, 40:60, 40:60] = 1
-    resize_to_person = pad_garment(garment, 128, 96)
-    assert resize_to_person.shape == (1, 3, 128, 96)
-    for edge in (resize_to_person[:, :, 0], resize_to_person[:, :, -1]):
+    padded = pad_garment(garment, 128, 96)
+    assert padded.shape == (1, 3, 128, 96)
+    for edge in (padded[:, :, 0], padded[:, :, -1]):
         assert torch.allclose(edge, torch.tensor(-0.5))
-    shape = (resize_to_person[0, 0] > 0.25).nonzero()
+    shape = (padded[0, 0] > 0.25).nonzero()
     height, width = (shape.max(0).values - shape.min(0).values + 1).tolist()
     assert abs(height - width) <= 1, "stretched"
 
@@ -111,18 +111,18 @@ def test_a_garment_of_another_aspect_is_padded_with_its_border_colour():
 def test_a_clip_vision_of_another_width_is_an_error(host, loaded):
     stableviton = loaded[1]
     other = type(stableviton)(
-        stableviton.network,
+        stableviton.adapter,
         stableviton.image_projector,
         type(SMALL)(SMALL.network, type(SMALL.clip)(), SMALL.autoencoder),
     )
     with pytest.raises(ValueError, match="64 numbers.*takes 1024"):
-        conditioning(host, (None, other, *loaded[2:]), **pictures())
+        conditioning(host, (None, other, *loaded[2:]), **make_images())
 
 
 @pytest.mark.parametrize("feather", [0, 1, 6])
 def test_paste_back_keeps_the_outside_exactly(host, feather):
-    inputs = pictures()
-    tryon = pictures(name="tryon")["person"]
+    inputs = make_images()
+    tryon = make_images(name="tryon")["person"]
     (result,) = host.node(
         "StableVITONPasteBack",
         person=inputs["person"],
@@ -140,7 +140,7 @@ def test_paste_back_keeps_the_outside_exactly(host, feather):
 
 
 def test_paste_back_of_a_batch_and_of_another_size(host):
-    inputs = pictures()
+    inputs = make_images()
     tryon = torch.rand(3, 256, 192, 3)
     (result,) = host.node(
         "StableVITONPasteBack", person=inputs["person"], tryon=tryon, mask=inputs["mask"], feather=2

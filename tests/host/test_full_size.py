@@ -6,12 +6,14 @@ from pathlib import Path
 import comfy.model_management
 import pytest
 import torch
+from einops import rearrange
 from safetensors.torch import save_file
 
 from helpers.golden import FOLDER, error, fill, golden_inputs, stored, weight
 from helpers.host import apply, predict_noise
-from stableviton_core.model.checkpoint import UNUSED, convert
-from stableviton_core.model.image_projector import clip_pixels
+from stableviton_core.model.checkpoint import UNUSED
+from stableviton_core.model.convert import convert
+from stableviton_core.model.image_projector import preprocess_for_clip
 
 pytestmark = pytest.mark.slow
 
@@ -35,22 +37,22 @@ def test_eps_is_the_authors(host, full):
 
 
 @torch.inference_mode()
-def test_condition_is_the_authors(full):
+def test_image_projector_is_the_authors(full):
     _, stableviton, clip_vision, _ = full
     cloth, golden = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1), stored("full")
-    pixels = clip_pixels(cloth)
+    pixels = preprocess_for_clip(cloth)
     assert error(pixels[:, :, ::4, ::4], golden["clip/pixels"]) <= 1e-4
     comfy.model_management.load_models_gpu([clip_vision.patcher, stableviton.image_projector])
     _, _, pooled = clip_vision.model.vision_model(pixels)
-    head = stableviton.image_projector.model
-    assert error(head.embed(pooled), golden["clip/embedding"]) <= 1e-4
-    assert error(head(pooled), golden["clip/context"]) <= 1e-4
+    projector = stableviton.image_projector.model
+    assert error(projector.embed(pooled), golden["clip/embedding"]) <= 1e-4
+    assert error(projector(pooled), golden["clip/context"]) <= 1e-4
 
 
 @torch.inference_mode()
 def test_vae_is_the_authors(full):
     cloth = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1)
-    mode = full[3].encode((cloth.movedim(1, -1) + 1) / 2)  # B C H W -> B H W C
+    mode = full[3].encode(rearrange((cloth + 1) / 2, "b c h w -> b h w c"))
     assert error(mode, stored("full")["vae/cloth_mode"]) <= 1e-4
 
 
@@ -67,5 +69,5 @@ def test_a_converted_vae_loads_with_the_hosts_loader(host, full, tmp_path):
     convert(source, folder / "vitonhd_vae.safetensors", "fp32")
     (vae,) = host.node("VAELoader", vae_name="vitonhd_vae.safetensors")
     cloth = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1)
-    mode = vae.encode((cloth.movedim(1, -1) + 1) / 2)  # B C H W -> B H W C
+    mode = vae.encode(rearrange((cloth + 1) / 2, "b c h w -> b h w c"))
     assert error(mode, stored("full")["vae/cloth_mode"]) <= 1e-4

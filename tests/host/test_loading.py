@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
 from helpers.golden import CASES, FOLDER, REDUCED, golden_inputs
 from helpers.host import apply, predict_noise
-from helpers.traps import write_trap
+from helpers.malicious_files import write_malicious_file
 from stableviton_core.model.checkpoint import CONFIG_KEY, UNUSED, config_to_metadata
 
 
@@ -47,7 +47,7 @@ def test_half_precision_files_keep_their_size_in_memory(host, folder, stored):
     name = write_checkpoint(folder / "half.safetensors", stored).name
     dtype = "fp16" if stored == torch.float16 else "bf16"
     model, stableviton, _, _ = load(host, name, dtype)
-    for network in (model.model.diffusion_model, stableviton.network.model):
+    for network in (model.model.diffusion_model, stableviton.adapter.model):
         assert {p.dtype for p in network.parameters()} == {stored}
 
 
@@ -63,16 +63,14 @@ def test_a_lightning_checkpoint_with_all_that_it_carries(host, folder, loaded):
         },
         folder / "lightning.ckpt",
     )
-    loading, split = (
-        host.module("nodes.host.checkpoint"),
-        host.module("stableviton_core.model.checkpoint").split,
-    )
-    weights, metadata = loading.read_file(folder / "lightning.ckpt")
+    loading = host.module("nodes.host.load_checkpoint")
+    weights, metadata = loading.read_weights(folder / "lightning.ckpt")
     assert metadata is None
-    checkpoint = loading.Checkpoint(split(weights), SMALL)
-    unet = loading.build_unet(checkpoint, "fp32")
-    network = loading.load_adapter(checkpoint, "fp32")
-    stableviton = type(loaded[1])(network, loaded[1].image_projector, SMALL)
+    split = host.module("stableviton_core.model.checkpoint").split
+    checkpoint = loading.Checkpoint(SMALL, split(weights))
+    unet = loading.load_unet(checkpoint, "fp32")
+    adapter = loading.load_adapter(checkpoint, torch.float32)
+    stableviton = type(loaded[1])(adapter, loaded[1].image_projector, SMALL)
     assert torch.equal(eps(host, (unet, stableviton)), eps(host, loaded))
 
 
@@ -84,25 +82,24 @@ def test_a_pickle_without_configuration_has_the_released_size(host, folder):
 
 def test_the_released_keys_are_the_network(host):
     """All 1957 keys and shapes of a released checkpoint, on no memory."""
-    loading = host.module("nodes.host.checkpoint")
+    loading = host.module("nodes.host.load_checkpoint")
     checkpoint = host.module("stableviton_core.model.checkpoint")
     manifest = json.loads((FOLDER / "checkpoint_manifest.json").read_text())
     assert len(manifest) == 1957
     weights = {key: torch.empty(shape, device="meta") for key, shape in manifest.items()}
-    parts = checkpoint.split(weights)
+    components = checkpoint.split(weights)
     config = checkpoint.config_from_metadata(None)
-    assert loading._list_mismatches(loading.Checkpoint(parts, config)) == []
-    assert sum(len(part) for part in parts.values()) == 1957 - len(UNUSED & set(manifest))
+    assert checkpoint.list_mismatches(config, components, loading.build_expected_modules) == []
+    assert sum(map(len, components.values())) == 1957 - len(UNUSED & set(manifest))
 
 
 def test_a_host_that_makes_layers_without_weights_checks_the_same(host, monkeypatch):
     """With dynamic VRAM the host's Linear has no weight until it is loaded."""
-    loading = host.module("nodes.host.checkpoint")
-    checkpoint = loading.Checkpoint(
-        host.module("stableviton_core.model.checkpoint").split(seeded_weights()), SMALL
-    )
+    loading = host.module("nodes.host.load_checkpoint")
+    checkpoint = host.module("stableviton_core.model.checkpoint")
+    components = checkpoint.split(seeded_weights())
     monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
-    assert loading._list_mismatches(checkpoint) == []
+    assert checkpoint.list_mismatches(SMALL, components, loading.build_expected_modules) == []
 
 
 def _unet_only(channels: int) -> dict[str, torch.Tensor]:
@@ -114,6 +111,10 @@ def _without(key: str) -> dict[str, torch.Tensor]:
     weights = seeded_weights()
     del weights[key]
     return weights
+
+
+def _without_component(prefix: str) -> dict[str, torch.Tensor]:
+    return {key: v for key, v in seeded_weights().items() if not key.startswith(prefix)}
 
 
 def _misshaped() -> dict[str, torch.Tensor]:
@@ -128,13 +129,17 @@ WRONG_CONTENT = {
     "pbe": (_unet_only(9), "Paint-by-Example.*9 channels"),
     "vae": ({"decoder.up.0.x": torch.zeros(1)}, "VAE on its own.*VAELoader"),
     "other": ({"weight": torch.zeros(1)}, "holds no UNet"),
+    "incomplete": (
+        _without_component("first_stage_model."),
+        "1 of its entries.*no entry of the autoencoder",
+    ),
     "missing": (_without("learnable_vector"), "1 of its entries.*missing learnable_vector"),
     "misshaped": (_misshaped(), r"control_model\.\S+ is \(3,\), not .*and \d+ more"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG_CONTENT)
-def test_a_file_of_other_content_is_named_with_finding_and_remedy(host, folder, case):
+def test_a_file_of_other_content_is_named_with_its_kind_and_the_remedy(host, folder, case):
     weights, message = WRONG_CONTENT[case]
     name = f"{case}.safetensors"
     save_file(weights, folder / name, config_to_metadata(SMALL))
@@ -142,7 +147,7 @@ def test_a_file_of_other_content_is_named_with_finding_and_remedy(host, folder, 
         load(host, name)
 
 
-def test_at_most_ten_findings_are_listed(host, folder):
+def test_at_most_ten_mismatches_are_listed(host, folder):
     save_file(_misshaped(), folder / "many.safetensors", config_to_metadata(SMALL))
     with pytest.raises(ValueError) as caught:
         load(host, "many.safetensors")
@@ -168,9 +173,9 @@ def test_a_file_that_is_no_checkpoint(host, folder, name):
 
 def test_code_in_a_pickle_does_not_run(host, folder, tmp_path):
     created = tmp_path / "created"
-    write_trap(folder / "trap.ckpt", created)
-    with pytest.raises(ValueError, match="trap.ckpt.*wants to run code"):
-        load(host, "trap.ckpt")
+    write_malicious_file(folder / "malicious.ckpt", created)
+    with pytest.raises(ValueError, match="malicious.ckpt.*wants to run code"):
+        load(host, "malicious.ckpt")
     assert not created.exists()
 
 

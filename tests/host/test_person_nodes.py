@@ -234,7 +234,7 @@ def test_a_densepose_of_other_colours_is_converted(host, working):
     parts, numbers, _ = densepose(host, working)
     module = host.module("stableviton_core.person.densepose")
     indices = (numbers[0, ..., 0] * 255).round().byte().numpy()
-    viridis = torch.from_numpy(module._viridis_palette()[indices])[None].float() / 255
+    viridis = torch.from_numpy(module.VIRIDIS_PALETTE[indices])[None].float() / 255
     converted, same, source = densepose(host, working, densepose=viridis)
     assert torch.equal(converted, parts) and torch.equal(same, numbers)
     assert source == "DensePose image"
@@ -401,9 +401,9 @@ def test_a_segformer_is_read_by_its_labels(host, working):
     size = {"size": (512, 384), "mode": "bilinear", "align_corners": False}
     direct = nn.functional.interpolate(logits, **size).argmax(dim=1)[0].numpy()
     names = host.module("stableviton_core.person.labels")
-    own = np.array(names.ids(*names.ATR))[direct]
+    own = np.array(names.get_label_ids(*names.ATR))[direct]
     assert len(np.unique(own)) > 3 and (own == found.labels[0]).mean() > 0.999
-    wanted = np.isin(found.labels, names.ids("left_arm", "upper"))
+    wanted = np.isin(found.labels, names.get_label_ids("left_arm", "upper"))
     assert np.array_equal(region.numpy() > 0, wanted)
 
 
@@ -420,14 +420,14 @@ def test_a_segformer_of_unknown_labels_is_refused(host, working, errors):
 
 def test_limbs_without_a_side_get_the_poses(host, working):
     module = host.module("stableviton_core.person.segformer")
-    names = module.label_names(dict(enumerate(FASHN)))
-    person = host.module("stableviton_core.person.analysis").chosen_body(
+    names = module.read_label_names(dict(enumerate(FASHN)))
+    person = host.module("stableviton_core.person.analysis").find_bodies(
         (working[0] * 255).byte().numpy()
-    )
+    )[0]
     found = np.full((512, 384), FASHN.index("arms"))
-    labels = module.labelled(found, names, person.pose())
+    labels = module.convert_labels(found, names, person.to_pose())
     cihp = host.module("stableviton_core.person.labels").CIHP
-    shoulders = {side: person.pose()[f"{side}_shoulder"].astype(int) for side in ("left", "right")}
+    shoulders = {side: person.to_pose()[f"{side}_shoulder"].astype(int) for side in ("left", "right")}
     for side, (x, y) in shoulders.items():
         assert cihp[labels[y, x]] == f"{side}_arm"
 

@@ -5,7 +5,7 @@ import comfy.sample
 import pytest
 import torch
 
-from helpers.host import apply, conditioning, pictures
+from helpers.host import apply, conditioning, make_images
 from stableviton_core.plms import plms_timesteps
 from stableviton_core.schedule import alphas_cumprod
 
@@ -20,7 +20,7 @@ def test_schedule_holds_the_released_timesteps(host, loaded):
 
 
 def test_plms_is_interrupted(host, loaded):
-    positive, negative, latent = conditioning(host, loaded, **pictures())
+    positive, negative, latent = conditioning(host, loaded, **make_images())
     model = apply(host, loaded[0], loaded)
     (sampler,), (sigmas,) = (
         host.node("StableVITONPLMS"),

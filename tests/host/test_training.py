@@ -8,8 +8,9 @@ import torch
 from helpers.golden import error, fill
 from helpers.host import predict_noise
 from stableviton_core.synthetic.write_dataset import write_dataset
-from stableviton_core.training.checkpointing import WEIGHTS, load_model
+from stableviton_core.training.checkpointing import WEIGHTS
 from stableviton_core.training.config import TrainConfig
+from stableviton_core.training.pretrained import load_model
 from stableviton_core.training.trainer import train
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "stableviton-demo.safetensors"
@@ -19,9 +20,9 @@ DEMO = Path(__file__).resolve().parents[2] / "demo" / "stableviton-demo.safetens
 def fine_tuned(tmp_path_factory) -> Path:
     """The demo checkpoint after 20 more steps."""
     folder = tmp_path_factory.mktemp("fine-tuned")
-    write_dataset(folder / "dolls", 4, 1, 1, 64, seed=7)
+    write_dataset(folder / "data", 4, 1, 1, 64, seed=7)
     config = TrainConfig(
-        data=folder / "dolls",
+        data=folder / "data",
         init=DEMO,
         output=folder / "run",
         height=64,

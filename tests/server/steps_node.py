@@ -1,4 +1,4 @@
-"""A custom node for the test server: it takes its time, step by step, as samplers do."""
+"""A custom node for the test server that runs for steps x seconds and reports progress."""
 
 import time
 

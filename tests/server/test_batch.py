@@ -1,4 +1,4 @@
-"""Batches on real ComfyUI servers, with kills."""
+"""Batches on real ComfyUI servers, some of which are killed."""
 
 import asyncio
 import csv
@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from stableviton_core.serving import client
-from stableviton_core.serving.batch import manifest
+from stableviton_core.serving.batch.run_state import MANIFEST
 from stableviton_core.serving.graph import find_title, load_graph, set_image
 from stableviton_core.serving.install import PACK, install_pack
 from stableviton_core.serving.process import serve
@@ -30,15 +30,15 @@ KINDS = {"person": "image", "mask": "mask", "densepose": "densepose", "garment":
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Three persons, four garments, and the list of their pairs, each with a seed of its own."""
-    folder = tmp_path_factory.mktemp("pictures")
-    people = list(random_samples(3, 4, 128, seed=3))
+    """Three persons, four garments, and pairs.csv of all pairs, each with another seed."""
+    folder = tmp_path_factory.mktemp("images")
+    samples = list(random_samples(3, 4, 128, seed=3))
     rows = []
-    for index, dolls in enumerate(people):
+    for index, variants in enumerate(samples):
         for role in ("person", "mask", "densepose"):
-            Image.fromarray(getattr(dolls[0], KINDS[role])).save(folder / f"{role}{index}.png")
-    for index, doll in enumerate(people[0]):
-        Image.fromarray(doll.garment).save(folder / f"garment{index}.png")
+            Image.fromarray(getattr(variants[0], KINDS[role])).save(folder / f"{role}{index}.png")
+    for index, sample in enumerate(samples[0]):
+        Image.fromarray(sample.garment).save(folder / f"garment{index}.png")
     for person in range(3):
         for garment in range(4):
             row = {role: f"{role}{person}.png" for role in ("person", "mask", "densepose")}
@@ -52,10 +52,10 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def singles(server, folder) -> dict[str, np.ndarray]:
-    """Every pair run alone: by the name of its result."""
+    """Results of every pair run alone, H x W x 3 uint8, by name."""
 
     async def run_all() -> dict[str, np.ndarray]:
-        found = {}
+        results = {}
         async with client.connect(server.url) as session:
             for row in csv.DictReader((folder / "pairs.csv").open()):
                 graph = load_graph(GRAPH)
@@ -66,21 +66,21 @@ def singles(server, folder) -> dict[str, np.ndarray]:
                     "garment": "Garment",
                 }
                 for role, title in titles.items():
-                    picture = folder / row[role]
-                    set_image(graph, title, await client.upload_image(session, picture))
+                    image = await client.upload_image(session, folder / row[role])
+                    set_image(graph, title, image)
                 graph["9"]["inputs"]["steps"] = 4
                 graph["10"]["inputs"]["noise_seed"] = int(row["seed"])
                 outputs = await client.run(session, graph)
-                image = outputs[find_title(graph, "Result")]["images"][0]
-                content = await client.download(session, image)
+                file = outputs[find_title(graph, "Result")]["images"][0]
+                content = await client.download(session, file)
                 name = f"{Path(row['person']).stem}+{Path(row['garment']).stem}"
-                found[name] = np.array(Image.open(io.BytesIO(content)))
-        return found
+                results[name] = np.array(Image.open(io.BytesIO(content)))
+        return results
 
     return asyncio.run(run_all())
 
 
-def start(folder: Path, output: Path, where: Sequence[str]) -> subprocess.Popen:
+def start_batch(folder: Path, output: Path, where: Sequence[str]) -> subprocess.Popen:
     return subprocess.Popen(
         [
             sys.executable,
@@ -102,23 +102,23 @@ def start(folder: Path, output: Path, where: Sequence[str]) -> subprocess.Popen:
     )
 
 
-def entries(output: Path) -> list[dict]:
-    file = output / manifest.FILE
+def read_entries(output: Path) -> list[dict]:
+    file = output / MANIFEST
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 def wait_for(output: Path, results: int, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 200
-    while len(entries(output)) < results and process.poll() is None:
+    while len(read_entries(output)) < results and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 def check_all(output: Path, singles: dict[str, np.ndarray]) -> None:
-    """All results, each equal to its single run, once in the manifest, and nothing half-written."""
+    """Every result equals its single run and is once in the manifest; no partial files."""
     for name, expected in singles.items():
         assert np.array_equal(np.array(Image.open(output / f"{name}.png")), expected), name
-    done = [entry["pair"] for entry in entries(output) if not entry["error"]]
+    done = [entry["pair"] for entry in read_entries(output) if not entry["error"]]
     assert sorted(done) == sorted(singles)
     assert {path.name for path in output.glob("*.p*")} == {f"{name}.png" for name in singles}
 
@@ -130,22 +130,22 @@ def test_a_batch_survives_the_kill_of_a_server_and_of_itself(
     output = tmp_path / "out"
     with serve(comfyui, tmp_path / "second", cpu=True) as second:
         where = ["--server", server.url, "--server", second.url]
-        process = start(folder, output, where)
+        process = start_batch(folder, output, where)
         wait_for(output, 3, process)
         os.killpg(second.process.pid, signal.SIGKILL)
         wait_for(output, 6, process)
         process.kill()
         process.communicate()
-        before = len(entries(output))
+        before = len(read_entries(output))
         assert 6 <= before < 12, "it was killed in the middle"
-        process = start(folder, output, where)
-        _, told = process.communicate(timeout=300)
-    assert process.returncode == 0, told
-    assert "Going on without" in told and "12 of 12 results" in told
+        process = start_batch(folder, output, where)
+        _, log = process.communicate(timeout=300)
+    assert process.returncode == 0, log
+    assert "Going on without" in log and "12 of 12 results" in log
     check_all(output, singles)
 
 
-def test_one_unreadable_picture_costs_one_result(server, folder, singles, tmp_path):
+def test_one_unreadable_image_fails_one_result(server, folder, singles, tmp_path):
     rows = (folder / "pairs.csv").read_text().splitlines()
     broken = folder / "broken.png"
     broken.write_bytes(b"\x89PNG and no more")
@@ -175,14 +175,14 @@ def test_one_unreadable_picture_costs_one_result(server, folder, singles, tmp_pa
     )
     assert process.returncode == 1
     assert "11 of 12 results" in process.stderr and str(broken) in process.stderr
-    failed = [entry for entry in entries(output) if entry["error"]]
+    failed = [entry for entry in read_entries(output) if entry["error"]]
     assert [entry["pair"] for entry in failed] == ["person2+broken"]
     assert (output / "contact-sheet.jpg").is_file()
     for name in list(singles)[:11]:
         assert np.array_equal(np.array(Image.open(output / f"{name}.png")), singles[name])
 
 
-def test_servers_of_its_own(comfyui, folder, singles, tmp_path):
+def test_servers_that_the_batch_starts(comfyui, folder, singles, tmp_path):
     two = folder / "two.csv"
     two.write_text("\n".join((folder / "pairs.csv").read_text().splitlines()[:3]))
     process = subprocess.run(
@@ -217,15 +217,15 @@ def test_servers_of_its_own(comfyui, folder, singles, tmp_path):
 def test_the_same_on_ray_with_an_actor_killed(comfyui, folder, singles, tmp_path):
     pytest.importorskip("ray", reason="needs the package ray")
     output = tmp_path / "out"
-    process = start(folder, output, ["--ray", "--ray-actors", "2", "--comfyui", str(comfyui)])
+    process = start_batch(folder, output, ["--ray", "--ray-actors", "2", "--comfyui", str(comfyui)])
     wait_for(output, 3, process)
-    listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True).stdout
-    actors = [line.split() for line in listed.splitlines() if "ray::Worker" in line]
-    assert len(actors) == 2, listed
+    listing = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True).stdout
+    actors = [line.split() for line in listing.splitlines() if "ray::Worker" in line]
+    assert len(actors) == 2, listing
     os.kill(int(actors[0][0]), signal.SIGKILL)
-    _, told = process.communicate(timeout=400)
-    assert process.returncode == 0, told
+    _, log = process.communicate(timeout=400)
+    assert process.returncode == 0, log
     check_all(output, singles)
-    listed = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True).stdout
-    left = [line for line in listed.splitlines() if "main.py" in line and "stableviton-" in line]
+    listing = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True).stdout
+    left = [line for line in listing.splitlines() if "main.py" in line and "stableviton-" in line]
     assert left == [], "servers of actors that are gone"

@@ -1,4 +1,4 @@
-"""The client against a real ComfyUI, with graphs of its own nodes."""
+"""The client against a real ComfyUI, with graphs of stock nodes and of TestSteps."""
 
 import asyncio
 import io
@@ -34,7 +34,7 @@ def steps_graph(steps: int, seconds: float) -> dict:
     return {"steps": node("TestSteps", steps=steps, seconds=seconds)}
 
 
-def on(server, action):
+def run_on(server, action):
     """The result of `action(session)`, an async function, on the server."""
 
     async def run():
@@ -44,13 +44,14 @@ def on(server, action):
     return asyncio.run(run())
 
 
-def refused(server, graph: dict) -> str:
+def run_refused(server, graph: dict) -> str:
+    """The message of the PromptError that running the graph raises."""
     with pytest.raises(PromptError) as caught:
-        on(server, lambda session: client.run(session, graph))
+        run_on(server, lambda session: client.run(session, graph))
     return str(caught.value)
 
 
-def test_round_trip_gives_the_inverted_picture(server, tmp_path):
+def test_a_round_trip_gives_the_inverted_image(server, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
 
@@ -59,14 +60,14 @@ def test_round_trip_gives_the_inverted_picture(server, tmp_path):
         outputs = await client.run(session, invert_graph(image))
         return image, await client.download(session, outputs["save"]["images"][0])
 
-    image, content = on(server, action)
+    image, content = run_on(server, action)
     assert image == "some where/noise.png"
     result = np.asarray(Image.open(io.BytesIO(content))).astype(int)
     # the host rounds down when it saves: 1 - x may end one below
     assert abs(result - (255 - pixels.astype(int))).max() <= 1
 
 
-def test_an_upload_replaces_the_picture_of_that_name(server, tmp_path):
+def test_an_upload_replaces_the_image_of_that_name(server, tmp_path):
     async def action(session):
         for colour in ("red", "blue"):
             Image.new("RGB", (8, 8), colour).save(tmp_path / "photo.png")
@@ -74,20 +75,20 @@ def test_an_upload_replaces_the_picture_of_that_name(server, tmp_path):
         outputs = await client.run(session, invert_graph("photo.png"))
         return await client.download(session, outputs["save"]["images"][0])
 
-    assert Image.open(io.BytesIO(on(server, action))).getpixel((0, 0)) == (255, 255, 0)
+    assert Image.open(io.BytesIO(run_on(server, action))).getpixel((0, 0)) == (255, 255, 0)
 
 
 def test_a_missing_input_is_named_with_its_node(server):
     graph = invert_graph("example.png")
     graph["invert"] = node("ImageInvert", "Make negative")
-    assert "Make negative (ImageInvert): Required input is missing (image)" in refused(
+    assert "Make negative (ImageInvert): Required input is missing (image)" in run_refused(
         server, graph
     )
 
 
-def test_an_unknown_choice_is_answered_with_the_choices(server):
+def test_an_unknown_choice_is_reported_with_the_choices(server):
     graph = {
-        "empty": node("EmptyImage", width=8, height=8, find_batch_size=1, color=0),
+        "empty": node("EmptyImage", width=8, height=8, batch_size=1, color=0),
         "scale": node(
             "ImageScale",
             image=["empty", 0],
@@ -98,31 +99,33 @@ def test_an_unknown_choice_is_answered_with_the_choices(server):
         ),
         "save": node("SaveImage", images=["scale", 0], filename_prefix="x"),
     }
-    message = refused(server, graph)
+    message = run_refused(server, graph)
     assert "ImageScale: upscale_method is 'magic', but can be nearest-exact, bilinear" in message
 
 
 def test_an_unknown_node_is_named(server):
-    assert "'NoSuchNode' not found" in refused(server, {"1": node("NoSuchNode")})
+    assert "'NoSuchNode' not found" in run_refused(server, {"1": node("NoSuchNode")})
 
 
-def test_a_failing_node_tells_its_exception(server):
+def test_a_failing_node_is_reported_with_its_exception(server):
     graph = {
-        "empty": node("EmptyImage", width=8, height=8, find_batch_size=1, color=0),
+        "empty": node("EmptyImage", width=8, height=8, batch_size=1, color=0),
         "mask": node("ImageToMask", image=["empty", 0], channel="alpha"),
         "preview": node("MaskPreview", mask=["mask", 0]),
     }
-    message = refused(server, graph)
+    message = run_refused(server, graph)
     assert message.startswith("ImageToMask failed: ")
     assert "IndexError" in message
 
 
-def test_progress_is_told_while_a_prompt_runs(server):
-    seen = []
-    outputs = on(server, lambda session: client.run(session, steps_graph(3, 0.3), seen.append))
+def test_progress_is_reported_while_a_prompt_runs(server):
+    reports = []
+    outputs = run_on(
+        server, lambda session: client.run(session, steps_graph(3, 0.3), reports.append)
+    )
     assert outputs == {"steps": {"steps": [3]}}
-    assert seen[-1] == client.Progress("steps", 3, 3)
-    assert [progress.value for progress in seen] == [1, 2, 3]
+    assert reports[-1] == client.Progress("steps", 3, 3)
+    assert [progress.value for progress in reports] == [1, 2, 3]
 
 
 def test_an_end_whose_event_was_lost_is_found(server, monkeypatch):
@@ -130,11 +133,11 @@ def test_an_end_whose_event_was_lost_is_found(server, monkeypatch):
 
     async def action(session):
         prompt = await client.queue_prompt(session, steps_graph(1, 0.5))
-        async with client.open_events(session, "somebody else") as events:
+        async with client.open_events(session, "another client") as events:
             await events.close()
             return await client.follow(session, events, prompt)
 
-    assert on(server, action) == {"steps": {"steps": [1]}}
+    assert run_on(server, action) == {"steps": {"steps": [1]}}
 
 
 def test_a_waiting_and_a_running_prompt_can_be_cancelled(server, monkeypatch):
@@ -142,7 +145,7 @@ def test_a_waiting_and_a_running_prompt_can_be_cancelled(server, monkeypatch):
 
     async def action(session):
         runs = [await client.queue_prompt(session, steps_graph(600, 0.1)) for _ in range(2)]
-        async with client.open_events(session, "nobody") as events:
+        async with client.open_events(session, "another client") as events:
             for prompt in reversed(runs):  # the waiting one, then the running one
                 assert await client.is_queued(session, prompt)
                 await client.cancel(session, prompt)
@@ -150,7 +153,7 @@ def test_a_waiting_and_a_running_prompt_can_be_cancelled(server, monkeypatch):
                     await client.follow(session, events, prompt)
                 assert not await client.is_queued(session, prompt)
 
-    on(server, action)
+    run_on(server, action)
 
 
 def test_a_cancelled_task_cancels_its_prompt(server):
@@ -160,9 +163,9 @@ def test_a_cancelled_task_cancels_its_prompt(server):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        return await client.run(session, steps_graph(1, 0))  # what comes after it is not held up
+        return await client.run(session, steps_graph(1, 0))  # the queue goes on
 
-    assert on(server, action) == {"steps": {"steps": [1]}}
+    assert run_on(server, action) == {"steps": {"steps": [1]}}
 
 
 def test_no_server_is_a_clear_error():
@@ -172,7 +175,7 @@ def test_no_server_is_a_clear_error():
 
     async def action():
         async with client.connect(url) as session:
-            await client.object_info(session)
+            await client.fetch_object_info(session)
 
     with pytest.raises(ServerError, match="No ComfyUI answers"):
         asyncio.run(action())
@@ -204,12 +207,12 @@ def test_the_process_is_gone_after_a_kill_of_ours(comfyui, tmp_path):
         "with serve(Path(sys.argv[1]), Path(sys.argv[2]), cpu=True) as running:\n"
         "    print(running.process.pid, flush=True); time.sleep(100)"
     )
-    ours = subprocess.Popen(
+    parent = subprocess.Popen(
         [sys.executable, "-c", script, comfyui, tmp_path], cwd=PACK, stdout=subprocess.PIPE
     )
-    group = int(ours.stdout.readline())
-    ours.kill()
-    ours.wait()
+    group = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
     deadline = time.monotonic() + 10
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""The main job, as `scripts/demo.py` hands it over."""
+"""The demo, called as `scripts/demo.py` calls it."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def run_demo(comfyui: Path, output: Path, *options: str) -> subprocess.Completed
     )
 
 
-def test_it_writes_the_result_and_a_sheet(comfyui, tmp_path):
+def test_it_writes_the_result_and_an_image_grid(comfyui, tmp_path):
     done = run_demo(comfyui, tmp_path / "out.png")
     assert done.returncode == 0, done.stderr
     person = Image.open(PACK / "demo" / "person.png")
@@ -28,7 +28,7 @@ def test_it_writes_the_result_and_a_sheet(comfyui, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"out.png", "out-sheet.png"}
 
 
-def test_a_checkpoint_that_is_not_there_is_told_readably(comfyui, tmp_path):
+def test_a_missing_checkpoint_is_a_readable_error(comfyui, tmp_path):
     done = run_demo(comfyui, tmp_path / "out.png", "--checkpoint", "nowhere.ckpt")
     assert done.returncode == 1
     assert "nowhere.ckpt" in done.stderr and "stableviton-demo.safetensors" in done.stderr

@@ -1,4 +1,4 @@
-"""The commands of docs/batch.md and docs/api.md, as they are written but for address and steps."""
+"""The commands of docs/batch.md and docs/api.md, with another address and fewer steps."""
 
 import json
 import os
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def blocks(name: str, kind: str = "") -> list[str]:
+def read_code_blocks(name: str, kind: str = "") -> list[str]:
     text = (PACK / "docs" / name).read_text(encoding="utf-8")
     return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.M | re.S)
 
 
 @pytest.fixture
 def shell(server, tmp_path):
-    """Runs a command in a folder that looks like the pack's; its output."""
+    """A function that runs a shell command in a copy of the pack's folder; its output."""
     for name in ("workflows", "demo", "stableviton_core"):
         (tmp_path / name).symlink_to(PACK / name)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -49,7 +49,7 @@ def shell(server, tmp_path):
 
 
 def test_the_batch_page(shell):
-    setup, plain, overridden, pairs = blocks("batch.md")[:4]
+    setup, plain, overridden, pairs = read_code_blocks("batch.md")[:4]
     shell(setup)
     steps = ' --set "StableVITON Schedule.steps=1"'
     shell(plain.rstrip() + steps)
@@ -64,32 +64,32 @@ def test_the_batch_page(shell):
     assert folders in plain
     shell(plain.rstrip().replace(folders, "--pairs shop/pairs.csv") + steps)
     names = [path.name for path in results.glob("anna+shirt*.png")]
-    assert len(names) == 3, "two seeds, told apart by a hash, and the first result"
+    assert len(names) == 3, "two seeds, distinguished by a hash, and the first result"
 
 
 def test_the_api_page(shell):
-    commands = [block for block in blocks("api.md") if not block.startswith("{")]
+    commands = [block for block in read_code_blocks("api.md") if not block.startswith("{")]
     first, second, queue, history, view, stop = commands
     assert json.loads(shell(first))["name"] == "photo.jpg"
     shell(second)
-    told = json.loads(shell(queue.replace("= 10", "= 1")))
-    assert told["node_errors"] == {}
-    identity = told["prompt_id"]
+    queued = json.loads(shell(queue.replace("= 10", "= 1")))
+    assert queued["node_errors"] == {}
+    prompt_id = queued["prompt_id"]
     record: dict = {}
     deadline = time.monotonic() + 120
     while not record and time.monotonic() < deadline:
-        record = json.loads(shell(history.replace("PROMPT_ID", identity)))
+        record = json.loads(shell(history.replace("PROMPT_ID", prompt_id)))
         time.sleep(0.5)
-    (image,) = record[identity]["outputs"]["20"]["images"]
-    assert record[identity]["status"]["status_str"] == "success"
+    (image,) = record[prompt_id]["outputs"]["20"]["images"]
+    assert record[prompt_id]["status"]["status_str"] == "success"
     shell(view.replace("tryon_00001_.png", image["filename"]))
     with Image.open(shell.folder / "result.png") as result:
         assert result.size == (512, 512)
-    shell(stop.replace("PROMPT_ID", identity))
+    shell(stop.replace("PROMPT_ID", prompt_id))
 
 
 def test_the_python_of_the_api_page(shell):
-    (code,) = blocks("api.md", "python")
+    (code,) = read_code_blocks("api.md", "python")
     shorter = code.replace('["steps"] = 10', '["steps"] = 1')
     assert shorter != code
     shell(f"cat > client.py <<'EOF'\n{shorter}EOF\npython client.py")

@@ -1,4 +1,4 @@
-"""What scripts/environment.py does beside running pip: its one call of it is observed."""
+"""scripts/environment.py, with a fake in place of the commands that it runs."""
 
 import importlib.util
 import io
@@ -37,26 +37,26 @@ def make_sdist(path: Path, files: dict[str, str], link: str | None = None) -> Pa
 
 
 HOST = {
-    "pack-1/README.md": "not wanted",
-    "pack-1/vendor/other/file.py": "not wanted",
+    "pack-1/README.md": "not unpacked",
+    "pack-1/vendor/other/file.py": "not unpacked",
     "pack-1/vendor/ComfyUI/main.py": "print('ComfyUI')",
     "pack-1/vendor/ComfyUI/requirements.txt": "aiohttp\n",
     "pack-1/vendor/ComfyUI/comfy/model.py": "",
 }
 
 
-class Pip:
-    """Stands for the machine: notes what is run, and makes what the command would have made."""
+class FakeCommands:
+    """Records the commands and creates the files that they would have created."""
 
     def __init__(self, tmp_path: Path, error: type[Exception]) -> None:
         self.sdist = make_sdist(tmp_path / "pack-1.tar.gz", HOST)
         self.error = error
         self.fails_at = "nothing"
-        self.asked = []
+        self.commands = []
 
     def __call__(self, command: list[str], log: Path) -> None:
-        self.asked.append(" ".join(command))
-        if self.fails_at in self.asked[-1]:
+        self.commands.append(" ".join(command))
+        if self.fails_at in self.commands[-1]:
             raise self.error(self.fails_at)
         if "venv" in command:
             scripts = Path(command[-1]) / "bin"
@@ -67,10 +67,10 @@ class Pip:
 
 
 @pytest.fixture
-def pip(environment, tmp_path, monkeypatch):
-    fake = Pip(tmp_path, environment.SetupError)
+def fake(environment, tmp_path, monkeypatch):
+    fake = FakeCommands(tmp_path, environment.SetupError)
     monkeypatch.setattr(environment, "run_logged", fake)
-    monkeypatch.setattr(environment, "runs_pip", lambda python: python.parent.is_dir())
+    monkeypatch.setattr(environment, "can_run_pip", lambda python: python.parent.is_dir())
     return fake
 
 
@@ -83,13 +83,13 @@ def root(tmp_path):
     return project
 
 
-def test_the_first_run_makes_all_and_the_second_nothing(environment, pip, root):
+def test_the_first_run_sets_up_everything_and_the_second_nothing(environment, fake, root):
     made = environment.prepare(tests=True, root=root)
     assert made.comfyui == root / ".cache" / "ComfyUI-0.30.0"
     assert (made.comfyui / "main.py").read_text() == "print('ComfyUI')"
-    assert [command.split(" ", 1)[1] for command in pip.asked[2:]] == [
-        f"-m pip --disable-pip-version-check --no-input install {what}"
-        for what in (
+    assert [command.split(" ", 1)[1] for command in fake.commands[2:]] == [
+        f"-m pip --disable-pip-version-check --no-input install {arguments}"
+        for arguments in (
             "torch==2.14.1 torchvision==0.29.1",
             "torchaudio==2.11.0",
             f"-r {made.comfyui / 'requirements.txt'}",
@@ -97,27 +97,27 @@ def test_the_first_run_makes_all_and_the_second_nothing(environment, pip, root):
             f"-r {root / 'requirements-dev.txt'}",
         )
     ]
-    pip.asked.clear()
+    fake.commands.clear()
     assert environment.prepare(tests=True, root=root) == made
-    assert pip.asked == []
+    assert fake.commands == []
 
 
 @pytest.mark.parametrize(
     "step, redone", [("-m venv", 7), ("download", 6), ("torch==", 5), ("ComfyUI-0.30.0/req", 3)]
 )
 def test_an_interrupted_step_is_redone_and_the_finished_ones_are_not(
-    environment, pip, root, step, redone
+    environment, fake, root, step, redone
 ):
-    pip.fails_at = step.replace("/", "\\" if sys.platform == "win32" else "/")
+    fake.fails_at = step.replace("/", "\\" if sys.platform == "win32" else "/")
     with pytest.raises(environment.SetupError):
         environment.prepare(tests=True, root=root)
-    pip.fails_at = "nothing"
-    pip.asked.clear()
+    fake.fails_at = "nothing"
+    fake.commands.clear()
     environment.prepare(tests=True, root=root)
-    assert len(pip.asked) == redone
+    assert len(fake.commands) == redone
 
 
-def test_a_half_unpacked_host_is_not_taken_for_a_whole_one(environment, pip, root, monkeypatch):
+def test_a_partly_unpacked_host_is_unpacked_again(environment, fake, root, monkeypatch):
     def stopped(source, copy):
         raise KeyboardInterrupt
 
@@ -132,16 +132,16 @@ def test_a_half_unpacked_host_is_not_taken_for_a_whole_one(environment, pip, roo
     assert [path.name for path in (root / ".cache").iterdir()] == [host.name]
 
 
-def test_changed_requirements_are_installed_again(environment, pip, root):
+def test_changed_requirements_are_installed_again(environment, fake, root):
     environment.prepare(root=root)
-    pip.asked.clear()
+    fake.commands.clear()
     (root / "requirements.txt").write_text("einops>=0.8\n")
     environment.prepare(root=root)
-    assert len(pip.asked) == 1
-    assert pip.asked[0].endswith(str(root / "requirements.txt"))
+    assert len(fake.commands) == 1
+    assert fake.commands[0].endswith(str(root / "requirements.txt"))
 
 
-def test_an_unknown_version_lists_the_known(environment, pip, root, monkeypatch):
+def test_an_unknown_version_lists_the_known(environment, fake, root, monkeypatch):
     monkeypatch.setenv("COMFYUI_VERSION", "0.1.0")
     with pytest.raises(environment.SetupError, match="0.30.0, 0.26.0, 0.20.1, 0.16.3"):
         environment.prepare(root=root)
@@ -153,21 +153,22 @@ def test_a_failed_command_shows_the_end_of_its_output(environment, tmp_path):
         environment.run_logged(command, tmp_path / "setup.log")
 
 
-def test_an_existing_comfyui_is_used_as_it_is(environment, pip, root, tmp_path, monkeypatch):
+def test_an_existing_comfyui_is_used_as_it_is(environment, fake, root, tmp_path, monkeypatch):
     host = tmp_path / "host"
     host.mkdir()
     (host / "main.py").touch()
-    (host / "requirements.txt").write_text("aiohttp>=3\nPillow # pictures\n")
+    (host / "requirements.txt").write_text("aiohttp>=3\nPillow # images\n")
     (root / "requirements.txt").write_text("opencv-python>=4.10\n")
-    monkeypatch.setitem(environment.MODULE_OF, "opencv-python", "json")  # another cv2 than its own
+    # stands for a cv2 that another distribution installed
+    monkeypatch.setitem(environment.MODULE_OF, "opencv-python", "json")
     monkeypatch.setenv("COMFYUI_PATH", str(host))
     made = environment.prepare(root=root)
     assert made == environment.Environment(Path(sys.executable), host)
-    assert pip.asked == []
+    assert fake.commands == []
     assert not (root / ".cache").exists()
 
 
-def test_what_an_existing_comfyui_lacks_is_listed(environment, root, tmp_path, monkeypatch):
+def test_what_is_missing_in_an_existing_comfyui_is_listed(environment, root, tmp_path, monkeypatch):
     (tmp_path / "main.py").touch()
     (tmp_path / "requirements.txt").write_text(
         "no-such-thing==1.2\naiohttp\n\n#non essential dependencies:\nno-such-extra\n"

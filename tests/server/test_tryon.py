@@ -12,16 +12,16 @@ from safetensors.torch import load as load_latent
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
 from stableviton_core import synthetic
 from stableviton_core.model.checkpoint import split
-from stableviton_core.plms import plms, plms_timesteps
+from stableviton_core.plms import plms_timesteps, sample_plms
 from stableviton_core.schedule import start_code
 from stableviton_core.serving import client
 from stableviton_core.serving.graph import load_graph, set_image
 from stableviton_core.serving.install import PACK
 from stableviton_core.synthetic.write_dataset import sample_of
-from stableviton_core.training.latents import encode_samples
+from stableviton_core.training.latent_cache import encode_samples
 from stableviton_core.training.model import TryOnModel
 from stableviton_core.training.vae import build_autoencoder, load_ldm
-from stableviton_core.training.validation import noise_predictor
+from stableviton_core.training.validation import make_noise_predictor
 
 STEPS = 10
 SEED = 3
@@ -91,11 +91,11 @@ def own_plms(doll: synthetic.SyntheticSample) -> torch.Tensor:
     """The released loop on our own unet, with diffusers' VAE and transformers' CLIP."""
     parts = split(seeded_weights())
     model, autoencoder = TryOnModel(SMALL).eval(), build_autoencoder(SMALL.autoencoder).eval()
-    model.load_parts(parts)
+    model.load_components(parts)
     load_ldm(autoencoder, parts["autoencoder"])
     batch = encode_samples(autoencoder, model, [sample_of(doll)])
     noise = torch.randn(batch.person.shape, generator=torch.manual_seed(SEED))
-    x = plms(noise_predictor(model, batch), start_code(batch.person, noise), plms_timesteps(STEPS))
+    x = sample_plms(make_noise_predictor(model, batch), start_code(batch.person, noise), plms_timesteps(STEPS))
     return x / SMALL.autoencoder.latent_scale
 
 

@@ -1,6 +1,5 @@
-"""The command `batch`: what its flags start."""
+"""The command `batch`: runs its jobs on servers or on Ray and reports their results."""
 
-import argparse
 import asyncio
 import logging
 import os
@@ -12,36 +11,38 @@ from typing import Any
 
 from ...errors import StableVITONError
 from ..graph import Graph, load_graph
-from .jobs import ROLES, Job, product, read_pairs
-from .ledger import Outcome, written
-from .manifest import FILE
-from .run import run_batch
-from .servers import own_servers
-from .sheet import contact_sheet
-from .wiring import override
+from ..process import start_servers
+from .config import BatchConfig
+from .contact_sheet import write_contact_sheet
+from .jobs import ROLES, Job, combine_folders, read_pairs
+from .node_bindings import override_inputs
+from .run_state import MANIFEST, Outcome, explain_write_errors
+from .server_pool import run_batch
 
 _log = logging.getLogger(__name__)
 
+Executor = Callable[[Sequence[Job], Graph], Outcome]
 
-def run(chosen: argparse.Namespace) -> int:
-    """0 where all results are there, 1 where one is not."""
+
+def run(config: BatchConfig) -> int:
+    """The exit code: 0 where all results are there, 1 where one is missing, 130 after Ctrl-C.
+    StableVITONError where the batch cannot start or its results cannot be written."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    output = config.output
     try:
-        jobs = _jobs(chosen)
-        graph = load_graph(chosen.graph)
-        override(graph, chosen.set)
-        outcome = _executor(chosen)(jobs, graph)
-    except StableVITONError as error:
-        raise StableVITONError(str(error)) from error
+        jobs = _list_jobs(config)
+        graph = load_graph(config.graph)
+        override_inputs(graph, config.set)
+        outcome = _make_executor(config)(jobs, graph)
     except KeyboardInterrupt:
-        _log.warning("Stopped. What is done is in %s; start again to go on.", chosen.output)
+        _log.warning("Stopped. What is done is in %s; start again to go on.", output)
         return 130
-    if chosen.contact_sheet:
-        with written(chosen.output):
-            _log.info("Contact sheet: %s", contact_sheet(jobs, outcome.results, chosen.output))
+    if config.contact_sheet:
+        with explain_write_errors(output):
+            _log.info("Contact sheet: %s", write_contact_sheet(jobs, outcome.results, output))
     done = len(outcome.results)
-    _log.info("%d of %d results in %s, see %s there", done, len(jobs), chosen.output, FILE)
+    _log.info("%d of %d results in %s, see %s there", done, len(jobs), output, MANIFEST)
     for name, reason in outcome.failed.items():
         _log.error("Failed: %s: %s", name, reason)
     if outcome.left:
@@ -49,13 +50,61 @@ def run(chosen: argparse.Namespace) -> int:
     return 0 if done == len(jobs) else 1
 
 
-async def _until_signal(work: Coroutine[Any, Any, Outcome]) -> Outcome:
-    """Ctrl-C and SIGTERM cancel the work, which ends what it has begun, and are KeyboardInterrupt
-    only then."""
+def _list_jobs(config: BatchConfig) -> list[Job]:
+    folders = {"mask": config.masks, "densepose": config.denseposes}
+    companions = {role: folder for role, folder in folders.items() if folder}
+    if config.pairs and not (config.persons or config.garments or companions):
+        return read_pairs(config.pairs, config.seed)
+    if config.persons and config.garments and not config.pairs:
+        return combine_folders(config.persons, config.garments, companions, config.seed)
+    raise StableVITONError("give either --pairs, or --persons and --garments")
+
+
+def _make_executor(config: BatchConfig) -> Executor:
+    """What runs the jobs: servers that are running, servers to start, or a Ray cluster."""
+    on_ray = config.ray is not False
+    if [bool(config.server), config.start_servers > 0, on_ray].count(True) != 1:
+        raise StableVITONError("give one of --server, --start-servers and --ray")
+    nodes = {role: getattr(config, f"{role}_node") for role in (*ROLES, "result")}
+    nodes = {role: name for role, name in nodes.items() if name}
+    if on_ray:
+        from .ray_cluster import Cluster, run_on_ray
+
+        address = config.ray if isinstance(config.ray, str) else ""
+        cluster = Cluster(address, config.ray_actors, _find_comfyui(config))
+        return lambda jobs, graph: run_on_ray(
+            jobs, graph, cluster, config.output, nodes, config.timeout
+        )
+
+    def run_on_servers(jobs: Sequence[Job], graph: Graph) -> Outcome:
+        with ExitStack() as stack:
+            urls = config.server
+            if config.start_servers:
+                base = config.output / ".servers"
+                servers = start_servers(config.start_servers, _find_comfyui(config), base)
+                urls = [server.url for server in stack.enter_context(servers)]
+            batch = run_batch(jobs, graph, urls, config.output, nodes, config.timeout)
+            return asyncio.run(_run_until_signal(batch))
+
+    return run_on_servers
+
+
+def _find_comfyui(config: BatchConfig) -> Path:
+    folder = config.comfyui or Path(os.environ.get("COMFYUI_PATH", ""))
+    if not (folder / "main.py").is_file():
+        raise StableVITONError(
+            "to start servers, name the folder of a ComfyUI (with its main.py): --comfyui DIR, or "
+            f"the variable COMFYUI_PATH. There is none in {str(folder)!r}."
+        )
+    return folder.resolve()
+
+
+async def _run_until_signal(work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Cancel the work at Ctrl-C or SIGTERM, wait for its clean-up, then raise KeyboardInterrupt."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        with suppress(NotImplementedError):  # Windows has its own way
+        with suppress(NotImplementedError):  # on Windows; asyncio.run handles Ctrl-C itself
             loop.add_signal_handler(number, task.cancel)
     try:
         return await task
@@ -63,57 +112,5 @@ async def _until_signal(work: Coroutine[Any, Any, Outcome]) -> Outcome:
         raise KeyboardInterrupt from error
 
 
-def _interrupt(number: int, frame: object) -> None:
+def _raise_interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _jobs(chosen: argparse.Namespace) -> list[Job]:
-    folders = {
-        role: folder
-        for role, folder in (("mask", chosen.masks), ("densepose", chosen.denseposes))
-        if folder
-    }
-    if chosen.pairs and not (chosen.persons or chosen.garments or folders):
-        return read_pairs(chosen.pairs, chosen.seed)
-    if chosen.persons and chosen.garments and not chosen.pairs:
-        return product(chosen.persons, chosen.garments, folders, chosen.seed)
-    raise StableVITONError("give either --pairs, or --persons and --garments")
-
-
-def _executor(chosen: argparse.Namespace) -> Callable[[Sequence[Job], Graph], Outcome]:
-    """What runs the jobs: servers, or a cluster."""
-    ways = (bool(chosen.server), chosen.start_servers > 0, chosen.ray is not None)
-    if sum(ways) != 1:
-        raise StableVITONError("give one of --server, --start-servers and --ray")
-    nodes = {role: getattr(chosen, f"{role}_node") for role in (*ROLES, "result")}
-    nodes = {role: name for role, name in nodes.items() if name}
-    if chosen.ray is not None:
-        from .on_ray import Cluster, run_on_ray
-
-        cluster = Cluster(chosen.ray, chosen.ray_actors, _comfyui(chosen))
-        return lambda jobs, graph: run_on_ray(
-            jobs, graph, cluster, chosen.output, nodes, chosen.timeout
-        )
-
-    def on_servers(jobs: Sequence[Job], graph: Graph) -> Outcome:
-        with ExitStack() as stack:
-            urls = chosen.server
-            if chosen.start_servers:
-                base = chosen.output / ".servers"
-                started = own_servers(chosen.start_servers, _comfyui(chosen), base)
-                urls = [server.url for server in stack.enter_context(started)]
-            return asyncio.run(
-                _until_signal(run_batch(jobs, graph, urls, chosen.output, nodes, chosen.timeout))
-            )
-
-    return on_servers
-
-
-def _comfyui(chosen: argparse.Namespace) -> Path:
-    folder = chosen.comfyui or Path(os.environ.get("COMFYUI_PATH", ""))
-    if not (folder / "main.py").is_file():
-        raise StableVITONError(
-            "to start servers, name the folder of a ComfyUI (with its main.py): --comfyui DIR, or "
-            f"the variable COMFYUI_PATH. There is none in {str(folder)!r}."
-        )
-    return folder.resolve()

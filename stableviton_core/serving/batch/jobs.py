@@ -1,4 +1,4 @@
-"""What a batch is to make: pairs of pictures, and names for their results."""
+"""The jobs of a batch: pairs of input images, and the names of their results."""
 
 import csv
 import hashlib
@@ -12,24 +12,25 @@ from pathlib import Path
 from ...errors import StableVITONError
 from ...images import list_images
 
-ROLES = ("person", "garment", "mask", "densepose")  # what a pair may give; the first two it must
+ROLES = ("person", "garment", "mask", "densepose")  # of input images; the first two are required
 COLUMNS = (*ROLES, "seed")
-LONGEST_NAME = 120  # characters of a result's name; file systems end at 255 bytes
-SUFFIXES = {"mask": ("", "_mask"), "densepose": ("", "_densepose")}  # to the person's name
+MAX_NAME_BYTES = 120  # of a result's name; file systems allow 255 with ending and hash
+NAME_SUFFIXES = {"mask": ("", "_mask"), "densepose": ("", "_densepose")}  # after the person's name
 
 
 @dataclass(frozen=True)
 class Job:
-    """One result. name: of its file, without an ending; unlike any other job's."""
+    """One result. name: unique, the stem of its file. images: input files by role."""
 
     name: str
-    pictures: Mapping[str, Path]  # by role
+    images: Mapping[str, Path]
     seed: int
 
 
 def read_pairs(file: Path, seed: int) -> list[Job]:
-    """The jobs of a CSV file with the columns person and garment, and mask, densepose and seed
-    where wanted. Paths are relative to the file's folder. StableVITONError names a line that is wrong."""
+    """The jobs of a CSV file with the columns person and garment, and optionally mask, densepose
+    and seed. Paths are relative to the file's folder; `seed` is used where a row has none.
+    StableVITONError names the line that is wrong."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             reader = csv.DictReader(opened)
@@ -42,69 +43,75 @@ def read_pairs(file: Path, seed: int) -> list[Job]:
             f"the first line of {file} names the columns, out of {', '.join(COLUMNS)}, with person "
             f"and garment among them; got {', '.join(map(repr, columns)) or 'an empty file'}"
         )
-    listed = []
+    pairs = []
     for number, row in enumerate(rows, start=2):
-        pictures = {role: file.parent / row[role] for role in ROLES if row.get(role)}
-        if None in row or not {"person", "garment"} <= pictures.keys():
+        images = {role: file.parent / row[role] for role in ROLES if row.get(role)}
+        if None in row or not {"person", "garment"} <= images.keys():
             raise StableVITONError(f"{file}, line {number}: expected {', '.join(columns)}")
         try:
-            listed.append((pictures, int(row.get("seed") or seed)))
+            pairs.append((images, int(row.get("seed") or seed)))
         except ValueError as error:
             raise StableVITONError(f"{file}, line {number}: the seed is no whole number") from error
-    if not listed:
+    if not pairs:
         raise StableVITONError(f"{file} names no pairs.")
-    return named(listed)
+    return name_jobs(pairs)
 
 
-def product(persons: Path, garments: Path, others: Mapping[str, Path], seed: int) -> list[Job]:
-    """Every person of a folder in every garment of another. others: folders of masks and DensePoses
-    (by role), whose files are named as the person, or that with _mask or _densepose."""
-    listed, clothes = [], list_images(garments)
-    companions = {role: list_images(folder) for role, folder in others.items()}
+def combine_folders(
+    persons: Path, garments: Path, companions: Mapping[str, Path], seed: int
+) -> list[Job]:
+    """Every person of a folder in every garment of another. companions: folders of masks and
+    DensePoses by role, whose files are named as the person, or that with _mask or _densepose."""
+    pairs, garment_files = [], list_images(garments)
+    companion_files = {role: list_images(folder) for role, folder in companions.items()}
     for person in list_images(persons):
-        own = {role: _companion(person, found, role) for role, found in companions.items()}
-        for garment in clothes:
-            listed.append(({"person": person, "garment": garment} | own, seed))
-    return named(listed)
+        images = {"person": person}
+        for role, files in companion_files.items():
+            images[role] = _find_companion(person, files, role)
+        pairs += [(images | {"garment": garment}, seed) for garment in garment_files]
+    return name_jobs(pairs)
 
 
-def _companion(person: Path, pictures: Sequence[Path], role: str) -> Path:
-    stems = [person.stem + suffix for suffix in SUFFIXES[role]]
-    found = [path for path in pictures if path.stem in stems]
-    if len(found) != 1:
+def _find_companion(person: Path, files: Sequence[Path], role: str) -> Path:
+    stems = [person.stem + suffix for suffix in NAME_SUFFIXES[role]]
+    matches = [path for path in files if path.stem in stems]
+    if len(matches) != 1:
         raise StableVITONError(
-            f"expected one {role} for {person.name} in {pictures[0].parent}, named "
-            f"{' or '.join(stems)}; found {len(found)}"
+            f"expected one {role} for {person.name} in {files[0].parent}, named "
+            f"{' or '.join(stems)}; found {len(matches)}"
         )
-    return found[0]
+    return matches[0]
 
 
-def named(listed: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
-    """Jobs whose names are "person+garment", safe as file names anywhere, and unique: where two
-    would be alike, a hash of their files' paths and seed tells them apart. StableVITONError where a pair
-    is there twice."""
-    listed = list(listed)
-    full = [f"{own['person'].stem}+{own['garment'].stem}" for own, _ in listed]
-    often = Counter(_safe(name).casefold() for name in full)
-    jobs, known = [], set()
-    for stems, (pictures, seed) in zip(full, listed, strict=True):
-        told = "|".join(f"{role}={path}" for role, path in sorted(pictures.items()))
-        whole = f"{told}|{seed}"
-        if whole in known:
+def name_jobs(pairs: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
+    """Jobs from (images by role, seed), named "person+garment".
+
+    Names are unique and safe on every file system: a name that was changed for that, or that two
+    jobs would share, gets a hash of the images' paths and the seed. StableVITONError where a pair
+    is there twice.
+    """
+    pairs = list(pairs)
+    stems = [f"{images['person'].stem}+{images['garment'].stem}" for images, _ in pairs]
+    counts = Counter(_make_safe(stem).casefold() for stem in stems)
+    jobs, identities = [], set()
+    for stem, (images, seed) in zip(stems, pairs, strict=True):
+        paths = [f"{role}={path}" for role, path in sorted(images.items())]
+        identity = "|".join([*paths, str(seed)])
+        if identity in identities:
             raise StableVITONError(
-                f"{pictures['person']} with {pictures['garment']} and seed {seed} is there twice."
+                f"{images['person']} with {images['garment']} and seed {seed} is there twice."
             )
-        known.add(whole)
-        name = _safe(stems)
-        if often[name.casefold()] > 1 or name != stems:
-            name = f"{name}-{hashlib.sha256(os.fsencode(whole)).hexdigest()[:8]}"
-        jobs.append(Job(name, pictures, seed))
+        identities.add(identity)
+        name = _make_safe(stem)
+        if counts[name.casefold()] > 1 or name != stem:
+            name = f"{name}-{hashlib.sha256(os.fsencode(identity)).hexdigest()[:8]}"
+        jobs.append(Job(name, images, seed))
     return jobs
 
 
-def _safe(name: str) -> str:
-    """Letters and digits of any script, and . + - _; of a length that every file system takes."""
-    kept = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
-    while len(os.fsencode(kept)) > LONGEST_NAME:
-        kept = kept[: len(kept) * 9 // 10]
-    return kept
+def _make_safe(name: str) -> str:
+    """The name with letters and digits of any script and . + - _ only, in MAX_NAME_BYTES."""
+    safe = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
+    while len(os.fsencode(safe)) > MAX_NAME_BYTES:
+        safe = safe[: len(safe) * 9 // 10]
+    return safe

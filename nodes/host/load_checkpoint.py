@@ -1,0 +1,165 @@
+"""A checkpoint file as ComfyUI's MODEL, STABLEVITON, CLIP_VISION and VAE."""
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import comfy.clip_vision
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import comfy.sd
+import comfy.utils
+import folder_paths
+import torch
+from comfy.clip_model import CLIPVisionModelProjection
+from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+from ...stableviton_core.model.checkpoint import (
+    Checkpoint,
+    Weights,
+    explain_unreadable,
+    parse_checkpoint,
+    select_tensors,
+)
+from ...stableviton_core.model.config import AutoencoderConfig, ClipConfig, ModelConfig
+from .adapter import StableVITON, load_adapter, load_image_projector
+from .model import StableVITONModel, StableVITONModelConfig
+
+WEIGHT_DTYPES = {
+    "default": None,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+}
+
+
+def load_checkpoint(
+    path: Path, weight_dtype: str
+) -> tuple[ModelPatcher, StableVITON, comfy.clip_vision.ClipVisionModel, comfy.sd.VAE]:
+    """weight_dtype: one of WEIGHT_DTYPES; "default" lets the host decide. CheckpointError where the
+    file is not a StableVITON checkpoint."""
+    checkpoint = read_checkpoint(path)
+    unet = load_unet(checkpoint, weight_dtype)
+    adapter = load_adapter(checkpoint, choose_dtype(checkpoint, weight_dtype))
+    if hasattr(unet, "cached_patcher_init"):
+        unet.cached_patcher_init = (reload_unet, (path, weight_dtype))
+        adapter.cached_patcher_init = (reload_adapter, (path, weight_dtype))
+    stableviton = StableVITON(adapter, load_image_projector(checkpoint), checkpoint.config)
+    return unet, stableviton, load_clip_vision(checkpoint, weight_dtype), load_vae(checkpoint)
+
+
+def reload_unet(path: Path, weight_dtype: str, disable_dynamic: bool = False) -> ModelPatcher:
+    """The UNet once more, for a host that needs it on another device."""
+    return load_unet(read_checkpoint(path), weight_dtype, disable_dynamic)
+
+
+def reload_adapter(path: Path, weight_dtype: str, disable_dynamic: bool = False) -> ModelPatcher:
+    checkpoint = read_checkpoint(path)
+    return load_adapter(checkpoint, choose_dtype(checkpoint, weight_dtype), disable_dynamic)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    return parse_checkpoint(path, *read_weights(path), build_expected_modules)
+
+
+def read_weights(path: Path) -> tuple[Weights, dict[str, str] | None]:
+    """Tensors and metadata as the host reads them: weights only, no code in the file runs."""
+    with explain_unreadable(path):
+        loaded, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+        return select_tensors(loaded), metadata
+
+
+def build_expected_modules(config: ModelConfig) -> dict[str, nn.Module]:
+    """The host's classes that a checkpoint's CLIP tower and autoencoder are loaded into."""
+    clip = CLIPVisionModelProjection(make_clip_dict(config.clip), torch.float32, None, torch.nn)
+    autoencoder = AutoencoderKL(**make_autoencoder_dict(config.autoencoder))
+    return {"clip": clip, "autoencoder": autoencoder}
+
+
+def choose_dtype(checkpoint: Checkpoint, weight_dtype: str) -> torch.dtype:
+    """The type of the weights of UNet and adapter in memory."""
+    weights = checkpoint.components["unet"]
+    return WEIGHT_DTYPES[weight_dtype] or comfy.model_management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(weights),
+        supported_dtypes=StableVITONModelConfig.supported_inference_dtypes,
+        weight_dtype=comfy.utils.weight_dtype(weights),
+    )
+
+
+def load_unet(
+    checkpoint: Checkpoint, weight_dtype: str, disable_dynamic: bool = False
+) -> ModelPatcher:
+    model_config = StableVITONModelConfig(checkpoint.config)
+    device = comfy.model_management.get_torch_device()
+    dtype = choose_dtype(checkpoint, weight_dtype)
+    manual_cast = comfy.model_management.unet_manual_cast(
+        dtype, device, model_config.supported_inference_dtypes
+    )
+    model_config.set_inference_dtype(dtype, manual_cast)
+    offload_device = comfy.model_management.unet_offload_device()
+    model = StableVITONModel(model_config, device=offload_device)
+    patcher_class = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+    patcher = patcher_class(model, load_device=device, offload_device=offload_device)
+    model.load_model_weights(dict(checkpoint.components["unet"]), assign=patcher.is_dynamic())
+    return patcher
+
+
+def load_clip_vision(
+    checkpoint: Checkpoint, weight_dtype: str
+) -> comfy.clip_vision.ClipVisionModel:
+    """The CLIP tower in the host's own type of weights; fp32 only where it is asked for.
+
+    It is described in a JSON file because ComfyUI 0.20 and older take nothing else.
+    """
+    temp_folder = Path(folder_paths.get_temp_directory())
+    temp_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=temp_folder) as folder:
+        description = Path(folder) / "clip_vision.json"
+        description.write_text(json.dumps(make_clip_dict(checkpoint.config.clip)))
+        clip_vision = comfy.clip_vision.ClipVisionModel(str(description))
+    if weight_dtype == "fp32":
+        offload_device = clip_vision.patcher.offload_device
+        clip_vision.dtype = torch.float32
+        clip_vision.model = CLIPVisionModelProjection(
+            clip_vision.config, torch.float32, offload_device, comfy.ops.manual_cast
+        ).eval()
+        clip_vision.patcher = comfy.model_patcher.CoreModelPatcher(
+            clip_vision.model, clip_vision.load_device, offload_device
+        )
+    clip_vision.load_sd(checkpoint.components["clip"])
+    return clip_vision
+
+
+def load_vae(checkpoint: Checkpoint) -> comfy.sd.VAE:
+    params = make_autoencoder_dict(checkpoint.config.autoencoder)
+    return comfy.sd.VAE(sd=checkpoint.components["autoencoder"], config={"params": params})
+
+
+def make_clip_dict(config: ClipConfig) -> dict:
+    """A CLIP tower as in transformers' configuration files, without a projection."""
+    fixed = {"model_type": "clip_vision_model", "num_channels": 3, "layer_norm_eps": 1e-5}
+    return asdict(config) | fixed
+
+
+def make_autoencoder_dict(config: AutoencoderConfig) -> dict:
+    """Arguments of ComfyUI's AutoencoderKL."""
+    return {
+        "embed_dim": config.latent_channels,
+        "ddconfig": {
+            "double_z": True,
+            "z_channels": config.latent_channels,
+            "resolution": 256,
+            "in_channels": 3,
+            "out_ch": 3,
+            "ch": config.model_channels,
+            "ch_mult": list(config.channel_mult),
+            "num_res_blocks": config.num_res_blocks,
+            "attn_resolutions": [],
+            "dropout": 0.0,
+        },
+    }

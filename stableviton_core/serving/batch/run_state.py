@@ -1,0 +1,222 @@
+"""The state of a batch: which jobs are done, waiting or failed, in the output folder's manifest
+and on a progress bar. A batch that is started again continues from it."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from ...errors import ImageError, StableVITONError
+from ...files import replace_atomically
+from ...images import IMAGE_EXTENSIONS
+from ..graph import Graph
+from .jobs import Job
+from .node_bindings import NodeBindings, hash_graph
+from .transfer import ResultImages, hash_image
+
+MANIFEST = "manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the manifest: one job that ended. Its keys are a file format; do not rename them.
+
+    pair: the job's name. key: hash of its images' contents, seed and graph. server: address, or
+    None where none was reached. started: seconds since 1970. seconds: from queueing to the written
+    file. files: names in the output folder. error: why there is no result.
+    """
+
+    pair: str
+    key: str
+    person: str
+    garment: str
+    seed: int
+    graph: str
+    server: str | None
+    started: float
+    seconds: float
+    files: list[str]
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """results: the first file of every job that has one, also from earlier runs, by name. failed:
+    reasons by name. left: number of jobs for which there was no worker left."""
+
+    results: dict[str, Path]
+    failed: dict[str, str]
+    left: int
+
+
+class RunState:
+    """Manifest and progress bar of a batch; a context manager.
+
+    waiting: jobs without a result whose images can be read. digests: SHA-256 of the images, by job
+    name and role. Methods raise StableVITONError where the output folder cannot be written to.
+    """
+
+    def __init__(self, jobs: Sequence[Job], graph: Graph, bindings: NodeBindings, output: Path):
+        self.output, self.graph_hash = output, hash_graph(graph, bindings)
+        self.total, self.failed, self.results = len(jobs), dict[str, str](), dict[str, Path]()
+        with explain_write_errors(output):
+            output.mkdir(parents=True, exist_ok=True)
+            entries = read_manifest(output)
+        self.digests, unreadable = _hash_images(jobs)
+        self.waiting = []
+        for job in jobs:
+            if job.name in self.digests:
+                entry = entries.get(job.name)
+                if entry and _is_done(entry, self._make_key(job), output):
+                    self.results[job.name] = output / entry.files[0]
+                else:
+                    self.waiting.append(job)
+        self._bar = tqdm(total=len(jobs), initial=len(self.results), desc="try-ons", unit="pair")
+        self._logging = logging_redirect_tqdm()
+        for job in jobs:
+            if job.name in unreadable:
+                self.record_failure(job, None, time.time(), unreadable[job.name])
+
+    def __enter__(self) -> "RunState":
+        self._logging.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+        self._logging.__exit__(None, None, None)
+
+    def record_result(self, job: Job, server: str, started: float, images: ResultImages) -> None:
+        """Write a job's images, then its line of the manifest."""
+        files = self._write_images(job.name, images)
+        self._append(job, server, started, files, None)
+        self.results[job.name] = self.output / files[0]
+        self._bar.update()
+
+    def record_failure(self, job: Job, server: str | None, started: float, reason: str) -> None:
+        self._append(job, server, started, [], reason)
+        self.failed[job.name] = reason
+        self._bar.set_postfix(failed=len(self.failed), refresh=False)
+        self._bar.update()
+
+    def make_outcome(self) -> Outcome:
+        left = self.total - len(self.results) - len(self.failed)
+        return Outcome(self.results, self.failed, left)
+
+    def _write_images(self, name: str, images: ResultImages) -> list[str]:
+        """Write NAME.png, NAME~2.png, ... to the disk; their names. No job's name has a ~."""
+        files = []
+        for number, (server_name, content) in enumerate(images, start=1):
+            ending = Path(server_name).suffix.lower()
+            stem = name if number == 1 else f"{name}~{number}"
+            file = self.output / (stem + (ending if ending in IMAGE_EXTENSIONS else ".png"))
+            with (
+                explain_write_errors(self.output),
+                replace_atomically(file) as partial,
+                partial.open("wb") as opened,
+            ):
+                opened.write(content)
+                opened.flush()
+                os.fsync(opened.fileno())
+            files.append(file.name)
+        return files
+
+    def _make_key(self, job: Job) -> str:
+        """The same for the same images' contents, seed and graph."""
+        digests: Mapping[str, str] = self.digests.get(job.name, {})
+        parts = [f"{role}={digests[role]}" for role in sorted(digests)]
+        text = "|".join([job.name, self.graph_hash, str(job.seed), *parts])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _append(
+        self, job: Job, server: str | None, started: float, files: list[str], error: str | None
+    ) -> None:
+        entry = Entry(
+            pair=job.name,
+            key=self._make_key(job),
+            person=str(job.images["person"]),
+            garment=str(job.images["garment"]),
+            seed=job.seed,
+            graph=self.graph_hash,
+            server=server,
+            started=round(started, 3),
+            seconds=round(time.time() - started, 3),
+            files=files,
+            error=error,
+        )
+        with explain_write_errors(self.output):
+            _append_entry(self.output, entry)
+
+
+def read_manifest(output: Path) -> dict[str, Entry]:
+    """The last success of every job: what its file holds now. A line that was cut off when the
+    process was killed is skipped."""
+    file = output / MANIFEST
+    if not file.is_file():
+        return {}
+    entries = {}
+    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            entry = Entry(**json.loads(line))
+        except (ValueError, TypeError):
+            continue
+        if entry.error is None:
+            entries[entry.pair] = entry
+    return entries
+
+
+def _append_entry(output: Path, entry: Entry) -> None:
+    """Write a line to the disk, on a line of its own even after one that was cut off."""
+    with (output / MANIFEST).open("ab+") as opened:
+        if opened.tell() > 0:
+            opened.seek(-1, os.SEEK_END)
+            if opened.read(1) != b"\n":
+                opened.write(b"\n")
+        opened.write(json.dumps(asdict(entry)).encode() + b"\n")
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _is_done(entry: Entry, key: str, output: Path) -> bool:
+    """Whether a job's last success is of this key, and its files are there."""
+    files = [output / name for name in entry.files]
+    return entry.key == key and bool(files) and all(file.is_file() for file in files)
+
+
+@contextmanager
+def explain_write_errors(output: Path) -> Iterator[None]:
+    """Turn OSError while writing to the output folder into StableVITONError."""
+    try:
+        yield
+    except OSError as error:
+        raise StableVITONError(
+            f"{output} cannot be written to: {error}. Make room and start again; what is done is "
+            "not made again."
+        ) from error
+
+
+def _hash_images(jobs: Sequence[Job]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """SHA-256 of every job's images, by job name and role; and by job name, why images of the
+    other jobs cannot be read."""
+    digests_by_path: dict[Path, str] = {}
+    errors_by_path: dict[Path, str] = {}
+    digests, errors = {}, {}
+    for job in tqdm(jobs, desc="reading images", mininterval=1):
+        for path in job.images.values():
+            if path not in digests_by_path and path not in errors_by_path:
+                try:
+                    digests_by_path[path] = hash_image(path)
+                except ImageError as error:
+                    errors_by_path[path] = str(error)
+        reasons = [errors_by_path[path] for path in job.images.values() if path in errors_by_path]
+        if reasons:
+            errors[job.name] = "; ".join(reasons)
+        else:
+            digests[job.name] = {role: digests_by_path[p] for role, p in job.images.items()}
+    return digests, errors

@@ -1,0 +1,70 @@
+"""Model weights in files: loading a pretrained checkpoint to train from, and writing one in the
+released key names."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from diffusers import AutoencoderKL
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..files import replace_atomically
+from ..model.checkpoint import (
+    DTYPES,
+    LICENSE_KEY,
+    Weights,
+    config_to_metadata,
+    join,
+    parse_checkpoint,
+    read_weights,
+    split,
+)
+from ..model.config import ModelConfig
+from .model import TryOnModel
+from .vae import load_autoencoder
+
+
+def load_model(path: Path, vae: Path | None = None) -> tuple[TryOnModel, AutoencoderKL, str]:
+    """Model and autoencoder of a checkpoint in float32, and its license. vae: a file whose VAE
+    takes the place of the checkpoint's. CheckpointError where a file holds something else."""
+    components, config, license = read_components(path, vae)
+    model = TryOnModel(config)
+    model.load_components(components)
+    autoencoder = load_autoencoder(config.autoencoder, components["autoencoder"], vae or path)
+    return model, autoencoder.eval(), license
+
+
+def read_components(
+    path: Path, vae: Path | None = None
+) -> tuple[dict[str, Weights], ModelConfig, str]:
+    """The components of a checkpoint in their stored types, its configuration and its license; both
+    licenses where the VAE's file has another one."""
+    checkpoint = parse_checkpoint(path, *read_weights(path))
+    components, license = checkpoint.components, checkpoint.license
+    if vae is not None:
+        weights, metadata = read_weights(vae)
+        components["autoencoder"] = split(weights)["autoencoder"] or weights
+        license = " AND ".join(dict.fromkeys([license, metadata.get(LICENSE_KEY, license)]))
+    return components, checkpoint.config, license
+
+
+def save_weights(
+    file: Path,
+    weights: Mapping[str, Tensor],
+    config: ModelConfig,
+    dtype: str,
+    metadata: dict[str, str],
+) -> None:
+    """Write a checkpoint that the loader node takes. weights: by released key. dtype: of DTYPES."""
+    converted = {
+        key: value.detach().to("cpu", DTYPES[dtype]).contiguous() for key, value in weights.items()
+    }
+    with replace_atomically(file) as partial:
+        save_file(converted, partial, config_to_metadata(config) | metadata)
+
+
+def merge_trained(init: Path, vae: Path | None, trained: Mapping[str, Tensor]) -> Weights:
+    """The weights of a checkpoint with the trained ones, by released key, replaced. Frozen weights
+    come from the file because mixed precision has rounded those in memory."""
+    components, _, _ = read_components(init, vae)
+    return join(components) | trained

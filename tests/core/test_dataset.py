@@ -1,0 +1,148 @@
+"""The VITON-HD layout: reading pairs, and listing problems before a run."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.training import HEIGHT, WIDTH, tiny_config
+from stableviton_core.errors import StableVITONError
+from stableviton_core.synthetic.write_dataset import UNSEEN, random_samples, write_dataset
+from stableviton_core.training.check_data import check_data
+from stableviton_core.training.dataset import load_sample, load_target_image, read_pairs
+from stableviton_core.training.trainer import train
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_dataset(tmp_path / "data", 3, 2, 2, HEIGHT, seed=0)
+    return tmp_path / "data"
+
+
+def test_synthetic_samples_are_a_data_set_without_problems(data):
+    problems, counts = check_data(data)
+    assert problems == []
+    assert "train: 6 pairs, 6 with a garment mask, 6 with a warped" in counts
+    assert "test: 2 pairs" in counts
+
+
+def test_the_files_are_the_synthetic_samples(data):
+    pair = read_pairs(data, "train", paired=True)[3]
+    assert pair.name == "00001_01+00001_01"
+    loaded = load_sample(pair, HEIGHT, WIDTH)
+    drawn = list(random_samples(3, 2, HEIGHT, seed=0))[1][1]
+    images = {
+        "image": drawn.image,
+        "agnostic": drawn.agnostic,
+        "mask": drawn.mask,
+        "densepose": drawn.densepose,
+        "garment": drawn.garment,
+        "warped_mask": drawn.worn,
+    }
+    for name, image in images.items():
+        assert np.array_equal(getattr(loaded, name), image), name
+
+
+def test_a_test_pair_has_the_other_garment_and_its_ground_truth(data):
+    pair = read_pairs(data, "test", paired=False)[1]
+    person, target = list(random_samples(2, 2, HEIGHT, seed=UNSEEN))[1]
+    sample = load_sample(pair, HEIGHT, WIDTH)
+    assert np.array_equal(sample.image, person.image)
+    assert np.array_equal(sample.garment, target.garment)
+    assert np.array_equal(load_target_image(pair, HEIGHT, WIDTH), target.image)
+
+
+def test_images_come_at_the_requested_size(data):
+    pair = read_pairs(data, "train", paired=True)[0]
+    sample = load_sample(pair, 32, 24)
+    assert sample.image.shape == (32, 24, 3) and sample.mask.shape == (32, 24)
+    assert set(np.unique(sample.mask)) <= {0, 255}
+    with pytest.raises(StableVITONError, match="training size is 24 x 30 .*multiples of 8"):
+        load_sample(pair, 30, 24)
+
+
+def test_training_pairs_are_paired_whatever_the_file_says(data):
+    (data / "train_pairs.txt").write_text("00000_00.png 00001_00.png\n\n00001_00.png 00000_00.png")
+    pairs = read_pairs(data, "train", paired=True)
+    assert [pair.garment for pair in pairs] == ["00000_00.png", "00001_00.png"]
+    assert [pair.garment for pair in read_pairs(data, "train", paired=False)] == [
+        "00001_00.png",
+        "00000_00.png",
+    ]
+
+
+def test_other_spellings_and_types_are_found(data):
+    before = load_sample(read_pairs(data, "train", paired=True)[0], HEIGHT, WIDTH)
+    (data / "train" / "cloth-mask").rename(data / "train" / "cloth_mask")
+    (data / "train" / "agnostic-mask").rename(data / "train" / "agnostic_mask")
+    (data / "train_pairs.txt").write_text("00000_00.jpg 00000_00.jpg\n")  # the files are .png
+    (pair,) = read_pairs(data, "train", paired=True)
+    assert np.array_equal(load_sample(pair, HEIGHT, WIDTH).mask, before.mask)
+    masks = data / "train" / "agnostic_mask"
+    (masks / "00000_00_mask.png").rename(masks / "00000_00.png")  # as ComfyUI saves it
+    (pair,) = read_pairs(data, "train", paired=True)
+    assert np.array_equal(load_sample(pair, HEIGHT, WIDTH).mask, before.mask)
+    assert "1 pairs, 1 with a garment mask" in check_data(data, ["train"])[1]
+
+
+def test_everything_wrong_is_in_one_list(data):
+    train = data / "train"
+    (train / "cloth" / "00000_00.png").unlink()
+    (train / "image" / "00000_01.png").write_bytes(b"no image")
+    Image.new("RGB", (30, 20)).save(train / "image-densepose" / "00001_00.png")
+    Image.new("L", (WIDTH, HEIGHT)).save(train / "agnostic-mask" / "00001_01_mask.png")
+    shutil.rmtree(train / "gt_cloth_warped_mask")
+    problems, counts = check_data(data)
+    text = "\n".join(problems)
+    assert len(problems) == 4
+    assert "00000_00.png is missing" in text
+    assert "00000_01.png cannot be read as an image" in text
+    assert f"densepose is 30 x 20, the image {WIDTH} x {HEIGHT}" in text
+    assert "00001_01_mask.png is empty: there is nothing to generate" in text
+    assert "6 pairs, 6 with a garment mask, 0 with a warped" in counts and "4 problems" in counts
+
+
+def test_a_split_that_is_not_there_is_one_problem(data):
+    (data / "test_pairs.txt").unlink()
+    problems, counts = check_data(data)
+    assert len(problems) == 1 and "test_pairs.txt is not there" in problems[0]
+    assert "train: 6 pairs" in counts
+
+
+def test_a_garment_of_nobody_has_no_target(data):
+    (data / "test" / "image" / "00000_01.png").unlink()
+    pair = read_pairs(data, "test", paired=False)[0]
+    assert load_target_image(pair, HEIGHT, WIDTH) is None
+
+
+def test_training_lists_missing_files(data, tmp_path):
+    (data / "train" / "cloth" / "00000_00.png").unlink()
+    config = tiny_config(tmp_path, tmp_path / "run", data=data)
+    with pytest.raises(StableVITONError, match="1 files are missing(.|\n)*check-data"):
+        train(config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: (d / "train_pairs.txt").unlink(), "train_pairs.txt is not there"),
+        (lambda d: (d / "train_pairs.txt").write_text("one\n"), "line 1: expected"),
+        (lambda d: (d / "train_pairs.txt").write_text("\n"), "names no pairs"),
+        (lambda d: shutil.rmtree(d / "train"), "Expected the VITON-HD layout"),
+    ],
+)
+def test_an_invalid_data_set_is_an_error(data, change, message):
+    change(data)
+    with pytest.raises(StableVITONError, match=message):
+        read_pairs(data, "train", paired=True)
+
+
+def test_a_data_set_is_written_into_a_new_folder_only(data):
+    with pytest.raises(StableVITONError, match="is not empty"):
+        write_dataset(data, 1, 1, 1, HEIGHT, seed=0)
+    with pytest.raises(StableVITONError, match="multiple of 32 .* got 100"):
+        write_dataset(data / "new", 1, 1, 1, 100, seed=0)
+    with pytest.raises(StableVITONError, match="plain, .*patchwork; got plaid"):
+        write_dataset(data / "new", 1, 1, 1, HEIGHT, seed=0, patterns=["plaid", "plain"])
