@@ -3,7 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .nodes.crop import StableVITONCrop, StableVITONStitch
-from .nodes.host.folders import register
+from .nodes.host.folders import register_folders
 from .nodes.loading import StableVITONLoader
 from .nodes.masks import StableVITONAgnosticMask, StableVITONGarment
 from .nodes.person import StableVITONDensePose, StableVITONParse, StableVITONPose
@@ -33,5 +33,5 @@ class StableVITONExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> StableVITONExtension:
-    register()
+    register_folders()
     return StableVITONExtension()

@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from PIL import Image
+from process_memory import read_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -30,16 +31,7 @@ from stableviton_core.serving.batch.run_state import MANIFEST  # noqa: E402
 from stableviton_core.serving.batch.server_pool import run_batch  # noqa: E402
 
 PERSONS = 20
-LATENCY = 0.1  # seconds a prompt
-
-
-def resident_megabytes() -> float:
-    """Of this process; nan where /proc is missing (other systems than Linux)."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return float("nan")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
+LATENCY = 0.1  # seconds per prompt
 
 
 @contextmanager
@@ -72,10 +64,10 @@ def main() -> None:
     with make_jobs(count) as (jobs, folder), run_fake_server(latency=LATENCY) as server:
         few = count // 10
         time_batch(jobs[:few], [server], folder / "few")
-        small = resident_megabytes()
+        small = read_memory() / 2**20
         server.history.clear()
         time_batch(jobs, [server], folder / "all")
-        large = resident_megabytes()
+        large = read_memory() / 2**20
         lines = (folder / "all" / MANIFEST).read_text().splitlines()
         ends = sorted(e["started"] + e["seconds"] for e in map(json.loads, lines))
         between = [after - before for before, after in itertools.pairwise(ends)]

@@ -34,8 +34,12 @@ from stableviton_core.images import (  # noqa: E402
     write_image,
 )
 from stableviton_core.model.attention_recorder import record_attention  # noqa: E402
-from stableviton_core.synthetic import SyntheticSample  # noqa: E402
-from stableviton_core.synthetic.write_dataset import UNSEEN, random_samples, sample_of  # noqa: E402
+from stableviton_core.synthetic.renderer import SyntheticSample  # noqa: E402
+from stableviton_core.synthetic.write_dataset import (  # noqa: E402
+    TEST_SEED_OFFSET,
+    generate_samples,
+    to_training_sample,
+)
 from stableviton_core.training.dataset import Sample  # noqa: E402
 from stableviton_core.training.latent_cache import encode_samples  # noqa: E402
 from stableviton_core.training.losses import (  # noqa: E402
@@ -100,7 +104,7 @@ def chunk(items: list) -> list[list]:
 
 def report_attention(model: TryOnModel, autoencoder, samples: list[Sample]) -> None:
     config = model.config.network
-    blocks = range(len(config.cross_attention_widths))
+    blocks = range(len(config.cross_attention_channels))
     recorder = record_attention(model.network.zero_cross_attention, blocks)
     variations, distances = defaultdict(list), defaultdict(list)
     for seed, group in enumerate(chunk(samples)):
@@ -142,7 +146,7 @@ def report(
     model, autoencoder, _ = load_model(checkpoint)
     model.eval()
     samples = [
-        replace(sample_of(person), garment=target.garment)
+        replace(to_training_sample(person), garment=target.garment)
         for person, target in zip(persons, targets, strict=True)
     ]
     results = []
@@ -176,7 +180,7 @@ def report(
     person, tryon = to_images(worn), to_images(results)
     pasted = paste_back(person, tryon, mask, feather=4)
     print(f"outside the mask unchanged: {torch.equal(pasted[mask == 0], person[mask == 0])}")
-    report_attention(model, autoencoder, [sample_of(person) for person in persons])
+    report_attention(model, autoencoder, [to_training_sample(person) for person in persons])
 
     garments = [sample.garment for sample in samples]
     columns = (garments, worn, results, truth)
@@ -192,7 +196,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--output", type=Path, default=ROOT / "output", help="folder of the grids")
     arguments = parser.parse_args()
-    people = random_samples(arguments.pairs, 2, arguments.height, seed=UNSEEN + 1)
+    people = generate_samples(arguments.pairs, 2, arguments.height, seed=TEST_SEED_OFFSET + 1)
     persons, targets = map(list, zip(*people, strict=True))
     for index, checkpoint in enumerate(arguments.checkpoints):
         report(checkpoint, persons, targets, arguments.output / f"demo_quality-{index}.png")

@@ -14,39 +14,12 @@ import multiprocessing
 import os
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
+from process_memory import PeakMonitor, read_memory
+
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def anonymous_bytes() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no RssAnon; this benchmark needs Linux")
-
-
-class Peak:
-    """The largest anonymous memory while the block runs."""
-
-    def __enter__(self) -> "Peak":
-        self.start = self.bytes = anonymous_bytes()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._done.is_set():
-            self.bytes = max(self.bytes, anonymous_bytes())
-            time.sleep(0.005)
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        self.bytes = max(self.bytes, anonymous_bytes())
+ANONYMOUS = "RssAnon"
 
 
 def write_full_size(path: Path) -> None:
@@ -101,9 +74,10 @@ def main() -> None:
         for names, load in rows.items():
             components = [checkpoint.components[name] for name in names]
             count = sum(value.numel() for weights in components for value in weights.values())
-            with Peak() as peak:
+            with PeakMonitor(ANONYMOUS) as monitor:
                 kept.append(load())
-            grown, left = peak.bytes - peak.start, anonymous_bytes() - peak.start
+            grown = monitor.peak - monitor.start
+            left = read_memory(ANONYMOUS) - monitor.start
             name = ", ".join(names)
             print(f"| {name} | {count / 1e6:.0f} M | {grown / count:.2f} | {left / count:.2f} |")
 

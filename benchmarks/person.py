@@ -19,6 +19,7 @@ from statistics import median
 import cv2
 import numpy as np
 import torch
+from process_memory import read_peak_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -43,15 +44,6 @@ from stableviton_core.person.skeleton import draw_skeleton  # noqa: E402
 
 HEIGHT, WIDTH = 512, 384
 BATCH = 8
-
-
-def measure_peak_megabytes() -> float:
-    """Peak resident memory of this process; NaN where the system does not tell (not Linux)."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return float("nan")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
 
 
 def crop_person(photo: np.ndarray) -> tuple[CropRegion, torch.Tensor]:
@@ -123,7 +115,7 @@ def main() -> None:
     parser.add_argument("--grid", type=Path)
     arguments = parser.parse_args()
     photos = [read_image(path) for path in arguments.photos]
-    before = measure_peak_megabytes()
+    before = read_peak_memory() / 2**20
     height, width = photos[0].shape[:2]
     print(f"photo of {width} x {height}, working size {WIDTH} x {HEIGHT}, CPU")
     print("| step | ms, median |\n|---|---|")
@@ -133,7 +125,8 @@ def main() -> None:
     single = time_step(lambda: analyze_person(image), arguments.repeats)
     eight = time_step(lambda: [analyze_person(image) for _ in range(BATCH)], arguments.repeats)
     print(f"\na batch of {BATCH}: {eight:.0f} ms, {eight / single:.1f} times one photo")
-    print(f"memory beyond {before:.0f} MB at the start: {measure_peak_megabytes() - before:.0f} MB")
+    beyond = read_peak_memory() / 2**20 - before
+    print(f"memory beyond {before:.0f} MB at the start: {beyond:.0f} MB")
     if arguments.grid:
         grid = np.concatenate([draw_row(photo) for photo in photos])
         write_image(

@@ -1,14 +1,15 @@
-"""A training step: cached latents and fused attention against the released loop's way.
+"""Training step, time and memory: cached latents and fused attention against the released code.
+loop.
 
     python benchmarks/train_step.py [--full] [--steps 8] [--batch 2] [--rounds 2]
 
-Both ways train the released set of parameters of the same network, with the same batch, in fp32 on
-a CPU, in fp16 autocast on a CUDA GPU. The released way encodes person, agnostic image, DensePose
-and garment with the VAE and runs CLIP in every step, and computes attention as a softmax in fp32;
-ours takes both from the cache and uses scaled_dot_product_attention. Each measurement is a process
-of its own, the ways taking turns; prints the median samples/s, the peak memory and the ratio.
-Sizes: a network of width 64 with a VAE of width 32 and a CLIP of width 64, batch 2 (default), or
-the released ones, batch 1 (--full; 20 GB of memory); 512 x 384.
+Both train the released set of parameters of the same network with the same batch, in fp32 on a CPU,
+in fp16 autocast on a CUDA GPU. The released loop encodes person, agnostic image, DensePose and
+garment with the VAE and runs CLIP in every step, and computes attention as a softmax in fp32; ours
+reads latents and embedding from the cache and uses scaled_dot_product_attention. Each measurement
+is a process of its own, alternating between the two; prints the median samples/s, the peak memory
+and the ratio. Sizes: a network of width 64 with a VAE of width 32 and a CLIP of width 64, batch 2
+(default), or the released ones, batch 1 (--full; 20 GB of memory); 512 x 384.
 """
 
 import argparse
@@ -21,22 +22,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
+from process_memory import read_peak_memory
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stableviton_core.model.config import (  # noqa: E402
-    AutoencoderConfig,
-    ClipConfig,
-    ModelConfig,
-    NetworkConfig,
-)
-from stableviton_core.model.layers import CrossAttention  # noqa: E402
+from stableviton_core.model.config import AutoencoderConfig, ClipConfig, ModelConfig, NetworkConfig  # noqa: E402
+from stableviton_core.model.layers import CrossAttention, split_heads  # noqa: E402
 from stableviton_core.training.config import TrainConfig  # noqa: E402
 from stableviton_core.training.dataset import Sample  # noqa: E402
 from stableviton_core.training.latent_cache import Latents, encode_samples  # noqa: E402
-from stableviton_core.training.losses import draw, model_inputs, noise_loss  # noqa: E402
+from stableviton_core.training.losses import (  # noqa: E402
+    make_model_inputs,
+    noise_loss,
+    sample_timesteps_and_noise,
+)
 from stableviton_core.training.model import TryOnModel  # noqa: E402
 from stableviton_core.training.trainable import choose_trainable  # noqa: E402
 from stableviton_core.training.vae import build_autoencoder  # noqa: E402
@@ -57,15 +59,15 @@ HEIGHT, WIDTH = 512, 384
 WAYS = ("released", "cached")
 
 
-def softmax_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Attention with its map in fp32, as the released code computes it."""
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # B N C -> B H N D
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
+    """`layers.attend` with the softmax map in fp32, as the released code computes it."""
+    q, k, v = (split_heads(x, num_heads) for x in (q, k, v))
     with torch.autocast(q.device.type, enabled=False):
         weights = (q.float() @ k.float().mT * q.shape[-1] ** -0.5).softmax(dim=-1)
-    return (weights.to(v) @ v).transpose(1, 2).flatten(2)  # B H N D -> B N C
+    return rearrange(weights.to(v) @ v, "b h n d -> b n (h d)")
 
 
-def samples(batch: int) -> list[Sample]:
+def make_samples(batch: int) -> list[Sample]:
     rng = np.random.default_rng(0)
 
     def image() -> np.ndarray:
@@ -77,56 +79,56 @@ def samples(batch: int) -> list[Sample]:
 
 
 def measure(way: str, full: bool, batch: int, steps: int) -> dict[str, float]:
-    """Seconds of a step (median, after one to warm up) and peak bytes."""
+    """Seconds of a step (median, after one of warm-up) and peak bytes."""
     config = ModelConfig() if full else REDUCED
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     half = torch.float16 if device.type == "cuda" else torch.float32
     model = TryOnModel(config)
     choose_trainable(model, TrainConfig.train_patterns)
-    frozen(model, half, device)
+    cast_frozen(model, half, device)
     trained = [p for p in model.parameters() if p.requires_grad]
     # the released size leaves no room for AdamW's state on a small machine; it is the same in both
     optimizer = torch.optim.SGD(trained, lr=1e-4) if full else torch.optim.AdamW(trained, lr=1e-4)
     if way == "released":
-        pictures = samples(batch)
+        samples = make_samples(batch)
         autoencoder = build_autoencoder(config.autoencoder).eval().requires_grad_(False)
-        frozen(autoencoder, half, device)
+        cast_frozen(autoencoder, half, device)
         for module in model.modules():
             if isinstance(module, CrossAttention):
                 module.attention = softmax_attention
     else:
-        latents = cached_latents(config, batch).to(device)
+        latents = make_latents(config, batch).to(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds = []
     for step in range(steps + 1):
         start = time.perf_counter()
         if way == "released":
-            latents = encode_samples(autoencoder, model, pictures)
-        drawn = draw(0, step, latents.person.shape, 0.2).to(device)
+            latents = encode_samples(autoencoder, model, samples)
+        sampled = sample_timesteps_and_noise(0, step, latents.person.shape, 0.2).to(device)
         with torch.autocast(device.type, half, enabled=half != torch.float32):
-            loss = noise_loss(model(**model_inputs(latents, drawn)), drawn)
+            loss = noise_loss(model(**make_model_inputs(latents, sampled)), sampled)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else resident_peak()
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else read_peak_memory()
     return {"seconds": statistics.median(seconds[1:]), "bytes": peak}
 
 
-def frozen(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> None:
-    """Parameters that are not trained in the training type, all on the device."""
+def cast_frozen(module: torch.nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Frozen parameters to a dtype, all parameters to a device."""
     for parameter in module.parameters():
         if not parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
     module.to(device)
 
 
-def cached_latents(config: ModelConfig, batch: int) -> Latents:
-    """What the cache holds of a batch, of random numbers."""
+def make_latents(config: ModelConfig, batch: int) -> Latents:
+    """Random latents in the shapes of a cached batch."""
     shape = (batch, 4, HEIGHT // 8, WIDTH // 8)
     keep = torch.ones(batch, 1, *shape[2:])
     keep[:, :, 16:50, 12:36] = 0
@@ -135,14 +137,6 @@ def cached_latents(config: ModelConfig, batch: int) -> Latents:
         keep=keep,
         embedding=torch.randn(batch, 1, config.clip.hidden_size),
     )
-
-
-def resident_peak() -> int:
-    """Bytes, of this process on Linux or macOS."""
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main() -> None:
@@ -157,22 +151,22 @@ def main() -> None:
     if arguments.way:
         print(json.dumps(measure(arguments.way, arguments.full, batch, arguments.steps)))
         return
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    measurements: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(arguments.rounds):
         for way in WAYS:
-            own = [sys.executable, __file__, f"--steps={arguments.steps}", f"--batch={batch}"]
+            command = [sys.executable, __file__, f"--steps={arguments.steps}", f"--batch={batch}"]
             full = ["--full"] if arguments.full else []
             done = subprocess.run(
-                [*own, *full, f"--way={way}"], check=True, capture_output=True, text=True
+                [*command, *full, f"--way={way}"], check=True, capture_output=True, text=True
             )
-            found[way].append(json.loads(done.stdout.splitlines()[-1]))
+            measurements[way].append(json.loads(done.stdout.splitlines()[-1]))
     size = "released size" if arguments.full else "width 64"
     print(
         f"{size}, batch {batch}, {WIDTH} x {HEIGHT}, {arguments.rounds} x {arguments.steps} steps"
     )
     print("| way | s / step | samples/s | peak GB |\n|---|---|---|---|")
     speed = {}
-    for way, runs in found.items():
+    for way, runs in measurements.items():
         seconds = statistics.median(run["seconds"] for run in runs)
         peak = statistics.median(run["bytes"] for run in runs) / 1e9
         speed[way] = batch / seconds

@@ -6,19 +6,11 @@ from torch import Tensor
 
 from ..stableviton_core.images import find_batch_size, to_arrays, to_rgb
 from ..stableviton_core.person.analysis import find_person_box
-from ..stableviton_core.person.crop import CropRegion, crop, fit, stitch
-from .host.progress import each
-from .sockets import PERSON_CATEGORY, CropSocket
+from ..stableviton_core.person.crop import CropRegion, crop, find_crop_region, stitch
+from .host.progress import iterate_with_progress
+from .sockets import PERSON_CATEGORY, CropSocket, size_inputs
 
 PERSON, WHOLE = "person", "whole photo"
-
-
-def size_inputs(tooltip: str) -> list:
-    """Width and height of the working picture."""
-    return [
-        io.Int.Input("width", default=384, min=64, max=4096, step=8, tooltip=tooltip),
-        io.Int.Input("height", default=512, min=64, max=4096, step=8, tooltip=tooltip),
-    ]
 
 
 class StableVITONCrop(io.ComfyNode):
@@ -26,13 +18,13 @@ class StableVITONCrop(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONCrop",
-            display_name="StableVITON CropRegion",
+            display_name="StableVITON Crop",
             category=PERSON_CATEGORY,
             description="Bring a photo of any size to the working size by cropping or padding "
-            "around the person, never stretching. StableVITON Unframe puts the result back.",
+            "around the person, never stretching. StableVITON Stitch puts the result back.",
             inputs=[
                 io.Image.Input("photo", tooltip="The person's photo, of any size and aspect."),
-                *size_inputs("Of the working picture; 3:4 as trained (384 x 512)."),
+                *size_inputs("Of the working image; 3:4 as trained (384 x 512)."),
                 io.Combo.Input(
                     "around",
                     options=[PERSON, WHOLE],
@@ -42,12 +34,13 @@ class StableVITONCrop(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(tooltip="The picture to work on."),
+                io.Image.Output(tooltip="The working image."),
                 io.Mask.Output(
                     display_name="padding", tooltip="White (1) where it lies outside the photo."
                 ),
                 CropSocket.Output(
-                    display_name="frame", tooltip="Where it lies in the photo, for Unframe."
+                    display_name="crop",
+                    tooltip="The photo and the region of it, for StableVITON Stitch.",
                 ),
             ],
         )
@@ -55,14 +48,15 @@ class StableVITONCrop(io.ComfyNode):
     @classmethod
     def execute(cls, photo: Tensor, width: int, height: int, around: str) -> io.NodeOutput:
         photo = to_rgb(photo)
-        frames, pictures, paddings = [], [], []
-        for index, array in enumerate(each(to_arrays(photo))):
-            person = find_person_box(array) if around == PERSON else None
-            frames.append(fit(photo[index : index + 1], height, width, person))
-            picture, padding = crop(frames[-1], height, width)
-            pictures.append(picture)
+        regions, images, paddings = [], [], []
+        for index, array in enumerate(iterate_with_progress(to_arrays(photo))):
+            box = find_person_box(array) if around == PERSON else None
+            region = find_crop_region(photo[index : index + 1], height, width, box)
+            image, padding = crop(region, height, width)
+            regions.append(region)
+            images.append(image)
             paddings.append(padding)
-        return io.NodeOutput(torch.cat(pictures), torch.cat(paddings), frames)
+        return io.NodeOutput(torch.cat(images), torch.cat(paddings), regions)
 
 
 class StableVITONStitch(io.ComfyNode):
@@ -70,39 +64,35 @@ class StableVITONStitch(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONStitch",
-            display_name="StableVITON Unframe",
+            display_name="StableVITON Stitch",
             category=PERSON_CATEGORY,
-            description="Put a working picture back into its photo, at the photo's resolution.",
+            description="Put a working image back into its photo, at the photo's resolution.",
             inputs=[
-                CropSocket.Input("frame", tooltip="From StableVITON CropRegion."),
-                io.Image.Input("image", tooltip="The dressed working picture."),
+                CropSocket.Input("crop", tooltip="From StableVITON Crop."),
+                io.Image.Input("image", tooltip="The working image with the try-on."),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="The agnostic mask of the working picture: outside it the photo's own "
-                    "pixels stay, exactly. Without it all that the frame shows is replaced.",
+                    tooltip="The agnostic mask of the working image: outside it the photo's own "
+                    "pixels stay, exactly. Without it the whole cropped region is replaced.",
                 ),
             ],
-            outputs=[io.Image.Output()],
+            outputs=[io.Image.Output(tooltip="The photo with the try-on, of the photo's size.")],
         )
 
     @classmethod
     def execute(
-        cls, frame: list[CropRegion], image: Tensor, mask: Tensor | None = None
+        cls, crop: list[CropRegion], image: Tensor, mask: Tensor | None = None
     ) -> io.NodeOutput:
         image = to_rgb(image)
-        sizes = {"frame": len(frame), "image": len(image)}
+        sizes = {"crop": len(crop), "image": len(image)}
         batch = find_batch_size(sizes if mask is None else sizes | {"mask": len(mask)})
-
-        def item(values, index: int):
-            return values[index % len(values)]
-
         photos = [
             stitch(
-                item(frame, index),
-                item(image, index)[None],
-                None if mask is None else item(mask, index)[None],
+                crop[index % len(crop)],
+                image[index % len(image)][None],
+                None if mask is None else mask[index % len(mask)][None],
             )
-            for index in each(range(batch))
+            for index in iterate_with_progress(range(batch))
         ]
         return io.NodeOutput(torch.cat(photos))

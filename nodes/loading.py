@@ -1,8 +1,8 @@
-"""StableVITONLoader."""
+"""Loading a checkpoint: StableVITONLoader."""
 
 from comfy_api.latest import io
 
-from .host.folders import checkpoint_names, checkpoint_path
+from .host.folders import find_checkpoint, list_checkpoints
 from .host.load_checkpoint import WEIGHT_DTYPES, load_checkpoint
 from .sockets import CATEGORY, StableVITONSocket
 
@@ -14,12 +14,13 @@ class StableVITONLoader(io.ComfyNode):
             node_id="StableVITONLoader",
             display_name="Load StableVITON",
             category=CATEGORY,
-            description="Load a StableVITON checkpoint: unet, garment network, CLIP tower, VAE.",
+            description="Load a StableVITON checkpoint: UNet, spatial encoder with zero cross-"
+            "attention, image projector, CLIP image encoder, VAE.",
             search_aliases=["virtual try-on", "viton", "clothes"],
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
-                    options=checkpoint_names(),
+                    options=list_checkpoints(),
                     tooltip="A file in models/stableviton or models/checkpoints: a released "
                     "VITONHD*.ckpt, a converted .safetensors, or the small demo checkpoint.",
                 ),
@@ -32,16 +33,16 @@ class StableVITONLoader(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="The 13-channel unet, not yet patched."),
+                io.Model.Output(tooltip="The UNet with 13 input channels, not yet patched."),
                 StableVITONSocket.Output(
                     display_name="stableviton",
-                    tooltip="Spatial encoder, zero cross-attention and condition head.",
+                    tooltip="Spatial encoder, zero cross-attention and image projector.",
                 ),
-                io.ClipVision.Output(tooltip="The CLIP tower that looks at the garment."),
+                io.ClipVision.Output(tooltip="The CLIP image encoder for the garment."),
                 io.Vae.Output(tooltip="The checkpoint's VAE."),
             ],
         )
 
     @classmethod
     def execute(cls, ckpt_name: str, weight_dtype: str) -> io.NodeOutput:
-        return io.NodeOutput(*load_checkpoint(checkpoint_path(ckpt_name), weight_dtype))
+        return io.NodeOutput(*load_checkpoint(find_checkpoint(ckpt_name), weight_dtype))

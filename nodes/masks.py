@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import torch
 from comfy_api.latest import io
+from einops import rearrange
 from torch import Tensor
 
 from ..stableviton_core.images import (
+    check_size,
     expand_batch,
     fill_agnostic_region,
     find_batch_size,
@@ -29,14 +31,12 @@ from ..stableviton_core.person.agnostic import (
     check_mask,
     make_agnostic_mask,
 )
-from ..stableviton_core.person.crop import check_working_size
 from ..stableviton_core.person.densepose import decode_parts
 from ..stableviton_core.person.garment import place_on_white, segment_garment
 from ..stableviton_core.person.labels import Parse
-from .crop import size_inputs
-from .host.progress import each
-from .person import pose_input, poses_of
-from .sockets import PERSON_CATEGORY, ParseSocket
+from .host.progress import iterate_with_progress
+from .person import read_poses
+from .sockets import PERSON_CATEGORY, ParseSocket, image_input, pose_input, size_inputs
 
 
 class StableVITONAgnosticMask(io.ComfyNode):
@@ -50,7 +50,7 @@ class StableVITONAgnosticMask(io.ComfyNode):
             "covered, without the face and the rest of the person.",
             search_aliases=["agnostic", "clothes mask", "cloth mask"],
             inputs=[
-                io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
+                image_input(),
                 io.Combo.Input(
                     "category",
                     options=list(GARMENTS),
@@ -63,8 +63,8 @@ class StableVITONAgnosticMask(io.ComfyNode):
                     options=[AUTO, *RULES],
                     default="auto",
                     tooltip="viton-hd: as StableVITON's training data, upper only. parse+pose: as "
-                    "OOTDiffusion and IDM-VTON. densepose: body parts only, blind to hair and loose"
-                    " cloth. auto: parse+pose, or densepose where that alone is connected.",
+                    "OOTDiffusion and IDM-VTON. densepose: body parts only, not hair and loose "
+                    "cloth. auto: parse+pose, or densepose where that alone is connected.",
                 ),
                 io.Combo.Input(
                     "sleeves",
@@ -150,48 +150,50 @@ class StableVITONAgnosticMask(io.ComfyNode):
     ) -> io.NodeOutput:
         height, width = image.shape[1:3]
         options = MaskOptions(rule, category, sleeves, keep_hands, keep_hair, grow)
-        given = {
-            "parse": None if parse is None else torch.from_numpy(parse.labels)[:, None].float(),
-            "DensePose": None if densepose is None else to_channels_first(densepose),
-            "mask to add": None if add is None else add[:, None],  # B H W -> B 1 H W
-            "mask to remove": None if remove is None else remove[:, None],
-        }
-        fitting = {
+        inputs = {}  # B x C x H x W, by name
+        if parse is not None:
+            inputs["parse"] = rearrange(torch.from_numpy(parse.labels).float(), "b h w -> b 1 h w")
+        if densepose is not None:
+            inputs["DensePose"] = to_channels_first(densepose)
+        for name, drawn in (("mask to add", add), ("mask to remove", remove)):
+            if drawn is not None:
+                inputs[name] = rearrange(drawn, "b h w -> b 1 h w")
+        inputs = {
             name: resize_to_person(name, value, height, width, "nearest")
-            for name, value in given.items()
-            if value is not None
+            for name, value in inputs.items()
         }
-        sizes = {name: len(value) for name, value in fitting.items()}
-        batch = find_batch_size({"image": len(image)} | sizes)
+        batch = find_batch_size(
+            {"image": len(image)} | {name: len(value) for name, value in inputs.items()}
+        )
+        inputs = {name: expand_batch(value, batch).cpu() for name, value in inputs.items()}
         arrays = to_arrays(expand_batch(image, batch))
-        fitting = {name: expand_batch(value, batch) for name, value in fitting.items()}
-        poses = poses_of(pose_keypoint, batch, height, width)
+        poses = read_poses(pose_keypoint, batch, height, width)
         masks, rules = [], []
-        for index, array in enumerate(each(arrays)):
-            own = {name: value[index : index + 1] for name, value in fitting.items()}
-            known = PersonInputs(pose=poses[index])
+        for index, array in enumerate(iterate_with_progress(arrays)):
+            maps = {name: value[index] for name, value in inputs.items()}
+            person = PersonInputs(pose=poses[index])
             if parse is not None:
-                labels = own["parse"][0, 0].byte().numpy()
-                known = replace(
-                    known, parse=labels, source=parse.source, approximate=parse.approximate
+                labels = maps["parse"][0].byte().numpy()
+                person = replace(
+                    person, parse=labels, source=parse.source, approximate=parse.approximate
                 )
             if densepose is not None:
-                (picture,) = to_arrays(own["DensePose"].movedim(1, -1))  # B C H W -> B H W C
-                known = replace(known, parts=decode_parts(picture))
-            mask, used = make_agnostic_mask(array, known, options)
+                (image_of_parts,) = to_arrays(rearrange(maps["DensePose"], "c h w -> 1 h w c"))
+                person = replace(person, parts=decode_parts(image_of_parts))
+            mask, used_rule = make_agnostic_mask(array, person, options)
             if add is not None:
-                mask |= own["mask to add"][0, 0].cpu().numpy() >= 0.5
+                mask |= maps["mask to add"][0].numpy() >= 0.5
             if remove is not None:
-                mask &= own["mask to remove"][0, 0].cpu().numpy() < 0.5
+                mask &= maps["mask to remove"][0].numpy() < 0.5
             check_mask(mask, category)
-            masks.append(_blurred(mask, blur))
-            rules.append(used)
+            masks.append(soften_mask(mask, blur))
+            rules.append(used_rule)
         agnostic = [fill_agnostic_region(a, m >= 0.5) for a, m in zip(arrays, masks, strict=True)]
-        told = "; ".join(dict.fromkeys(rules))
-        return io.NodeOutput(to_masks(masks), to_images(agnostic), told)
+        return io.NodeOutput(to_masks(masks), to_images(agnostic), "; ".join(dict.fromkeys(rules)))
 
 
-def _blurred(mask: np.ndarray, pixels: int) -> np.ndarray:
+def soften_mask(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Mask H x W bool -> float32 in 0..1 whose edge is blurred over a number of pixels."""
     soft = mask.astype(np.float32)
     return cv2.GaussianBlur(soft, (0, 0), pixels / 2) if pixels else soft
 
@@ -208,14 +210,14 @@ class StableVITONGarment(io.ComfyNode):
             search_aliases=["cloth", "remove background", "clothes"],
             inputs=[
                 io.Image.Input(
-                    "photo", tooltip="The garment lying or hanging flat on a plain ground."
+                    "photo", tooltip="The garment lying or hanging flat on a plain background."
                 ),
-                *size_inputs("Of the working picture, as in StableVITON CropRegion."),
+                *size_inputs("Of the working image, as in StableVITON Crop."),
                 io.Mask.Input(
                     "mask",
                     optional=True,
                     tooltip="White (1) where the garment is. Without it the built-in network "
-                    "(U-2-Net) finds what stands out from the ground.",
+                    "(U-2-Net) finds what stands out from the background.",
                 ),
             ],
             outputs=[
@@ -228,17 +230,18 @@ class StableVITONGarment(io.ComfyNode):
     def execute(
         cls, photo: Tensor, width: int, height: int, mask: Tensor | None = None
     ) -> io.NodeOutput:
-        check_working_size(height, width)
+        check_size("working size", height, width)
         masks = None
         if mask is not None:
             batch = find_batch_size({"photo": len(photo), "mask": len(mask)})
-            masks = resize_to_person("mask", mask[:, None], *photo.shape[1:3], "nearest")[:, 0]
-            masks = expand_batch(masks, batch).cpu().float().numpy()
+            mask = rearrange(mask, "b h w -> b 1 h w")
+            mask = resize_to_person("mask", mask, photo.shape[1], photo.shape[2], "nearest")[:, 0]
+            masks = expand_batch(mask, batch).cpu().float().numpy()
             photo = expand_batch(photo, batch)
-        arrays, flat, shapes = to_arrays(photo), [], []
-        for index, array in enumerate(each(arrays)):
-            own = segment_garment(array) if masks is None else masks[index]
-            picture, shape = place_on_white(array, own, height, width)
-            flat.append(picture)
-            shapes.append(shape)
-        return io.NodeOutput(to_images(flat), to_masks(shapes))
+        garments, garment_masks = [], []
+        for index, array in enumerate(iterate_with_progress(to_arrays(photo))):
+            shape = segment_garment(array) if masks is None else masks[index]
+            garment, garment_mask = place_on_white(array, shape, height, width)
+            garments.append(garment)
+            garment_masks.append(garment_mask)
+        return io.NodeOutput(to_images(garments), to_masks(garment_masks))

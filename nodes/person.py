@@ -1,10 +1,11 @@
-"""What is known about a person: StableVITONPose, StableVITONParse, StableVITONDensePose."""
+"""A person's pose, human parsing and DensePose: StableVITONPose, StableVITONParse,
+StableVITONDensePose."""
 
 from contextlib import ExitStack
 
 import numpy as np
-import torch
 from comfy_api.latest import io
+from einops import rearrange, repeat
 from torch import Tensor
 
 from ..stableviton_core.errors import StableVITONError
@@ -30,69 +31,41 @@ from ..stableviton_core.person.labels import (
 from ..stableviton_core.person.pose import Pose, choose_pose, poses_to_json, read_pose_keypoints
 from ..stableviton_core.person.skeleton import draw_skeleton
 from .host import folders, person_networks
-from .host.progress import each
-from .sockets import PERSON_CATEGORY, ParseSocket, PoseSocket
+from .host.progress import iterate_with_progress
+from .sockets import (
+    NEAREST,
+    PERSON_CATEGORY,
+    ParseSocket,
+    PoseSocket,
+    image_input,
+    person_inputs,
+    pose_input,
+    source_output,
+)
 
 BLAZEPOSE = "blazepose"
-LARGEST, NEAREST, EVERYONE = "largest", "nearest to point", "everyone"
+EVERYONE = "everyone"
 
 
-def person_inputs(*choices: str, note: str) -> list:
-    """Whom to take of several persons."""
-    return [
-        io.Combo.Input(
-            "person",
-            options=list(choices),
-            default=LARGEST,
-            tooltip="Of several persons in the picture: the largest, or the one whose middle is "
-            f"nearest to the point below. {note}",
-        ),
-        io.Float.Input(
-            "point_x",
-            default=0.5,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            advanced=True,
-            tooltip="0 is the picture's left border, 1 its right one.",
-        ),
-        io.Float.Input(
-            "point_y",
-            default=0.5,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            advanced=True,
-            tooltip="0 is the picture's upper border, 1 its lower one.",
-        ),
-    ]
-
-
-def point_in(image: np.ndarray, person: str, x: float, y: float) -> tuple[float, float] | None:
-    """Pixels; None for the largest person."""
-    return (x * image.shape[1], y * image.shape[0]) if person == NEAREST else None
-
-
-def poses_of(keypoints: list | None, batch: int, height: int, width: int) -> list[Pose | None]:
-    """The person of every picture, where another node has found one."""
+def read_poses(keypoints: list | None, batch: int, height: int, width: int) -> list[Pose | None]:
+    """The pose of every image of a batch, None where no keypoints are connected."""
     if keypoints is None:
         return [None] * batch
     return list(read_pose_keypoints(keypoints, batch, height, width))
 
 
-def pose_input(note: str) -> PoseSocket.Input:
-    return PoseSocket.Input(
-        "pose_keypoint",
-        optional=True,
-        tooltip=f"The person's keypoints, from StableVITON Pose or another pack's node. {note}",
-    )
+def scale_point(image: np.ndarray, person: str, x: float, y: float) -> tuple[float, float] | None:
+    """The point of `person_inputs` in pixels of an H x W x 3 image; None for the largest person."""
+    return (x * image.shape[1], y * image.shape[0]) if person == NEAREST else None
 
 
-def label_arrays(name: str, given: Tensor, image: Tensor) -> list[np.ndarray]:
-    """A picture whose colours are labels, at the image's size."""
-    find_batch_size({"image": len(image), name: len(given)})
-    given = resize_to_person(name, to_channels_first(given), *image.shape[1:3], "nearest")
-    return to_arrays(given.movedim(1, -1))  # B C H W -> B H W C
+def fit_label_images(name: str, label_images: Tensor, image: Tensor) -> list[np.ndarray]:
+    """Images whose colours are labels (IMAGE) -> arrays H x W x 3 uint8 of the person image's size,
+    without blending. name: for errors. ImageError where batch or aspect differ."""
+    find_batch_size({"image": len(image), name: len(label_images)})
+    height, width = image.shape[1:3]
+    labels = resize_to_person(name, to_channels_first(label_images), height, width, "nearest")
+    return to_arrays(rearrange(labels, "b c h w -> b h w c"))
 
 
 class StableVITONPose(io.ComfyNode):
@@ -105,20 +78,18 @@ class StableVITONPose(io.ComfyNode):
             description="Find a person's joints (COCO-18).",
             search_aliases=["openpose", "skeleton", "keypoints"],
             inputs=[
-                io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
+                image_input(),
                 io.Combo.Input(
                     "model",
-                    options=[BLAZEPOSE, *folders.openpose_names()],
+                    options=[BLAZEPOSE, *folders.list_openposes()],
                     default=BLAZEPOSE,
                     tooltip="blazepose ships with this pack. body_pose_model.pth in models/openpose"
                     " is OpenPose, which needs the Python package controlnet_aux.",
                 ),
-                *person_inputs(
-                    LARGEST, NEAREST, EVERYONE, note="everyone: all of them, the largest first."
-                ),
+                *person_inputs(EVERYONE, note="everyone: all of them, the largest first."),
             ],
             outputs=[
-                PoseSocket.Output(tooltip="OpenPose JSON in pixels, one entry a picture."),
+                PoseSocket.Output(tooltip="OpenPose JSON in pixels, one entry per image."),
                 io.Image.Output(tooltip="The skeleton, drawn on black."),
             ],
         )
@@ -127,27 +98,29 @@ class StableVITONPose(io.ComfyNode):
     def execute(
         cls, image: Tensor, model: str, person: str, point_x: float, point_y: float
     ) -> io.NodeOutput:
-        arrays, keypoints, drawn = to_arrays(image), [], []
+        keypoints, skeletons = [], []
         with ExitStack() as stack:
-            found_by = _blazepose
+            find_poses: person_networks.OpenPose = find_blazeposes
             if model != BLAZEPOSE:
-                path = folders.person_model_path(folders.OPENPOSE, model)
-                found_by = stack.enter_context(person_networks.openpose(path))
-            for array in each(arrays):
-                poses = found_by(array)
+                path = folders.find_person_model(folders.OPENPOSE, model)
+                find_poses = stack.enter_context(person_networks.openpose(path))
+            for index, array in enumerate(iterate_with_progress(to_arrays(image)), start=1):
+                size = array.shape[:2]
+                poses = find_poses(array)
                 if not poses:
                     raise NoPersonError(
-                        f"{model} found nobody in picture {len(drawn) + 1}. Take one that shows a "
-                        "person from the head to the hips, upright and not too small."
+                        f"{model} found nobody in image {index}. Take one that shows a person from "
+                        "the head to the hips, upright and not too small."
                     )
                 if person != EVERYONE:
-                    poses = [choose_pose(poses, point_in(array, person, point_x, point_y))]
-                keypoints.append(poses_to_json(poses, *array.shape[:2]))
-                drawn.append(np.maximum.reduce([draw_skeleton(p, *array.shape[:2]) for p in poses]))
-        return io.NodeOutput(keypoints, to_images(drawn))
+                    poses = [choose_pose(poses, scale_point(array, person, point_x, point_y))]
+                keypoints.append(poses_to_json(poses, *size))
+                skeletons.append(np.maximum.reduce([draw_skeleton(p, *size) for p in poses]))
+        return io.NodeOutput(keypoints, to_images(skeletons))
 
 
-def _blazepose(image: np.ndarray) -> list[Pose]:
+def find_blazeposes(image: np.ndarray) -> list[Pose]:
+    """Everyone's pose in an image H x W x 3 uint8 RGB, by the built-in network, largest first."""
     return [body.to_pose() for body in find_bodies(image)]
 
 
@@ -161,10 +134,10 @@ class StableVITONParse(io.ComfyNode):
             description="Label a person's clothes and body parts.",
             search_aliases=["human parsing", "segment clothes", "segformer"],
             inputs=[
-                io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
+                image_input(),
                 io.Combo.Input(
                     "model",
-                    options=[SKELETON, *folders.segformer_names()],
+                    options=[SKELETON, *folders.list_segformers()],
                     default=SKELETON,
                     tooltip="skeleton: coarse parts from the pose and the person's outline, without"
                     " hair, sleeves or skirts. A folder in models/segformer: a SegFormer such as "
@@ -192,7 +165,7 @@ class StableVITONParse(io.ComfyNode):
                     "model.",
                 ),
                 pose_input(
-                    "They say whom to label, and tell left limbs from right ones. Without them: "
+                    "They choose the person, and tell left limbs from right ones. Without them: "
                     "the largest person."
                 ),
             ],
@@ -200,9 +173,7 @@ class StableVITONParse(io.ComfyNode):
                 ParseSocket.Output(display_name="parse", tooltip="For StableVITON Agnostic Mask."),
                 io.Image.Output(tooltip="The labels in VITON-HD's colours."),
                 io.Mask.Output(tooltip="White (1) where the chosen labels are."),
-                io.String.Output(
-                    display_name="source", tooltip="What made it, and whether it is approximate."
-                ),
+                source_output(),
             ],
         )
 
@@ -218,31 +189,28 @@ class StableVITONParse(io.ComfyNode):
     ) -> io.NodeOutput:
         names = parse_label_names(labels)
         if label_image is not None:
-            source = f"label image ({scheme})"
-            given = label_arrays("label image", label_image, image)
-            maps = [decode_labels(array, scheme) for array in each(given)]
-            return cls._outputs(maps, names, source)
-        poses = poses_of(pose_keypoint, *image.shape[:3])
-        pairs = list(zip(to_arrays(image), poses, strict=True))
+            arrays = fit_label_images("label image", label_image, image)
+            maps = [decode_labels(array, scheme) for array in iterate_with_progress(arrays)]
+            return cls._make_outputs(maps, names, f"label image ({scheme})")
+        poses = read_poses(pose_keypoint, *image.shape[:3])
+        persons = iterate_with_progress(list(zip(to_arrays(image), poses, strict=True)))
         if model == SKELETON:
-            maps = [analyze_person(array, pose).parse for array, pose in each(pairs)]
-        else:
-            path = folders.person_model_path(folders.SEGFORMER, model)
-            with person_networks.segformer(path) as parse:
-                maps = [parse(array, pose or _pose_if_any(array)) for array, pose in each(pairs)]
-        return cls._outputs(maps, names, model)
+            maps = [analyze_person(array, pose).parse for array, pose in persons]
+            return cls._make_outputs(maps, names, SKELETON)
+        path = folders.find_person_model(folders.SEGFORMER, model)
+        with person_networks.segformer(path) as parse:
+            maps = [
+                parse(array, pose or next(iter(find_blazeposes(array)), None))
+                for array, pose in persons
+            ]
+        return cls._make_outputs(maps, names, model)
 
     @staticmethod
-    def _outputs(maps: list[np.ndarray], names: list[str], source: str) -> io.NodeOutput:
-        parsed = Parse(np.stack(maps), source, approximate=source == SKELETON)
-        coloured = to_images([colour_labels(found) for found in maps])
-        masks = to_masks([select_labels(found, *names) for found in maps])
-        return io.NodeOutput(parsed, coloured, masks, source)
-
-
-def _pose_if_any(image: np.ndarray) -> Pose | None:
-    found = find_bodies(image)
-    return found[0].to_pose() if found else None
+    def _make_outputs(maps: list[np.ndarray], names: list[str], source: str) -> io.NodeOutput:
+        parse = Parse(np.stack(maps), source, approximate=source == SKELETON)
+        coloured = to_images([colour_labels(labels) for labels in maps])
+        masks = to_masks([select_labels(labels, *names) for labels in maps])
+        return io.NodeOutput(parse, coloured, masks, source)
 
 
 class StableVITONDensePose(io.ComfyNode):
@@ -255,23 +223,23 @@ class StableVITONDensePose(io.ComfyNode):
             description="A person's DensePose in the colours StableVITON was trained on (Parula).",
             search_aliases=["densepose", "body parts", "parula"],
             inputs=[
-                io.Image.Input("image", tooltip="The person, best from StableVITON CropRegion."),
+                image_input(),
                 io.Combo.Input(
                     "model",
-                    options=[SKELETON, *folders.densepose_names()],
+                    options=[SKELETON, *folders.list_denseposes()],
                     default=SKELETON,
                     tooltip="skeleton: parts drawn from the pose and the person's outline. "
                     "densepose_r50_fpn_dl.torchscript or densepose_r101_fpn_dl.torchscript in "
                     "models/densepose: the real network.",
                 ),
-                *person_inputs(LARGEST, NEAREST, note="Not used with keypoints."),
+                *person_inputs(note="Not used with keypoints."),
                 io.Image.Input(
                     "densepose",
                     optional=True,
                     tooltip="Another node's DensePose image, in Parula or Viridis colours, to be "
                     "brought to StableVITON's colours instead.",
                 ),
-                pose_input("They say whom to take."),
+                pose_input("They choose the person."),
             ],
             outputs=[
                 io.Image.Output(tooltip="Parula colours on black."),
@@ -279,9 +247,7 @@ class StableVITONDensePose(io.ComfyNode):
                     display_name="parts",
                     tooltip="The part numbers 0 to 24 as grey levels (of 255): nearly black.",
                 ),
-                io.String.Output(
-                    display_name="source", tooltip="What made it, and whether it is approximate."
-                ),
+                source_output(),
             ],
         )
 
@@ -297,28 +263,27 @@ class StableVITONDensePose(io.ComfyNode):
         pose_keypoint: list | None = None,
     ) -> io.NodeOutput:
         if densepose is not None:
-            given = label_arrays("DensePose", densepose, image)
-            return cls._outputs([decode_parts(array) for array in each(given)], DENSEPOSE_IMAGE)
+            given = fit_label_images("DensePose", densepose, image)
+            parts = [decode_parts(array) for array in iterate_with_progress(given)]
+            return cls._make_outputs(parts, DENSEPOSE_IMAGE)
         arrays = to_arrays(image)
-        points = [point_in(array, person, point_x, point_y) for array in arrays]
-        poses = poses_of(pose_keypoint, *image.shape[:3])
-        people = list(zip(arrays, points, poses, strict=True))
+        points = [scale_point(array, person, point_x, point_y) for array in arrays]
+        poses = read_poses(pose_keypoint, *image.shape[:3])
+        persons = iterate_with_progress(list(zip(arrays, points, poses, strict=True)))
         if model == SKELETON:
+            parts = [analyze_person(array, pose, point).parts for array, point, pose in persons]
+            return cls._make_outputs(parts, SKELETON)
+        path = folders.find_person_model(folders.DENSEPOSE, model)
+        with person_networks.densepose(path) as find_parts:
             parts = [
-                analyze_person(array, pose, point).parts for array, point, pose in each(people)
+                find_parts(array, point if pose is None else tuple(pose.centre()))
+                for array, point, pose in persons
             ]
-            return cls._outputs(parts, SKELETON)
-        path = folders.person_model_path(folders.DENSEPOSE, model)
-        with person_networks.densepose(path) as found_by:
-            parts = [
-                found_by(array, point if pose is None else tuple(pose.centre()))
-                for array, point, pose in each(people)
-            ]
-        return cls._outputs(parts, model)
+        return cls._make_outputs(parts, model)
 
     @staticmethod
-    def _outputs(parts: list[np.ndarray], source: str) -> io.NodeOutput:
-        if not all(part.any() for part in parts):
+    def _make_outputs(parts: list[np.ndarray], source: str) -> io.NodeOutput:
+        if not all(part_map.any() for part_map in parts):
             raise StableVITONError("DensePose is empty: nobody was found.")
-        grey = torch.from_numpy(np.stack(parts)).float()[..., None].expand(-1, -1, -1, 3) / 255
+        grey = to_images([repeat(part_map, "h w -> h w 3") for part_map in parts])
         return io.NodeOutput(to_images([colour_parts(p) for p in parts]), grey, source)

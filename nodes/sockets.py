@@ -1,4 +1,4 @@
-"""Names that the pack's nodes share."""
+"""Categories, the pack's own socket types, and inputs that several nodes share."""
 
 from comfy_api.latest import io
 
@@ -6,6 +6,55 @@ CATEGORY = "StableVITON"
 PERSON_CATEGORY = "StableVITON/person"
 
 StableVITONSocket = io.Custom("STABLEVITON")
-CropSocket = io.Custom("STABLEVITON_CROP")  # list of person.frame.CropRegion, one a picture
+CropSocket = io.Custom("STABLEVITON_CROP")  # list of person.crop.CropRegion, one per image
 ParseSocket = io.Custom("STABLEVITON_PARSE")  # person.labels.Parse
-PoseSocket = io.Custom("POSE_KEYPOINT")  # list of OpenPose JSON, one a picture
+PoseSocket = io.Custom("POSE_KEYPOINT")  # list of OpenPose JSON, one per image
+
+LARGEST, NEAREST = "largest", "nearest to point"
+
+
+def image_input() -> io.Image.Input:
+    return io.Image.Input("image", tooltip="The person, best from StableVITON Crop.")
+
+
+def size_inputs(tooltip: str) -> list[io.Int.Input]:
+    """Width and height of the working image."""
+    return [
+        io.Int.Input("width", default=384, min=64, max=4096, step=8, tooltip=tooltip),
+        io.Int.Input("height", default=512, min=64, max=4096, step=8, tooltip=tooltip),
+    ]
+
+
+def pose_input(note: str) -> "io.Input":
+    return PoseSocket.Input(
+        "pose_keypoint",
+        optional=True,
+        tooltip=f"The person's keypoints, from StableVITON Pose or another pack's node. {note}",
+    )
+
+
+def person_inputs(*choices: str, note: str) -> list:
+    """Which of several persons to take. choices: beside the largest and the nearest to a point."""
+    return [
+        io.Combo.Input(
+            "person",
+            options=[LARGEST, NEAREST, *choices],
+            default=LARGEST,
+            tooltip="Of several persons in the image: the largest, or the one whose centre is "
+            f"nearest to the point below. {note}",
+        ),
+        _coordinate_input("point_x", "0 is the image's left border, 1 its right one."),
+        _coordinate_input("point_y", "0 is the image's upper border, 1 its lower one."),
+    ]
+
+
+def _coordinate_input(name: str, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(
+        name, default=0.5, min=0.0, max=1.0, step=0.01, advanced=True, tooltip=tooltip
+    )
+
+
+def source_output() -> io.String.Output:
+    return io.String.Output(
+        display_name="source", tooltip="What made it, and whether it is approximate."
+    )

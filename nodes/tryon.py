@@ -25,9 +25,9 @@ class StableVITONApply(io.ComfyNode):
             node_id="StableVITONApply",
             display_name="Apply StableVITON",
             category=CATEGORY,
-            description="Patch zero cross-attention to the garment into a StableVITON unet.",
+            description="Patch zero cross-attention to the garment into a StableVITON UNet.",
             inputs=[
-                io.Model.Input("model", tooltip="The unet of a StableVITON checkpoint."),
+                io.Model.Input("model", tooltip="The UNet of a StableVITON checkpoint."),
                 StableVITONSocket.Input("stableviton", tooltip="From Load StableVITON."),
                 io.Float.Input(
                     "strength",
@@ -38,24 +38,12 @@ class StableVITONApply(io.ComfyNode):
                     tooltip="Weight of the attention to the garment. 1 as trained; 0 leaves the "
                     "model as it is.",
                 ),
-                io.Float.Input(
+                _percent_input(
                     "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    advanced=True,
-                    tooltip="Where in the sampling it begins, as a fraction of the steps' range.",
+                    0.0,
+                    "Where in the sampling it begins, as a fraction of the noise schedule.",
                 ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.001,
-                    advanced=True,
-                    tooltip="Where in the sampling it ends.",
-                ),
+                _percent_input("end_percent", 1.0, "Where in the sampling it ends."),
             ],
             outputs=[io.Model.Output(tooltip="A patched copy; the model itself is unchanged.")],
         )
@@ -72,6 +60,12 @@ class StableVITONApply(io.ComfyNode):
         if strength == 0:
             return io.NodeOutput(model)
         return io.NodeOutput(patch_model(model, stableviton, strength, start_percent, end_percent))
+
+
+def _percent_input(name: str, default: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(
+        name, default=default, min=0.0, max=1.0, step=0.001, advanced=True, tooltip=tooltip
+    )
 
 
 class StableVITONConditioning(io.ComfyNode):
@@ -101,7 +95,7 @@ class StableVITONConditioning(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "garment",
-                    tooltip="The garment lying flat on a plain ground. Padded to the person's "
+                    tooltip="The garment lying flat on a plain background. Padded to the person's "
                     "aspect if it has another.",
                 ),
                 io.Image.Input(
@@ -151,7 +145,7 @@ class StableVITONPasteBack(io.ComfyNode):
             category=CATEGORY,
             description="Keep the person's own pixels outside the mask, exactly.",
             inputs=[
-                io.Image.Input("person", tooltip="The picture that was dressed."),
+                io.Image.Input("person", tooltip="The person image that the try-on was made from."),
                 io.Image.Input("tryon", tooltip="The decoded try-on."),
                 io.Mask.Input("mask", tooltip="White (1) where the try-on is taken."),
                 io.Int.Input(
@@ -173,5 +167,5 @@ class StableVITONPasteBack(io.ComfyNode):
         tryon = resize_to_person("try-on", tryon, height, width, "bilinear")
         tryon = rearrange(tryon, "b c h w -> b h w c")
         mask = resize_to_person("mask", mask[:, None], height, width, "nearest")[:, 0]
-        images = (expand_batch(x, batch).to(person) for x in (person, tryon, mask))
-        return io.NodeOutput(paste_back(*images, feather))
+        person, tryon, mask = (expand_batch(x, batch).to(person) for x in (person, tryon, mask))
+        return io.NodeOutput(paste_back(person, tryon, mask, feather))

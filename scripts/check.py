@@ -57,7 +57,7 @@ def link_as_package(folder: Path) -> Path | None:
     link = folder / PACKAGE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not link.exists():
+        if link.resolve() != ROOT:
             link.unlink(missing_ok=True)
             link.symlink_to(ROOT, target_is_directory=True)
     except OSError:

@@ -1,9 +1,9 @@
 """The command line: `python -m stableviton_core COMMAND`, or `stableviton COMMAND`.
 
 A command is a function of this file whose signature and docstring declare its arguments: a
-parameter without a default is a positional argument, a keyword-only parameter a flag. A command with
-one dataclass parameter has the fields of the dataclass as flags. Modules with heavy imports are
-imported by the commands that need them, so that help is shown without torch.
+parameter without a default is a positional argument, a keyword-only parameter a flag. A command
+with one dataclass parameter has its fields as flags. Modules with heavy
+imports are imported by the commands that need them, so that help is shown without torch.
 """
 
 import inspect
@@ -116,13 +116,13 @@ def prepare(
         height: Pixels, a multiple of 8.
         width: Pixels, a multiple of 8.
     """
-    from .person.prepare import REPORT, prepare
+    from .person.prepare import REPORT, prepare_dataset
 
-    done = prepare(persons, garments, output, height, width)
-    print(f"{len(done.persons)} persons, {len(done.garments)} garments in {output}")
-    if done.unused:
-        print(f"{len(done.unused)} photos could not be used, see {output / REPORT}")
-    return 0 if done.persons and done.garments else 1
+    report = prepare_dataset(persons, garments, output, height, width)
+    print(f"{len(report.persons)} persons, {len(report.garments)} garments in {output}")
+    if report.unused:
+        print(f"{len(report.unused)} photos could not be used, see {output / REPORT}")
+    return 0 if report.persons and report.garments else 1
 
 
 def batch(config: BatchConfig) -> int:
@@ -210,6 +210,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse_arguments(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
     """The command and the arguments to call it with. Ends the process with a message and code 2
     where an argument is wrong, and with code 0 after help."""
+    parser = _build_parser()
+    namespace = parser.parse_args(normalize_arguments(arguments))
+    command = COMMANDS[namespace.subcommand]
+    values = vars(namespace[namespace.subcommand])
+    values.pop("config")
+    kind = get_config_class(command)
+    try:
+        return command, {"config": kind(**values)} if kind else values
+    except ValueError as error:
+        return parser.error(str(error))
+
+
+def _build_parser() -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(
@@ -220,44 +233,40 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
         summary = (inspect.getdoc(command) or "").partition("\n")[0]
         subparser = ArgumentParser(description=summary, allow_abbrev=False)
         subparser.add_argument("--config", action="config", help="YAML file with these arguments.")
-        config = _config_class(command)
-        if config:
-            subparser.add_class_arguments(config, as_group=False)
+        kind = get_config_class(command)
+        if kind:
+            subparser.add_class_arguments(kind, as_group=False)
         else:
-            flags = {p.name for p in _parameters(command) if p.kind is p.KEYWORD_ONLY}
-            positional = {p.name for p in _parameters(command)} - flags
-            subparser.add_function_arguments(command, None, False, True, skip=flags)
-            subparser.add_function_arguments(command, None, False, False, skip=positional)
+            for positional in (True, False):
+                skip: set[str | int] = set()
+                for parameter in _list_parameters(command):
+                    if (parameter.kind is parameter.KEYWORD_ONLY) == positional:
+                        skip.add(parameter.name)
+                subparser.add_function_arguments(
+                    command, as_group=False, as_positional=positional, skip=skip
+                )
         subcommands.add_subcommand(name, subparser, help=summary)
-    namespace = parser.parse_args(_join_values(arguments))
-    command = COMMANDS[namespace.subcommand]
-    values = vars(namespace[namespace.subcommand])
-    values.pop("config")
-    config = _config_class(command)
-    try:
-        return command, {"config": config(**values)} if config else values
-    except ValueError as error:
-        parser.error(str(error))
+    return parser
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+def _list_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return list(inspect.signature(function, eval_str=True).parameters.values())
 
 
-def _config_class(command: Command) -> Any:
+def get_config_class(command: Command) -> Any:
     """The dataclass whose fields are the arguments of a command, or None."""
-    kind = _parameters(command)[0].annotation
+    kind = _list_parameters(command)[0].annotation
     return kind if is_dataclass(kind) else None
 
 
-def _join_values(arguments: Sequence[str]) -> list[str]:
+def normalize_arguments(arguments: Sequence[str]) -> list[str]:
     """Arguments as jsonargparse reads them: names with underscores; a flag of a type with bool
     that has no value is true; the values of a tuple, given one after the other or by repeating the
     flag, are one YAML list."""
     if not arguments or arguments[0] not in COMMANDS:
         return list(arguments)
     command = COMMANDS[arguments[0]]
-    kinds = {p.name: p.annotation for p in _parameters(_config_class(command) or command)}
+    kinds = {p.name: p.annotation for p in _list_parameters(get_config_class(command) or command)}
     joined: list[str] = [arguments[0]]
     lists: dict[str, tuple[int, list[str]]] = {}  # position in `joined`, values
     rest = list(arguments[1:])

@@ -9,6 +9,7 @@ ComfyUI; signed, B x 3 x H x W in -1..1, as the network takes it. MASK is B x H 
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,7 +28,7 @@ GREY_LEVEL = 128  # of 255: the agnostic region
 GREY = GREY_LEVEL / 127.5 - 1  # the same in -1..1
 MASK_LEVEL = 128  # of 255: a mask file's pixels from this value on are to change
 JPEG_OPTIONS = {"format": "JPEG", "quality": 95}
-WRITING_OPTIONS = {
+WRITING_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"},
     ".jpg": JPEG_OPTIONS,
     ".jpeg": JPEG_OPTIONS,

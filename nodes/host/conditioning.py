@@ -45,22 +45,22 @@ def encode_conditioning(
     if agnostic is not None:
         inputs["agnostic"] = agnostic
     batch = find_batch_size({name: len(value) for name, value in inputs.items()})
-    size = person.shape[1:3]
-    check_size("person image", *size, advice="Bring it there with StableVITONCrop.")
+    height, width = person.shape[1:3]
+    check_size("person image", height, width, "Bring it there with StableVITONCrop.")
 
     device = person.device
     person = to_signed(person)
     mask = rearrange(mask.to(device, torch.float32), "b h w -> b 1 h w")
-    mask = resize_to_person("mask", mask, *size, "nearest")[:, 0]
+    mask = resize_to_person("mask", mask, height, width, "nearest")[:, 0]
     densepose = to_signed(densepose.to(device))
-    densepose = resize_to_person("DensePose image", densepose, *size, "nearest")
-    garment = pad_garment(to_signed(garment.to(device)), *size)
+    densepose = resize_to_person("DensePose image", densepose, height, width, "nearest")
+    garment = pad_garment(to_signed(garment.to(device)), height, width)
     if agnostic is None:
         pairs = find_batch_size({"person": len(person), "mask": len(mask)})
         agnostic = make_agnostic_image(expand_batch(person, pairs), expand_batch(mask, pairs))
     else:
         agnostic = to_signed(agnostic.to(device))
-        agnostic = resize_to_person("agnostic image", agnostic, *size, "bilinear")
+        agnostic = resize_to_person("agnostic image", agnostic, height, width, "bilinear")
 
     scale = stableviton.config.autoencoder.latent_scale
     progress = comfy.utils.ProgressBar(5)

@@ -1,4 +1,4 @@
-"""Where models are: ComfyUI's folders, the pack's own, and comfyui_controlnet_aux's."""
+"""Model folders: ComfyUI's, the pack's demo folder, and comfyui_controlnet_aux's."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ FOLDER = "stableviton"
 EXTENSIONS = {".ckpt", ".pt", ".pth", ".safetensors", ".sft"}
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 
-# Folders of networks that find out about the person. A SegFormer is a folder with a config.json.
+# Person networks; a SegFormer is a folder with a config.json.
 DENSEPOSE, OPENPOSE, SEGFORMER = "densepose", "openpose", "segformer"
 PERSON_FOLDERS = {
     DENSEPOSE: {".torchscript"},
@@ -23,60 +23,60 @@ SEGFORMER_FILE = "config.json"
 OPENPOSE_FILE = "body_pose_model"
 
 
-def register() -> None:
-    """Make and add the `stableviton` model folder, and add the pack's demo folder and those of the
-    person networks; configured paths stay."""
+def register_folders() -> None:
+    """Make and register the `stableviton` model folder; register the pack's demo folder and those
+    of the person networks. Paths that a user configured stay."""
     models = Path(folder_paths.models_dir)
     (models / FOLDER).mkdir(parents=True, exist_ok=True)
-    _add(FOLDER, EXTENSIONS, models / FOLDER, DEMO)
+    _register(FOLDER, EXTENSIONS, models / FOLDER, DEMO)
     packs = [Path(path) for path in folder_paths.get_folder_paths("custom_nodes")]
     for folder, extensions in PERSON_FOLDERS.items():
-        theirs = [pack / CONTROLNET_AUX[folder] for pack in packs if folder in CONTROLNET_AUX]
-        _add(folder, extensions, models / folder, *(path for path in theirs if path.is_dir()))
+        downloads = [pack / CONTROLNET_AUX[folder] for pack in packs if folder in CONTROLNET_AUX]
+        _register(folder, extensions, models / folder, *filter(Path.is_dir, downloads))
 
 
-def _add(folder: str, extensions: set[str], *paths: Path) -> None:
+def _register(folder: str, extensions: set[str], *paths: Path) -> None:
     for path in paths:
         folder_paths.add_model_folder_path(folder, str(path))
-    own, known = folder_paths.folder_names_and_paths[folder]
-    folder_paths.folder_names_and_paths[folder] = (own, set(known) | extensions)
+    registered, known = folder_paths.folder_names_and_paths[folder]
+    folder_paths.folder_names_and_paths[folder] = (registered, set(known) | extensions)
 
 
-def checkpoint_names() -> list[str]:
+def list_checkpoints() -> list[str]:
     """Files of the `stableviton` folder, then those of `checkpoints`."""
-    own = folder_paths.get_filename_list(FOLDER)
-    return own + [n for n in folder_paths.get_filename_list("checkpoints") if n not in own]
+    names = [folder_paths.get_filename_list(folder) for folder in (FOLDER, "checkpoints")]
+    return list(dict.fromkeys([*names[0], *names[1]]))
 
 
-def checkpoint_path(name: str) -> Path:
-    """FileNotFoundError for a name that is in neither folder (or outside them)."""
+def find_checkpoint(name: str) -> Path:
+    """The path of a listed checkpoint. FileNotFoundError for any other name."""
     for folder in (FOLDER, "checkpoints"):
         if name in folder_paths.get_filename_list(folder):
             return Path(folder_paths.get_full_path_or_raise(folder, name))
     raise FileNotFoundError(
         f"No checkpoint {name!r} in ComfyUI's models/{FOLDER} or models/checkpoints. Put the file "
-        f"into models/{FOLDER} and refresh; {len(checkpoint_names())} are there now."
+        f"into models/{FOLDER} and refresh; {len(list_checkpoints())} are there now."
     )
 
 
-def densepose_names() -> list[str]:
+def list_denseposes() -> list[str]:
     return folder_paths.get_filename_list(DENSEPOSE)
 
 
-def openpose_names() -> list[str]:
+def list_openposes() -> list[str]:
     names = folder_paths.get_filename_list(OPENPOSE)
     return [name for name in names if Path(name).stem == OPENPOSE_FILE]
 
 
-def segformer_names() -> list[str]:
+def list_segformers() -> list[str]:
     """Folders with a configuration, below the `segformer` folder."""
     names = [Path(name) for name in folder_paths.get_filename_list(SEGFORMER)]
     return [name.parent.as_posix() for name in names if name.name == SEGFORMER_FILE]
 
 
-def person_model_path(folder: str, name: str) -> Path:
-    """A file of a person network's folder, or the folder of a SegFormer. FileNotFoundError where
-    it is not there (or outside)."""
+def find_person_model(folder: str, name: str) -> Path:
+    """The path of a person network's file, or of a SegFormer's folder, by its listed name.
+    FileNotFoundError for any other."""
     file = f"{name}/{SEGFORMER_FILE}" if folder == SEGFORMER else name
     known = {Path(n).as_posix(): n for n in folder_paths.get_filename_list(folder)}
     if file not in known:

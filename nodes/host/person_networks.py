@@ -1,5 +1,8 @@
-"""Large person networks that users bring: DensePose, SegFormer, OpenPose. Found in ComfyUI's model
-folders, run through its memory manager, never downloaded."""
+"""Large person networks from the user's files: DensePose, SegFormer, OpenPose. Read from ComfyUI's
+model folders, run through its memory manager, never downloaded.
+
+Images are H x W x 3 uint8 RGB.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,13 +14,14 @@ import comfy.model_management
 import numpy as np
 import torch
 from comfy.model_patcher import ModelPatcher
+from einops import rearrange
 from torch import Tensor, nn
 
 from ...stableviton_core.errors import CheckpointError, StableVITONError
 from ...stableviton_core.person.densepose import choose_box, draw_parts
 from ...stableviton_core.person.pose import Pose, pose_from_points
 from ...stableviton_core.person.segformer import convert_labels, read_label_names, upsample_labels
-from .checkpoint import read_file
+from .load_checkpoint import read_weights
 
 DensePose = Callable[[np.ndarray, tuple[float, float] | None], np.ndarray]
 SegFormer = Callable[[np.ndarray, Pose | None], np.ndarray]
@@ -25,7 +29,7 @@ OpenPose = Callable[[np.ndarray], list[Pose]]
 
 
 class PersonNetwork(nn.Module):
-    """Any network, where the memory manager can write its own attributes beside it."""
+    """Wraps a network, so that the memory manager can set attributes (a TorchScript has none)."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -34,7 +38,7 @@ class PersonNetwork(nn.Module):
 
 @contextmanager
 def on_device(network: nn.Module) -> Iterator[torch.device]:
-    """A network on ComfyUI's device, known to its memory manager."""
+    """Load a network on ComfyUI's device through its memory manager; the device."""
     patcher = ModelPatcher(
         PersonNetwork(network),
         load_device=comfy.model_management.get_torch_device(),
@@ -47,9 +51,9 @@ def on_device(network: nn.Module) -> Iterator[torch.device]:
 
 @contextmanager
 def densepose(path: Path) -> Iterator[DensePose]:
-    """The part indices H x W uint8 of one person of a picture H x W x 3 uint8 RGB: the largest, or
-    the nearest to a point. StableVITONError where the file is no such network, and for pictures
-    without a person."""
+    """A function from an image and a point (x, y in pixels, or None) to the part indices of the
+    person nearest to the point, or of the largest, H x W uint8. StableVITONError for a file that is
+    no such network and for an image without a person."""
     import torchvision  # noqa: F401 -- registers the operators that DensePose's file calls
 
     try:
@@ -61,8 +65,8 @@ def densepose(path: Path) -> Iterator[DensePose]:
         ) from error
     with on_device(network) as device:
 
-        def parts(image: np.ndarray, point: tuple[float, float] | None) -> np.ndarray:
-            pixels = torch.from_numpy(image).movedim(-1, 0).to(device)  # H W C -> C H W
+        def find_parts(image: np.ndarray, point: tuple[float, float] | None) -> np.ndarray:
+            pixels = rearrange(torch.from_numpy(image), "h w c -> c h w").to(device)
             try:
                 boxes, coarse, fine = network(pixels)[:3]
             except (RuntimeError, TypeError, ValueError) as error:
@@ -72,13 +76,13 @@ def densepose(path: Path) -> Iterator[DensePose]:
             person = choose_box(boxes.cpu(), point)
             return draw_parts(boxes.cpu(), coarse.cpu(), fine.cpu(), person, *image.shape[:2])
 
-        yield parts
+        yield find_parts
 
 
 @contextmanager
 def segformer(folder: Path) -> Iterator[SegFormer]:
-    """The labels H x W uint8 (CIHP ids) of a picture H x W x 3 uint8 RGB, and of a pose, which
-    tells left limbs from right ones. StableVITONError where the folder holds no such model."""
+    """A function from an image and a pose, which tells left limbs from right ones, to the labels
+    H x W uint8 (CIHP ids). StableVITONError for a folder that holds no such model."""
     from transformers import AutoImageProcessor, SegformerForSemanticSegmentation
 
     try:
@@ -97,29 +101,29 @@ def segformer(folder: Path) -> Iterator[SegFormer]:
         def parse(image: np.ndarray, pose: Pose | None) -> np.ndarray:
             pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
             scores = network(pixel_values=pixels.to(device)).logits[0]
-            found = upsample_labels(scores.float().cpu().numpy(), *image.shape[:2])
-            return convert_labels(found, names, pose)
+            labels = upsample_labels(scores.float().cpu().numpy(), *image.shape[:2])
+            return convert_labels(labels, names, pose)
 
         yield parse
 
 
 @contextmanager
 def openpose(path: Path) -> Iterator[OpenPose]:
-    """Everyone's pose in a picture H x W x 3 uint8 RGB, by controlnet_aux's body network. StableVITONError
-    where the package or the weights do not work."""
+    """A function from an image to everyone's pose, largest first, by controlnet_aux's body network.
+    StableVITONError for a missing package and for weights of another network."""
     try:
         from controlnet_aux.open_pose import util
         from controlnet_aux.open_pose.body import Body
         from controlnet_aux.open_pose.model import bodypose_model
     except (ImportError, AttributeError, RuntimeError) as error:
         raise StableVITONError(
-            f"OpenPose needs the Python package controlnet_aux, which cannot be imported here "
+            "OpenPose needs the Python package controlnet_aux, which cannot be imported here "
             f"({_first_line(error)}). Install it, or choose the model blazepose."
         ) from error
     body = Body.__new__(Body)  # its __init__ reads the file by itself, and could run code in it
     body.model = bodypose_model().eval()
     try:
-        weights, _ = read_file(path)
+        weights, _ = read_weights(path)
         body.model.load_state_dict(util.transfer(body.model, weights))
     except (CheckpointError, KeyError, RuntimeError) as error:
         raise StableVITONError(
@@ -128,15 +132,15 @@ def openpose(path: Path) -> Iterator[OpenPose]:
         ) from error
     with on_device(body.model):
 
-        def poses(image: np.ndarray) -> list[Pose]:
-            found = Body.format_body_result(*body(image[..., ::-1].copy()))  # RGB -> BGR
-            people = [
+        def find_poses(image: np.ndarray) -> list[Pose]:
+            people = Body.format_body_result(*body(image[..., ::-1].copy()))  # RGB -> BGR
+            points = [
                 [(0, 0) if point is None else (point.x, point.y) for point in person.keypoints]
-                for person in found
+                for person in people
             ]
-            return sorted(map(pose_from_points, people), key=Pose.size, reverse=True)
+            return sorted(map(pose_from_points, points), key=Pose.size, reverse=True)
 
-        yield poses
+        yield find_poses
 
 
 def _first_line(error: Exception) -> str:

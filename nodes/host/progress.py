@@ -1,4 +1,4 @@
-"""Long work on a batch: its progress bar, and a place to interrupt it."""
+"""Progress and interruption of nodes that work through a batch."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -9,7 +9,12 @@ import comfy.utils
 Item = TypeVar("Item")
 
 
-def each(items: Sequence[Item]) -> Iterator[Item]:
+def iterate_with_progress(items: Sequence[Item]) -> Iterator[Item]:
+    """The items, one after the other, with a progress bar on the node.
+
+    Raises the host's InterruptProcessingException before an item where the user has stopped the
+    run.
+    """
     bar = comfy.utils.ProgressBar(len(items))
     for item in items:
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -98,13 +98,13 @@ def evaluate(
     scores = []
     if paired:
         pairs = _match(result_files, reference_files, reference)
-        ssim = _grey_ssim if settings.grey_ssim else _rgb_ssim
+        ssim = _compute_grey_ssim if settings.grey_ssim else _compute_rgb_ssim
         scores.append(Score("SSIM", _average(ssim, pairs, "SSIM"), settings.describe_ssim()))
         value = None
         if backbone_dir:
             network = load_lpips(settings.lpips_backbone, backbone_dir)
             value = _average(
-                lambda a, b: _lpips(network, settings.lpips_size, a, b), pairs, "LPIPS"
+                lambda a, b: _compute_lpips(network, settings.lpips_size, a, b), pairs, "LPIPS"
             )
         scores.append(Score("LPIPS", value, settings.describe_lpips()))
     fid, kid = None, None
@@ -154,21 +154,21 @@ def _average(
     return float(np.mean(values))
 
 
-def _grey_ssim(result: np.ndarray, reference: np.ndarray) -> float:
+def _compute_grey_ssim(result: np.ndarray, reference: np.ndarray) -> float:
     grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (result, reference)]
     return structural_similarity(
         *grey, data_range=255, gaussian_weights=True, use_sample_covariance=False
     )
 
 
-def _rgb_ssim(result: np.ndarray, reference: np.ndarray) -> float:
+def _compute_rgb_ssim(result: np.ndarray, reference: np.ndarray) -> float:
     return structural_similarity_index_measure(
         _to_batch(result), _to_batch(reference), data_range=1.0
     ).item()
 
 
 @torch.no_grad()
-def _lpips(
+def _compute_lpips(
     network: nn.Module, size: int | None, result: np.ndarray, reference: np.ndarray
 ) -> float:
     if size:  # as torchvision resizes PIL images

@@ -67,8 +67,8 @@ def generate_person(rng: np.random.Generator) -> Person:
 
 
 def compute_pose(person: Person, height: int) -> Pose:
-    """Keypoints of a person in pixels of an image of a height. The person faces the viewer: the left
-    of the image is the right side of the body."""
+    """Keypoints of a person in pixels of an image of a height. The person faces the viewer, so the
+    left of the image is the right side of the body."""
     head = person.neck - (0, 0.115)
     eye = np.array([0.36, 0.1]) * person.head_radius
     keypoints = {

@@ -1,24 +1,27 @@
-"""The demo checkpoint from nothing: an autoencoder, then the network, on paper synthetic."""
+"""Trains the demo checkpoint from nothing: an autoencoder, then the stages of recipe.yaml."""
 
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from ..model.checkpoint import LICENSE_KEY, join
+from ..model.checkpoint import LICENSE_KEY, join, lists_to_tuples
 from ..model.config import ClipConfig, ModelConfig, NetworkConfig
-from ..training import checkpointing
-from ..training.config import TrainConfig, parse_config
+from ..training.checkpointing import WEIGHTS, list_checkpoints
+from ..training.config import TrainConfig
 from ..training.initialization import copy_encoder, zero_layer
 from ..training.model import TryOnModel
 from ..training.pretrained import save_weights
 from ..training.trainer import train
 from ..training.vae import build_autoencoder, load_ldm, to_ldm
-from . import PATCHWORK, PATTERNS, toy_autoencoder
-from .warm_start import start_from_denoiser
+from . import toy_autoencoder
+from .shapes import ASPECT
+from .warm_start import initialize_denoiser
 from .write_dataset import write_dataset
 
 NETWORK = NetworkConfig(
@@ -31,77 +34,78 @@ CLIP = ClipConfig(
     intermediate_size=512,
     patch_size=32,
 )
-CONFIGS = Path(__file__).parent / "configs"
-SHARED = "demo.yaml"
-GARMENTS_EACH = 4  # that each person wears
+RECIPE = Path(__file__).with_name("recipe.yaml")
 CHECKPOINT = "stableviton-demo.safetensors"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A training on paper synthetic. name: of its file in CONFIGS, which comes on top of what all of
-    them share; seed: of its people; patterns: of their garments, as in `synthetic.random_garment`."""
+    """A training. data: arguments of `write_dataset`; settings: of `TrainConfig`."""
 
     name: str
-    height: int
-    people: int
-    seed: int
-    patterns: tuple[str, ...] = PATTERNS
+    data: dict[str, Any]
+    settings: dict[str, Any]
+
+    def make_config(self, data: Path, init: Path, output: Path) -> TrainConfig:
+        """The configuration of this stage, which resumes where `output` has a checkpoint."""
+        height = self.data["height"]
+        resume = "latest" if list_checkpoints(output) else None
+        return TrainConfig(
+            data=data,
+            init=init,
+            output=output,
+            height=height,
+            width=int(height * ASPECT),
+            resume_from_checkpoint=resume,
+            **self.settings,
+        )
 
 
-STAGES = (
-    Stage("demo-128", 128, 500, 128),
-    Stage("demo-192", 192, 250, 192),
-    Stage("demo-192-long", 192, 500, 1192),
-    Stage("demo-patchwork", 128, 300, 128128, (*PATTERNS[1:], *[PATCHWORK] * 10)),
-    Stage("demo-256", 256, 250, 256256, (*PATTERNS, PATCHWORK)),
-    Stage("demo-garment_coordinates", 256, 400, 256512, (*PATTERNS, *PATTERNS[1:], PATCHWORK)),
-)
+def read_stages() -> list[Stage]:
+    """The stages of recipe.yaml in order, each with the shared data and settings."""
+    recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    return [
+        Stage(
+            stage["name"],
+            lists_to_tuples(recipe["data"] | stage["data"]),
+            lists_to_tuples(recipe["settings"] | stage["settings"]),
+        )
+        for stage in recipe["stages"]
+    ]
 
 
 def train_synthetic(output: Path) -> None:
-    """Writes `stableviton-demo.safetensors` into a folder. Run again after an interruption, it
-    goes on: what an earlier run finished there is used."""
+    """Write `stableviton-demo.safetensors` into a folder. Run again after an interruption, it
+    resumes: finished data sets and stages in the folder are used."""
     output.mkdir(parents=True, exist_ok=True)
     if not (output / toy_autoencoder.FILE).exists():
-        toy_autoencoder.train(output)
+        toy_autoencoder.write_autoencoder(output)
     checkpoint = output / "start.safetensors"
     if not checkpoint.exists():
-        write_start(checkpoint, output / toy_autoencoder.FILE)
-    for stage in STAGES:
-        data = output / f"dolls-{stage.name}"
-        if not (data / "test_pairs.txt").exists():
+        write_initial_checkpoint(checkpoint, output / toy_autoencoder.FILE)
+    for stage in read_stages():
+        data = output / f"data-{stage.name}"
+        if not (data / "test_pairs.txt").exists():  # the last file of a data set
             shutil.rmtree(data, ignore_errors=True)
-            write_dataset(
-                data, stage.people, 6, GARMENTS_EACH, stage.height, stage.seed, stage.patterns
-            )
-        folder = train(stage_config(stage, data, checkpoint, output / f"run-{stage.name}"))
-        checkpoint = folder / checkpointing.WEIGHTS
+            write_dataset(data, **stage.data)
+        folder = train(stage.make_config(data, checkpoint, output / f"run-{stage.name}"))
+        checkpoint = folder / WEIGHTS
     shutil.copy(checkpoint, output / CHECKPOINT)
 
 
-def stage_config(stage: Stage, data: Path, init: Path, output: Path) -> TrainConfig:
-    files = [CONFIGS / SHARED, CONFIGS / f"{stage.name}.yaml"]
-    paths = {"data": data, "init": init, "output": output}
-    flags = [f"--config={file}" for file in files] + [f"--{n}={path}" for n, path in paths.items()]
-    config = parse_config(flags, TrainConfig, "train")
-    resumed = "latest" if checkpointing.list_checkpoints(output) else None
-    return replace(config, resume_from_checkpoint=resumed)
-
-
-def write_start(file: Path, autoencoder_file: Path) -> None:
-    """The checkpoint that the first training begins with."""
+def write_initial_checkpoint(file: Path, autoencoder_file: Path) -> None:
+    """Write the checkpoint that the first stage starts from."""
     torch.manual_seed(0)
     with safe_open(autoencoder_file, framework="pt") as opened:
         scale = float(opened.metadata()[toy_autoencoder.SCALE_KEY])
     config = ModelConfig(
-        NETWORK, CLIP, replace(toy_autoencoder.AUTOENCODER, latent_scale=scale), mapper_layers=1
+        NETWORK, CLIP, replace(toy_autoencoder.CONFIG, latent_scale=scale), mapper_layers=1
     )
     autoencoder = build_autoencoder(config.autoencoder)
     load_ldm(autoencoder, load_file(autoencoder_file))
     model = TryOnModel(config)
     copy_encoder(model.network)
-    start_from_denoiser(model.network.unet)
+    initialize_denoiser(model.network.unet)
     for convolution in model.network.zero_cross_attention.warp_zero_convs:
         zero_layer(convolution)
     weights = join(model.components() | {"autoencoder": to_ldm(autoencoder)})

@@ -1,4 +1,9 @@
-"""A person in a garment: the garment's parts are warped along the person's bones."""
+"""Renders a person in a garment, with the ground truth of the try-on.
+
+Person and garment are independent, so the same person can be rendered in any garment. The parts of
+the flat garment (torso, upper and lower sleeves) are warped along the person's bones; mask,
+DensePose, parse and garment coordinates follow from the same geometry.
+"""
 
 from dataclasses import dataclass
 
@@ -22,8 +27,8 @@ from .draw_person import Person
 from .shapes import (
     SUPERSAMPLING,
     Colour,
-    Draw,
     Point,
+    Shape,
     create_layer,
     downsample_image,
     downsample_mask,
@@ -35,11 +40,11 @@ from .shapes import (
     to_pixels,
 )
 
-SLEEVE_SHADE = 0.9  # so that an arm before the body shows
+SLEEVE_SHADE = 0.9  # darkens sleeves, so that an arm in front of the torso is visible
 
 # DensePose part indices
 TORSO, HEAD = densepose.TORSO, densepose.HEAD
-SIDES = ("right", "left")  # the person's, by side of the image
+SIDES = ("right", "left")  # of the body, at the left and the right of the image
 HANDS, UPPER_LEGS, UPPER_ARMS, LOWER_ARMS = (
     tuple(parts[side] for side in SIDES)
     for parts in (densepose.HANDS, densepose.UPPER_LEGS, densepose.UPPER_ARMS, densepose.LOWER_ARMS)
@@ -51,9 +56,9 @@ ARMS = tuple(f"{side}_arm" for side in SIDES)
 class SyntheticSample:
     """One rendered pair. Images are H x W x 3 uint8 RGB; masks H x W uint8, 0 or 255.
 
-    mask: the region to generate (255 = change). worn: the garment's own pixels on the person.
-    parse: labels in CIHP ids. garment_coordinates: H x W x 3 uint8, where on the garment's
-    image the worn pixels lie: column and row, each from 0 to 255, and 255 where worn, else 0.
+    mask: 255 = generate. warped_mask: 255 = the garment on the person. parse: CIHP label ids.
+    garment_coordinates: H x W x 3 uint8; for each of the garment's pixels its column and row on the
+    garment image, both scaled to 0..255, and 255 in blue; else 0.
     """
 
     image: np.ndarray
@@ -62,29 +67,28 @@ class SyntheticSample:
     agnostic: np.ndarray
     mask: np.ndarray
     densepose: np.ndarray
-    worn: np.ndarray
+    warped_mask: np.ndarray
     parse: np.ndarray
     garment_coordinates: np.ndarray
 
 
-def draw(person: Person, garment: Garment, height: int) -> SyntheticSample:
-    """The person wearing the garment. Images are height x (3/4 height); height in multiples of
-    4, else ValueError."""
+def render_sample(person: Person, garment: Garment, height: int) -> SyntheticSample:
+    """The person in the garment, height x (3/4 height) pixels. ValueError where the height is no
+    multiple of 4."""
     if height % 4:
         raise ValueError(f"height must be a multiple of 4 (the width is 3/4 of it), got {height}")
     scale = height * SUPERSAMPLING
     texture, parts = draw_flat_garment(garment, scale)
     canvas = _Canvas(scale)
-    canvas.backdrop(person.background)
+    canvas.draw_background(person.background)
     _draw_body(canvas, person)
-    lit = 1 - 0.1 * (1 + person.light * np.linspace(-1, 1, canvas.image.shape[1]))
+    shade = 1 - 0.1 * (1 + person.light * np.linspace(-1, 1, canvas.image.shape[1]))
     for index, (source, target, part) in enumerate(_place_parts(person, garment, parts, scale)):
-        canvas.cloth(texture, source, target, part, lit * (SLEEVE_SHADE if index else 1))
+        canvas.warp_part(texture, source, target, part, shade * (SLEEVE_SHADE if index else 1))
     _draw_head(canvas, person)
     _draw_hands(canvas, person)
-    mask = _draw_mask(canvas, person)
+    mask = downsample_mask(_draw_mask(canvas, person))
     image = downsample_image(canvas.image)
-    mask = downsample_mask(mask)
     return SyntheticSample(
         image=image,
         garment=downsample_image(compose_flat_image(texture, parts)),
@@ -92,41 +96,42 @@ def draw(person: Person, garment: Garment, height: int) -> SyntheticSample:
         agnostic=fill_agnostic_region(image, mask),
         mask=mask,
         densepose=downsample_parts(canvas.parts),
-        worn=downsample_mask(canvas.worn),
+        warped_mask=downsample_mask(canvas.warped_mask),
         parse=canvas.parse[::SUPERSAMPLING, ::SUPERSAMPLING],
         garment_coordinates=_downsample_coordinates(canvas),
     )
 
 
 class _Canvas:
-    """The image, the DensePose parts and the worn garment's mask, drawn together."""
+    """Image, DensePose parts, parse, warped garment mask and garment coordinates (x, y in 0..1 of
+    the flat image), drawn together."""
 
     def __init__(self, scale: int):
         self.scale = scale
         self.parts = create_layer(scale)
-        self.worn = create_layer(scale)
+        self.warped_mask = create_layer(scale)
         self.parse = create_layer(scale)
         self.garment_coordinates = np.zeros((*self.parts.shape, 2), np.float32)
         self.image = np.zeros((*self.parts.shape, 3), np.uint8)
 
-    def backdrop(self, colours: tuple[Colour, Colour]) -> None:
+    def draw_background(self, colours: tuple[Colour, Colour]) -> None:
         ends = np.array(colours, np.uint8)[:, None]  # 2 x 1 x 3, top and bottom
         self.image = cv2.resize(ends, self.image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
-    def fill(self, draw: Draw, colour: Colour, part: int | None, label: str) -> None:
-        """Draw a shape that lies over the garment; part None leaves the DensePose parts alone."""
-        draw(self.image, colour)
-        draw(self.worn, 0)
-        draw(self.parse, CIHP.index(label))
+    def fill(self, shape: Shape, colour: Colour, part: int | None, label: str) -> None:
+        """Draw a shape over the garment. part: DensePose index; None leaves the parts unchanged."""
+        shape(self.image, colour)
+        shape(self.warped_mask, 0)
+        shape(self.parse, CIHP.index(label))
         if part is not None:
-            draw(self.parts, part)
+            shape(self.parts, part)
 
-    def limb(
+    def fill_limb(
         self, a: Point, b: Point, radius: float, colour: Colour, part: int | None, label: str
     ) -> None:
         self.fill(make_capsule(a, b, radius, self.scale), colour, part, label)
 
-    def cloth(
+    def warp_part(
         self,
         texture: np.ndarray,
         source: np.ndarray,
@@ -134,15 +139,15 @@ class _Canvas:
         part: np.ndarray,
         shade: np.ndarray,
     ) -> None:
-        """Warp one part of the flat garment: four source points to four target points. shade: a
-        factor for each column."""
+        """Warp a part of the flat garment so that four source points (4 x 2 pixels) come to four
+        target points. shade: factor of every column, W."""
         matrix = cv2.getPerspectiveTransform(source.astype(np.float32), target.astype(np.float32))
         size = self.image.shape[1::-1]
         alpha = cv2.warpPerspective(part, matrix, size) > 127
         warped = cv2.warpPerspective(texture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
         rows, columns = np.nonzero(alpha)
         self.image[rows, columns] = warped[rows, columns] * shade[columns, None]
-        self.worn[alpha] = 255
+        self.warped_mask[alpha] = 255
         points = np.stack([columns, rows], axis=1)[None].astype(np.float32)
         flat = cv2.perspectiveTransform(points, np.linalg.inv(matrix))[0]
         self.garment_coordinates[rows, columns] = flat / size
@@ -156,15 +161,17 @@ def _draw_body(canvas: _Canvas, person: Person) -> None:
         foot = np.array([hip[0] + 0.25 * (hip[0] - middle[0]), 1.05])
         top = hip + 0.42 * (middle - hip) + (0, 0.05)
         radius = 0.36 * float(np.linalg.norm(right - left))
-        canvas.limb(top, foot, radius, person.trousers, part, "pants")
+        canvas.fill_limb(top, foot, radius, person.trousers, part, "pants")
     throat = (person.neck - (0, 0.06), person.neck + (0, 0.03))
-    canvas.limb(*throat, 0.045, person.skin, HEAD, "torso_skin")
+    canvas.fill_limb(*throat, 0.045, person.skin, HEAD, "torso_skin")
     torso = np.array([*person.shoulders, right, left])
     canvas.fill(make_polygon(torso, canvas.scale), person.skin, TORSO, "torso_skin")
     for side in (0, 1):
         shoulder, elbow, wrist = person.shoulders[side], person.elbows[side], person.wrists[side]
-        canvas.limb(shoulder, elbow, person.limb, person.skin, UPPER_ARMS[side], ARMS[side])
-        canvas.limb(elbow, wrist, 0.85 * person.limb, person.skin, LOWER_ARMS[side], ARMS[side])
+        canvas.fill_limb(shoulder, elbow, person.limb, person.skin, UPPER_ARMS[side], ARMS[side])
+        canvas.fill_limb(
+            elbow, wrist, 0.85 * person.limb, person.skin, LOWER_ARMS[side], ARMS[side]
+        )
 
 
 def _draw_head(canvas: _Canvas, person: Person) -> None:
@@ -173,7 +180,7 @@ def _draw_head(canvas: _Canvas, person: Person) -> None:
     length = min(person.hair_length, 1.3) * radius
     for side in (-1, 1):
         top = centre + np.array([side * 0.9 * radius, 0])
-        canvas.limb(top, top + (0, length), 0.3 * radius, person.hair, None, "hair")
+        canvas.fill_limb(top, top + (0, length), 0.3 * radius, person.hair, None, "hair")
     crown = make_ellipse(centre - (0, 0.12 * radius), (1.16 * radius, 1.32 * radius), scale)
     canvas.fill(crown, person.hair, HEAD, "hair")
     face = make_ellipse(centre + (0, 0.12 * radius), (0.86 * radius, 1.12 * radius), scale)
@@ -195,7 +202,7 @@ def _draw_hands(canvas: _Canvas, person: Person) -> None:
         canvas.fill(hand, person.skin, part, arm)
 
 
-def _make_hands(person: Person, scale: int) -> list[Draw]:
+def _make_hands(person: Person, scale: int) -> list[Shape]:
     regions = []
     for elbow, wrist in zip(person.elbows, person.wrists, strict=True):
         along = person.limb * (wrist - elbow) / np.linalg.norm(wrist - elbow)
@@ -204,15 +211,15 @@ def _make_hands(person: Person, scale: int) -> list[Draw]:
 
 
 def _downsample_coordinates(canvas: _Canvas) -> np.ndarray:
-    garment_coordinates = canvas.garment_coordinates[::SUPERSAMPLING, ::SUPERSAMPLING].clip(0, 1)
-    known = canvas.worn[::SUPERSAMPLING, ::SUPERSAMPLING, None] > 0
-    return (known * np.dstack([garment_coordinates, known]) * 255).round().astype(np.uint8)
+    coordinates = canvas.garment_coordinates[::SUPERSAMPLING, ::SUPERSAMPLING].clip(0, 1)
+    known = canvas.warped_mask[::SUPERSAMPLING, ::SUPERSAMPLING, None] > 0
+    return (known * np.dstack([coordinates, known]) * 255).round().astype(np.uint8)
 
 
 def _place_parts(
     person: Person, garment: Garment, parts: list[np.ndarray], scale: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Where each flat part goes on the body: (source points, target points, part mask)."""
+    """Of each part of the flat garment: source and target points, 4 x 2 pixels, and mask."""
     left, right = person.shoulders
     across = (right - left) / np.linalg.norm(right - left)
     down = np.array([-across[1], across[0]])
@@ -235,7 +242,7 @@ def _place_parts(
             person.hips[0] - 0.022 * across + hem * down,
         ]
     )
-    placed = [(source * scale, target * scale, parts[0])]
+    placements = [(source * scale, target * scale, parts[0])]
     arms = [place_flat_arm(-1), place_flat_arm(1)]
     joints = (person.shoulders, person.elbows, person.wrists)
     radius = 1.28 * person.limb
@@ -244,22 +251,26 @@ def _place_parts(
             flat = (arms[side][segment], arms[side][segment + 1])
             bone = (joints[segment][side], joints[segment + 1][side])
             part = parts[1 + 2 * segment + side]
-            placed.append(
-                (_bone_corners(*flat, FLAT_LIMB, scale), _bone_corners(*bone, radius, scale), part)
+            placements.append(
+                (
+                    _find_bone_corners(*flat, FLAT_LIMB, scale),
+                    _find_bone_corners(*bone, radius, scale),
+                    part,
+                )
             )
-    return placed
+    return placements
 
 
-def _bone_corners(start: Point, end: Point, radius: float, scale: int) -> np.ndarray:
-    """The four corners of a bone's rectangle."""
+def _find_bone_corners(start: Point, end: Point, radius: float, scale: int) -> np.ndarray:
+    """Corners of the rectangle around a bone, 4 x 2 pixels."""
     along = (end - start) / np.linalg.norm(end - start)
     across = radius * np.array([-along[1], along[0]])
     return np.array([start - across, start + across, end + across, end - across]) * scale
 
 
 def _draw_mask(canvas: _Canvas, person: Person) -> np.ndarray:
-    """Everything that any top could cover, whatever is worn: torso and arms with a margin, without
-    the head and the hands."""
+    """Agnostic mask that is independent of the garment: torso and arms with a margin, without head
+    and hands."""
     scale, mask = canvas.scale, create_layer(canvas.scale)
     left, right = person.hips
     across = (right - left) / np.linalg.norm(right - left)

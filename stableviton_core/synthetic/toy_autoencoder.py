@@ -90,9 +90,9 @@ def train_autoencoder(
 ) -> None:
     """Train in place to reconstruct images (uint8 B x H x W x 3); the EMA weights are kept.
 
-    Loss: `colour_distance`, the same after 8 x 8 average pooling (hue), and a penalty that keeps
-    latents near unit scale. The decoder sees the posterior's mode plus noise. report: called with
-    the L1 of every step.
+    Loss: `compute_colour_distance`, the same after 8 x 8 average pooling (hue), and a penalty that
+    keeps latents near unit scale. The decoder sees the posterior's mode plus noise. report: called
+    with the L1 of every step.
     """
     rng = np.random.default_rng(training.seed)
     generator = torch.Generator().manual_seed(training.seed)
@@ -106,8 +106,8 @@ def train_autoencoder(
         latent = autoencoder.encode(target).latent_dist.mode()
         noise = training.latent_noise * torch.randn(latent.shape, generator=generator)
         output = autoencoder.decode(latent + noise).sample
-        distance = colour_distance(output, target)
-        blurred = colour_distance(F.avg_pool2d(output, 8), F.avg_pool2d(target, 8))
+        distance = compute_colour_distance(output, target)
+        blurred = compute_colour_distance(F.avg_pool2d(output, 8), F.avg_pool2d(target, 8))
         penalty = training.latent_penalty * latent.square().mean()
         loss = distance + training.blur_weight * blurred + penalty
         loss.backward()
@@ -120,7 +120,7 @@ def train_autoencoder(
     ema.copy_to(autoencoder.parameters())
 
 
-def colour_distance(output: Tensor, target: Tensor) -> Tensor:
+def compute_colour_distance(output: Tensor, target: Tensor) -> Tensor:
     """L1 of brightness plus half the L1 of differences between colour channels, B x 3 x H x W."""
     difference = output - target
     brightness = difference.mean(dim=1).abs().mean()

@@ -1,30 +1,31 @@
-"""Paper dolls as a data set in the VITON-HD folder layout."""
+"""Writes a data set of synthetic samples in the VITON-HD folder layout."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from .. import synthetic
 from ..errors import StableVITONError
+from ..images import write_image
 from ..training.dataset import Sample
-from . import PATTERNS
+from .draw_garment import PATCHWORK, PATTERNS, generate_garment
+from .draw_person import generate_person
+from .renderer import SyntheticSample, render_sample
 
-UNSEEN = 1_000_000  # added to the seed of test persons, whom no training sees
+TEST_SEED_OFFSET = 1_000_000  # added to the seed for persons of the test split
 
 
-def random_samples(
-    people: int, garments: int, height: int, seed: int, patterns: Sequence[str] = PATTERNS
-) -> Iterator[list[synthetic.SyntheticSample]]:
-    """Person by person, the same in `garments` different garments, of patterns as in
-    `synthetic.random_garment`."""
+def generate_samples(
+    count: int, garments: int, height: int, seed: int, patterns: Sequence[str] = PATTERNS
+) -> Iterator[list[SyntheticSample]]:
+    """For each of `count` persons, samples in `garments` garments of `patterns`, as in
+    `generate_garment`."""
     rng = np.random.default_rng(seed)
-    for _ in range(people):
-        person = synthetic.random_person(rng)
-        worn = [synthetic.random_garment(rng, patterns) for _ in range(garments)]
-        yield [synthetic.draw(person, garment, height) for garment in worn]
+    for _ in range(count):
+        person = generate_person(rng)
+        outfits = [generate_garment(rng, patterns) for _ in range(garments)]
+        yield [render_sample(person, garment, height) for garment in outfits]
 
 
 def write_dataset(
@@ -36,17 +37,17 @@ def write_dataset(
     seed: int,
     patterns: Sequence[str] = PATTERNS,
 ) -> None:
-    """Write `train` with `count` persons in `garments` garments each, and `test` with `test_count`
-    unseen persons in two. The training persons' garments are of `patterns`.
+    """Write a `train` split of `count` persons in `garments` garments of `patterns` each, and a
+    `test` split of `test_count` other persons in two garments each.
 
-    `train_pairs.txt` has every doll with its own garment. `test_pairs.txt` asks every test person
-    for the other garment; the true answer is the image of that garment's name. StableVITONError where
-    the folder is not empty or the height no multiple of 32, for which width and height are
-    multiples of 8, and where there is no such pattern.
+    `train_pairs.txt` pairs every image with the garment in it, `test_pairs.txt` with the other
+    garment of the person: the ground truth is the image named as that garment. StableVITONError
+    where the folder is not empty, the height is no multiple of 32 (which makes width and height
+    multiples of 8), or a pattern is unknown.
     """
-    unknown = set(patterns) - {*PATTERNS, synthetic.PATCHWORK}
+    unknown = set(patterns) - {*PATTERNS, PATCHWORK}
     if unknown:
-        known = ", ".join((*PATTERNS, synthetic.PATCHWORK))
+        known = ", ".join((*PATTERNS, PATCHWORK))
         raise StableVITONError(f"patterns are of {known}; got {', '.join(sorted(unknown))}")
     if output.exists() and any(output.iterdir()):
         raise StableVITONError(f"{output} is not empty. Name a new folder.")
@@ -54,54 +55,52 @@ def write_dataset(
         raise StableVITONError(
             f"the height must be a multiple of 32 (the width is 3/4), got {height}"
         )
-    drawn = random_samples(count, garments, height, seed, patterns)
-    names = _write(output / "train", drawn, count)
-    _write_pairs(output / "train_pairs.txt", [(name, name) for own in names for name in own])
-    names = _write(
-        output / "test", random_samples(test_count, 2, height, seed + UNSEEN), test_count
-    )
-    _write_pairs(output / "test_pairs.txt", [(worn, asked) for worn, asked in names])
+    people = generate_samples(count, garments, height, seed, patterns)
+    names = _write_split(output / "train", people, count)
+    _write_pairs(output / "train_pairs.txt", [(name, name) for person in names for name in person])
+    people = generate_samples(test_count, 2, height, seed + TEST_SEED_OFFSET)
+    names = _write_split(output / "test", people, test_count)
+    _write_pairs(output / "test_pairs.txt", [(first, second) for first, second in names])
 
 
-def _write(
-    folder: Path, drawn: Iterator[list[synthetic.SyntheticSample]], people: int
+def _write_split(
+    folder: Path, people: Iterable[list[SyntheticSample]], count: int
 ) -> list[list[str]]:
+    """Returns the file names of each person's samples."""
     names = []
-    for index, own in enumerate(tqdm(drawn, f"drawing {folder.name}", people, mininterval=1)):
-        names.append([f"{index:05d}_{garment:02d}.png" for garment in range(len(own))])
-        for name, doll in zip(names[-1], own, strict=True):
-            _write_doll(folder, name, doll)
+    for index, samples in enumerate(tqdm(people, f"rendering {folder.name}", count, mininterval=1)):
+        names.append([f"{index:05d}_{garment:02d}.png" for garment in range(len(samples))])
+        for name, sample in zip(names[-1], samples, strict=True):
+            _write_sample(folder, name, sample)
     return names
 
 
-def _write_doll(folder: Path, name: str, doll: synthetic.SyntheticSample) -> None:
-    pictures = {
-        f"image/{name}": doll.image,
-        f"image-densepose/{name}": doll.densepose,
-        f"agnostic-v3.2/{name}": doll.agnostic,
-        f"agnostic-mask/{Path(name).stem}_mask.png": doll.mask,
-        f"cloth/{name}": doll.garment,
-        f"cloth-mask/{name}": doll.garment_mask,
-        f"gt_cloth_warped_mask/{name}": doll.worn,
-        f"gt_cloth_coordinates/{name}": doll.garment_coordinates,
+def _write_sample(folder: Path, name: str, sample: SyntheticSample) -> None:
+    images = {
+        f"image/{name}": sample.image,
+        f"image-densepose/{name}": sample.densepose,
+        f"agnostic-v3.2/{name}": sample.agnostic,
+        f"agnostic-mask/{Path(name).stem}_mask.png": sample.mask,
+        f"cloth/{name}": sample.garment,
+        f"cloth-mask/{name}": sample.garment_mask,
+        f"gt_cloth_warped_mask/{name}": sample.warped_mask,
+        f"gt_cloth_coordinates/{name}": sample.garment_coordinates,
     }
-    for path, picture in pictures.items():
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(file)
+    for path, image in images.items():
+        write_image(folder / path, image)
 
 
-def _write_pairs(file: Path, pairs: list[tuple[str, str]]) -> None:
+def _write_pairs(file: Path, pairs: Iterable[tuple[str, str]]) -> None:
     file.write_text("".join(f"{person} {garment}\n" for person, garment in pairs), encoding="utf-8")
 
 
-def sample_of(doll: synthetic.SyntheticSample) -> Sample:
+def to_training_sample(sample: SyntheticSample) -> Sample:
     return Sample(
-        image=doll.image,
-        agnostic=doll.agnostic,
-        mask=doll.mask,
-        densepose=doll.densepose,
-        garment=doll.garment,
-        warped_mask=doll.worn,
-        garment_coordinates=doll.garment_coordinates,
+        image=sample.image,
+        agnostic=sample.agnostic,
+        mask=sample.mask,
+        densepose=sample.densepose,
+        garment=sample.garment,
+        warped_mask=sample.warped_mask,
+        garment_coordinates=sample.garment_coordinates,
     )

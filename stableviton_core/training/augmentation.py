@@ -53,19 +53,21 @@ class Augmentation:
     colours: ColourJitter | None = None
 
 
-def random_augmentation(rng: np.random.Generator) -> Augmentation:
-    hsv = rng.uniform(-HSV, HSV, 3) if rng.uniform() < PROBABILITY else np.zeros(3)
+def sample_augmentation(rng: np.random.Generator) -> Augmentation:
+    hue, saturation, value = (
+        rng.uniform(-HSV, HSV, 3) if rng.uniform() < PROBABILITY else np.zeros(3)
+    )
     levels = (rng.uniform(*BRIGHTNESS), rng.uniform(-CONTRAST, CONTRAST))
     brightness, contrast = levels if rng.uniform() < PROBABILITY else (0.0, 0.0)
     return Augmentation(
         flip=bool(rng.uniform() < PROBABILITY),
-        person=_random_affine(rng),
-        garment=_random_affine(rng),
-        colours=ColourJitter(*hsv, brightness, contrast),
+        person=_sample_affine(rng),
+        garment=_sample_affine(rng),
+        colours=ColourJitter(hue, saturation, value, brightness, contrast),
     )
 
 
-def _random_affine(rng: np.random.Generator) -> Affine | None:
+def _sample_affine(rng: np.random.Generator) -> Affine | None:
     x, y = rng.uniform(-SHIFT, SHIFT, 2)
     affine = Affine(x, y, rng.uniform(1 - SCALE, 1 + SCALE))
     return affine if rng.uniform() < PROBABILITY else None
@@ -91,7 +93,7 @@ def load_augmented_sample(pair: Pair, config: TrainConfig, variant: int) -> Samp
     if not config.augmentation:
         return sample
     seeds = [config.seed, variant, zlib.crc32(pair.name.encode())]
-    return augment(sample, random_augmentation(np.random.default_rng(seeds)))
+    return augment(sample, sample_augmentation(np.random.default_rng(seeds)))
 
 
 def augment(sample: Sample, augmentation: Augmentation) -> Sample:

@@ -8,13 +8,14 @@ when it is complete.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -70,27 +71,49 @@ def find_checkpoint(output: Path, name: str) -> Path:
     )
 
 
-def create_partial_folder(accelerator: Accelerator, folder: Path) -> Path:
-    """An empty folder to write a checkpoint into, for `publish_checkpoint` to rename."""
-    partial = folder.with_name(folder.name + PARTIAL)
-    if accelerator.is_main_process:
+def prepare_output(output: Path) -> None:
+    """Create a run's folder, or delete what a killed run left unfinished in it."""
+    output.mkdir(parents=True, exist_ok=True)
+    for partial in output.glob(f"{PREFIX}*{PARTIAL}"):
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    return partial
 
 
-def publish_checkpoint(
-    accelerator: Accelerator, partial: Path, limit: int, failure: str | None
+def write_checkpoint(
+    accelerator: Accelerator, folder: Path, limit: int, write: Callable[[Path], None]
 ) -> None:
-    """Rename a complete checkpoint, then remove the oldest beyond the limit. failure: what went
-    wrong in this process; OSError in all processes where it is set in one."""
+    """Have every process write its files into a partial folder, rename that, and remove the oldest
+    checkpoints beyond the limit. StableVITONError in all processes where one cannot write; the
+    checkpoints from before stay."""
+    partial, failure = folder.with_name(folder.name + PARTIAL), None
+    try:
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        try:
+            write(partial)
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch: RuntimeError, disk full
+            failure = str(error)
+        _publish(accelerator, partial, folder, limit, failure)
+    except OSError as error:
+        raise StableVITONError(
+            f"The checkpoint of step {parse_step(folder)} could not be written to {folder}: "
+            f"{error}. {describe_last_checkpoint(folder.parent)} Make room, then go on with "
+            "--resume_from_checkpoint latest."
+        ) from error
+
+
+def _publish(
+    accelerator: Accelerator, partial: Path, folder: Path, limit: int, failure: str | None
+) -> None:
+    """Rename a complete checkpoint. OSError in all processes where one has a failure."""
     failures = [reason for reason in gather_object([failure]) if reason]
     if accelerator.is_main_process:
         if failures:
             shutil.rmtree(partial, ignore_errors=True)
         else:
-            folder = partial.with_name(partial.name.removesuffix(PARTIAL))
             if folder.exists():
                 remove_checkpoint(folder)
             partial.replace(folder)
@@ -107,12 +130,6 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(renamed, ignore_errors=True)
     folder.replace(renamed)
     shutil.rmtree(renamed, ignore_errors=True)
-
-
-def remove_partial_folders(output: Path) -> None:
-    """Delete what a killed run left unfinished."""
-    for partial in output.glob(f"{PREFIX}*{PARTIAL}"):
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_parameters(file: Path, parameters: Mapping[str, Tensor], step: int = 0) -> None:

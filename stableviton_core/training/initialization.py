@@ -34,8 +34,8 @@ def initialize_checkpoint(
 
     clip: a CLIP vision tower's .safetensors, required where the source has none (Stable Diffusion
     has a text tower). config: sizes, if not the released ones. license: written where the source's
-    metadata names none. Returns the newly initialized components. CheckpointError where a file is
-    not what it should be.
+    metadata names none. Returns the newly initialized components. CheckpointError where a file
+    holds something else.
     """
     torch.manual_seed(seed)
     weights, metadata = read_weights(source)

@@ -1,7 +1,7 @@
 """The training losses: the error of the predicted noise, the attention total variation (paper,
 sections 3.2 and 3.3) and the correspondence loss. A new term is added to `compute_loss`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,30 +110,23 @@ def compute_loss(
     noise_prediction: B x 4 x h x w. attention_maps: B x N x N of each block of
     `list_recorded_blocks`.
     """
-    size = batch.person.shape[2:]
+    height, width = batch.person.shape[2:]
+
+    def grid(block: int) -> tuple[int, int]:
+        return token_grid(network, block, height, width)
+
     terms = {"noise": noise_loss(noise_prediction, sampled, config.loss_weighting)}
-    if config.correspondence_blocks:
-        assert batch.garment_coordinates is not None
-        terms["correspondence"] = config.correspondence_weight * sum_terms(
-            correspondence_loss(
-                attention_maps[block], token_grid(network, block, *size), batch.garment_coordinates
-            )
-            for block in config.correspondence_blocks
-        )
-    if config.phase == "atv" and config.atv_blocks:
-        assert batch.warped_mask is not None
-        terms["atv"] = config.atv_weight * sum_terms(
-            attention_total_variation(
-                attention_maps[block], token_grid(network, block, *size), batch.warped_mask
-            )
-            for block in config.atv_blocks
-        )
+    if blocks := config.correspondence_blocks:
+        coordinates = batch.garment_coordinates
+        assert coordinates is not None
+        errors = [correspondence_loss(attention_maps[b], grid(b), coordinates) for b in blocks]
+        terms["correspondence"] = config.correspondence_weight * torch.stack(errors).sum()
+    if config.phase == "atv" and (blocks := config.atv_blocks):
+        mask = batch.warped_mask
+        assert mask is not None
+        variations = [attention_total_variation(attention_maps[b], grid(b), mask) for b in blocks]
+        terms["atv"] = config.atv_weight * torch.stack(variations).sum()
     return terms
-
-
-def sum_terms(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of scalars."""
-    return torch.stack(list(terms)).sum()
 
 
 def noise_loss(

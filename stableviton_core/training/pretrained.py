@@ -67,4 +67,4 @@ def merge_trained(init: Path, vae: Path | None, trained: Mapping[str, Tensor]) -
     """The weights of a checkpoint with the trained ones, by released key, replaced. Frozen weights
     come from the file because mixed precision has rounded those in memory."""
     components, _, _ = read_components(init, vae)
-    return join(components) | trained
+    return {**join(components), **trained}

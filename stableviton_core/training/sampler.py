@@ -19,7 +19,7 @@ def _shuffle_epoch(seed: int, epoch: int, count: int) -> Tensor:
     return torch.randperm(count, generator=generator)
 
 
-def sample_index(seed: int, position: int, count: int) -> SampleIndex:
+def locate_sample(seed: int, position: int, count: int) -> SampleIndex:
     """The sample at a position of the endless sequence of shuffled epochs of `count` samples."""
     epoch, row = divmod(position, count)
     return int(_shuffle_epoch(seed, epoch, count)[row]), epoch
@@ -52,7 +52,7 @@ class DistributedStepSampler:
     ) -> list[SampleIndex]:
         """The samples of these rows, from a data set of `count`."""
         rows = range(self.joint_batch_size)[self.slice_of(accumulation_index)]
-        return [sample_index(seed, step * self.joint_batch_size + row, count) for row in rows]
+        return [locate_sample(seed, step * self.joint_batch_size + row, count) for row in rows]
 
 
 def iterate_batches(
@@ -65,7 +65,7 @@ def iterate_batches(
 
 
 class BatchedDataset(Protocol):
-    """A data set by (index, epoch) that puts its own batches together."""
+    """A data set by (index, epoch) with its collate function."""
 
     def __getitem__(self, index: SampleIndex) -> Any: ...
 

@@ -19,9 +19,25 @@ from ..images import write_image
 from ..model.attention_recorder import record_attention
 from ..model.checkpoint import LICENSE_KEY
 from ..model.layers import enable_gradient_checkpointing
-from . import checkpointing
 from .augmentation import AugmentedDataset
 from .check_data import require_files
+from .checkpointing import (
+    EMA,
+    STATE,
+    STEP_KEY,
+    TRAINED,
+    WEIGHTS,
+    checkpoint_folder,
+    describe_last_checkpoint,
+    find_checkpoint,
+    list_checkpoints,
+    load_ema,
+    load_parameters,
+    parse_step,
+    prepare_output,
+    save_parameters,
+    write_checkpoint,
+)
 from .config import TrainConfig
 from .dataset import Pair, read_pairs
 from .distributed import (
@@ -49,7 +65,6 @@ from .losses import (
     make_model_inputs,
     require_annotations,
     sample_timesteps_and_noise,
-    sum_terms,
 )
 from .pretrained import load_model, merge_trained, save_weights
 from .sampler import DistributedStepSampler, iterate_batches, make_data_loader
@@ -72,7 +87,7 @@ def train(config: TrainConfig) -> Path:
         return trainer.train()
     except (OSError, SafetensorError) as error:
         raise StableVITONError(
-            f"The run cannot write: {error}. {checkpointing.describe_last_checkpoint(config.output)}"
+            f"The run cannot write: {error}. {describe_last_checkpoint(config.output)}"
         ) from error
 
 
@@ -98,13 +113,12 @@ class Trainer:
         self._read_data()
         self._load_model()
         self._make_optimizer()
-        self._prepare_output()
         self._make_datasets()
         self._wrap()
 
     def _read_data(self) -> None:
         config = self.config
-        if not config.resume_from_checkpoint and checkpointing.list_checkpoints(config.output):
+        if not config.resume_from_checkpoint and list_checkpoints(config.output):
             raise StableVITONError(
                 f"{config.output} holds checkpoints of another run. Go on from them with "
                 "--resume_from_checkpoint latest, or name another --output."
@@ -155,15 +169,12 @@ class Trainer:
         except ValueError as error:
             raise StableVITONError(f"lr_scheduler {config.lr_scheduler!r}: {error}") from error
 
-    def _prepare_output(self) -> None:
-        if self.accelerator.is_main_process:
-            self.config.output.mkdir(parents=True, exist_ok=True)
-            checkpointing.remove_partial_folders(self.config.output)
-
     def _make_datasets(self) -> None:
         """Encodes the images, unless latents are not cached."""
         config, accelerator = self.config, self.accelerator
         model, autoencoder = self.model, self.autoencoder
+        if accelerator.is_main_process:
+            prepare_output(config.output)
         for module in (model, autoencoder):
             module.to(accelerator.device)
             for parameter in module.parameters():
@@ -211,19 +222,11 @@ class Trainer:
     def resume(self) -> None:
         """Load the last checkpoint. Rates of this configuration replace the saved ones."""
         config = self.config
-        folder = checkpointing.find_checkpoint(
-            config.output, config.resume_from_checkpoint or "latest"
-        )
-        checkpointing.load_parameters(folder / checkpointing.TRAINED, self.trained)
+        folder = find_checkpoint(config.output, config.resume_from_checkpoint or "latest")
+        load_parameters(folder / TRAINED, self.trained)
         if self.ema:
-            checkpointing.load_ema(folder / checkpointing.EMA, self.ema, self.trained)
-        load_state(
-            self.accelerator,
-            folder / checkpointing.STATE,
-            self.model,
-            self.optimizer,
-            self.lr_scheduler,
-        )
+            load_ema(folder / EMA, self.ema, self.trained)
+        load_state(self.accelerator, folder / STATE, self.model, self.optimizer, self.lr_scheduler)
         self.accelerator.step = 0  # of gradient accumulation; checkpoints lie between its cycles
         schedule = self.lr_scheduler.scheduler
         schedule.base_lrs = [config.learning_rate]
@@ -232,7 +235,7 @@ class Trainer:
             group["lr"] = config.learning_rate * schedule.lr_lambdas[0](schedule.last_epoch)
             group["betas"] = (config.adam_beta1, config.adam_beta2)
             group["weight_decay"], group["eps"] = config.adam_weight_decay, config.adam_epsilon
-        self.step = checkpointing.parse_step(folder)
+        self.step = parse_step(folder)
 
     def train(self) -> Path:
         """All remaining steps -> the folder of the last checkpoint."""
@@ -241,7 +244,7 @@ class Trainer:
             config.seed, self.step, config.max_train_steps, len(self.pairs), self.sampler
         )
         batches = iter(make_data_loader(self.dataset, indices, config.dataloader_num_workers))
-        folder = checkpointing.checkpoint_folder(config.output, self.step)
+        folder = checkpoint_folder(config.output, self.step)
         with tqdm(
             total=config.max_train_steps,
             initial=self.step,
@@ -290,11 +293,10 @@ class Trainer:
                         sampled,
                         self.attention.maps,
                     )
-                loss = sum_terms(terms.values())
-                values = torch.stack([term.detach() for term in terms.values()])
-                means.append(accelerator.gather(values[None]).mean(dim=0))
+                values = torch.stack(list(terms.values()))
+                means.append(accelerator.gather(values.detach()[None]).mean(dim=0))
                 self._require_finite("loss", means[-1].sum(), index)
-                accelerator.backward(loss)
+                accelerator.backward(values.sum())
                 if accelerator.sync_gradients:
                     norm = clip_gradients(
                         accelerator, list(self.trained.values()), config.max_grad_norm
@@ -326,7 +328,7 @@ class Trainer:
         names = gather_object([self.pairs[pair].name for pair, _ in indices])
         raise StableVITONError(
             f"The {name} of step {self.step + 1} is {value.item()}. Its batch: {', '.join(names)}. "
-            f"{checkpointing.describe_last_checkpoint(config.output)} Look at these images, or go on with a "
+            f"{describe_last_checkpoint(config.output)} Look at these images, or go on with a "
             f"lower learning rate (now {config.learning_rate})."
         )
 
@@ -345,55 +347,36 @@ class Trainer:
         )
 
     def save_checkpoint(self) -> Path:
-        """StableVITONError where it cannot be written; earlier checkpoints stay."""
-        config = self.config
-        folder = checkpointing.checkpoint_folder(config.output, self.step)
-        try:
-            partial = checkpointing.create_partial_folder(self.accelerator, folder)
-            failure = self._write_checkpoint(partial)
-            checkpointing.publish_checkpoint(
-                self.accelerator, partial, config.checkpoints_total_limit, failure
-            )
-        except OSError as error:
-            raise StableVITONError(
-                f"The checkpoint of step {self.step} could not be written to {folder}: {error}. "
-                f"{checkpointing.describe_last_checkpoint(config.output)} Make room, then go on with "
-                "--resume_from_checkpoint latest."
-            ) from error
-        return folder
-
-    def _write_checkpoint(self, folder: Path) -> str | None:
-        """Write a checkpoint's files -> what failed in this process, for all of them to stop."""
+        """Write this step's checkpoint -> its folder. StableVITONError where that fails; earlier
+        checkpoints stay."""
         config, accelerator = self.config, self.accelerator
-        # collective operations come first: a process that failed before them would block the others
+        # collective operations come first: a process that failed before one would block the others
         state = gather_sharded_state(accelerator, self.model, self.optimizer, self.lr_scheduler)
         trained = gather_full_tensors(self.trained)
-        averaged = None
+        ema_weights = None
         if self.ema:
-            averaged = gather_full_tensors(
-                dict(zip(self.trained, self.ema.shadow_params, strict=True))
+            shadows = zip(self.trained, self.ema.shadow_params, strict=True)
+            ema_weights = gather_full_tensors(dict(shadows))
+
+        def write(folder: Path) -> None:
+            save_state(accelerator, folder / STATE, state)
+            if not accelerator.is_main_process:
+                return
+            save_parameters(folder / TRAINED, trained)
+            if self.ema and ema_weights:
+                save_parameters(folder / EMA, ema_weights, self.ema.optimization_step)
+            released = {checkpoint_name(n)[1]: p for n, p in (ema_weights or trained).items()}
+            save_weights(
+                folder / WEIGHTS,
+                merge_trained(config.init, config.vae, released),
+                self.model.config,
+                config.save_dtype,
+                self.metadata | {STEP_KEY: str(self.step)},
             )
-        try:
-            save_state(accelerator, folder / checkpointing.STATE, state)
-            if accelerator.is_main_process:
-                checkpointing.save_parameters(folder / checkpointing.TRAINED, trained)
-                if self.ema and averaged:
-                    checkpointing.save_parameters(
-                        folder / checkpointing.EMA, averaged, self.ema.optimization_step
-                    )
-                released = {checkpoint_name(n)[1]: p for n, p in (averaged or trained).items()}
-                save_weights(
-                    folder / checkpointing.WEIGHTS,
-                    merge_trained(config.init, config.vae, released),
-                    self.model.config,
-                    config.save_dtype,
-                    self.metadata | {checkpointing.STEP_KEY: str(self.step)},
-                )
-        except torch.OutOfMemoryError:
-            raise
-        except (OSError, SafetensorError, RuntimeError) as error:  # torch: RuntimeError, disk full
-            return str(error)
-        return None
+
+        folder = checkpoint_folder(config.output, self.step)
+        write_checkpoint(accelerator, folder, config.checkpoints_total_limit, write)
+        return folder
 
     def validate(self) -> None:
         """Sample the validation pairs to an image grid. All processes take part: each may hold only

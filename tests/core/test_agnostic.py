@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableviton_core import synthetic
 from stableviton_core.errors import StableVITONError
 from stableviton_core.person import agnostic
 from stableviton_core.person.agnostic import (
@@ -23,6 +22,9 @@ from stableviton_core.person.analysis import find_bodies
 from stableviton_core.person.densepose import decode_parts
 from stableviton_core.person.labels import select_labels
 from stableviton_core.person.pose import COCO_18, Pose, pose_from_points
+from stableviton_core.synthetic.draw_garment import generate_garment
+from stableviton_core.synthetic.draw_person import compute_pose, generate_person
+from stableviton_core.synthetic.renderer import render_sample
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "agnostic"
 CASES = ("plain", "arm_up", "crossed", "narrow_missing_wrist")
@@ -79,8 +81,8 @@ def people(count: int, height: int = 256):
     """Synthetic samples and their poses."""
     rng = np.random.default_rng(11)
     for _ in range(count):
-        person, garment = synthetic.random_person(rng), synthetic.random_garment(rng)
-        yield synthetic.draw(person, garment, height), synthetic.pose_of(person, height)
+        person, garment = generate_person(rng), generate_garment(rng)
+        yield render_sample(person, garment, height), compute_pose(person, height)
 
 
 def with_bare_left_arm(count: int):
@@ -125,12 +127,14 @@ def test_only_the_chosen_person_is_masked():
 
 
 def test_a_hand_without_a_wrist_is_kept():
-    sample, pose = next(
-        (d, p) for d, p in people(60) if select_labels(d.parse, "left_arm").sum() > 300
+    sample, pose = next(with_bare_left_arm(60))
+    inputs = PersonInputs(
+        without(pose, "left_wrist", "right_wrist"), sample.parse, approximate=False
     )
-    mask = parse_pose_mask(sample.parse, without(pose, "left_wrist", "right_wrist"))
+    mask, protected = apply_parse_pose_rule(inputs, MaskOptions())
     hand = np.isin(decode_parts(sample.densepose), (3, 4)) & select_labels(sample.parse, "left_arm")
     assert hand.sum() > 20 and mask[hand].mean() < 0.1
+    assert protected[hand & ~mask].all(), "growing spares it too"
     with pytest.raises(StableVITONError, match="one of long, short, as worn, got 'none'"):
         make_agnostic_mask(
             sample.image, PersonInputs(pose, sample.parse), MaskOptions(sleeves="none")
@@ -157,9 +161,7 @@ def test_missing_joints_and_other_sizes_still_give_a_mask():
 
 
 def test_options_do_what_they_say():
-    sample, pose = next(
-        (d, p) for d, p in people(40) if select_labels(d.parse, "left_arm").sum() > 300
-    )
+    sample, pose = next(with_bare_left_arm(40))
     long = parse_pose_mask(sample.parse, pose)
     short = parse_pose_mask(sample.parse, pose, sleeves="short")
     worn = parse_pose_mask(sample.parse, pose, sleeves="as worn")

@@ -1,20 +1,22 @@
-"""Augmentation: what moves together, what does not, and what comes out."""
+"""Augmentation: which images transform together, and the range of the random parameters."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from stableviton_core import synthetic
 from stableviton_core.images import fill_agnostic_region
 from stableviton_core.person.densepose import PARULA_PALETTE
-from stableviton_core.synthetic.write_dataset import sample_of
+from stableviton_core.synthetic.draw_garment import PATCHWORK, generate_garment
+from stableviton_core.synthetic.draw_person import generate_person
+from stableviton_core.synthetic.renderer import render_sample
+from stableviton_core.synthetic.write_dataset import to_training_sample
 from stableviton_core.training.augmentation import (
     Affine,
     Augmentation,
     ColourJitter,
     augment,
-    random_augmentation,
+    sample_augmentation,
 )
 from stableviton_core.training.dataset import Sample
 
@@ -24,9 +26,7 @@ AFFINE = Affine(0.11, -0.07, 0.9)
 @pytest.fixture(scope="module")
 def sample() -> Sample:
     rng = np.random.default_rng(4)
-    return sample_of(
-        synthetic.draw(synthetic.random_person(rng), synthetic.random_garment(rng), 128)
-    )
+    return to_training_sample(render_sample(generate_person(rng), generate_garment(rng), 128))
 
 
 def equal(one: Sample, two: Sample) -> bool:
@@ -42,10 +42,10 @@ def test_the_default_changes_nothing(sample):
 @pytest.mark.parametrize("seed", range(8))
 def test_moving_then_splitting_is_splitting_then_moving(sample, seed):
     """The split of a person into agnostic image and mask does not depend on when it is made."""
-    drawn = random_augmentation(np.random.default_rng(seed))
-    late = augment(replace(sample, agnostic=sample.image), drawn)
+    augmentation = sample_augmentation(np.random.default_rng(seed))
+    late = augment(replace(sample, agnostic=sample.image), augmentation)
     early = augment(
-        replace(sample, agnostic=fill_agnostic_region(sample.image, sample.mask)), drawn
+        replace(sample, agnostic=fill_agnostic_region(sample.image, sample.mask)), augmentation
     )
     assert np.array_equal(fill_agnostic_region(late.image, late.mask), early.agnostic)
     assert np.array_equal(late.mask, early.mask)
@@ -77,7 +77,7 @@ def test_the_garment_moves_alone(sample):
 
 
 @pytest.mark.parametrize(
-    "drawn",
+    "augmentation",
     [
         Augmentation(),
         Augmentation(flip=True),
@@ -86,13 +86,10 @@ def test_the_garment_moves_alone(sample):
         Augmentation(flip=True, person=AFFINE, garment=Affine(-0.15, 0.2, 1.2)),
     ],
 )
-def test_garment_coordinates_point_at_the_colours_on_the_person(drawn):
+def test_garment_coordinates_point_at_the_colours_on_the_person(augmentation):
     rng = np.random.default_rng(5)
-    person, garment = (
-        synthetic.random_person(rng),
-        synthetic.random_garment(rng, [synthetic.PATCHWORK]),
-    )
-    moved = augment(sample_of(synthetic.draw(person, garment, 256)), drawn)
+    person, garment = (generate_person(rng), generate_garment(rng, [PATCHWORK]))
+    moved = augment(to_training_sample(render_sample(person, garment, 256)), augmentation)
     known = moved.garment_coordinates[..., 2] > 0
     assert known.mean() > 0.08 and (moved.warped_mask[known] == 255).mean() > 0.98
     columns, rows = (moved.garment_coordinates[known][:, :2] / 255 * (192, 256)).astype(int).T
@@ -141,20 +138,20 @@ def test_colours_by_hand(sample):
 def test_masks_stay_masks_and_parts_stay_parts(sample):
     palette = {tuple(colour) for colour in PARULA_PALETTE}
     for seed in range(8):
-        moved = augment(sample, random_augmentation(np.random.default_rng(seed)))
+        moved = augment(sample, sample_augmentation(np.random.default_rng(seed)))
         assert set(np.unique(moved.mask)) <= {0, 255}
         assert {tuple(c) for c in moved.densepose.reshape(-1, 3)} <= palette
 
 
 def test_draws_are_within_the_papers_ranges():
     rng = np.random.default_rng(0)
-    drawn = [random_augmentation(rng) for _ in range(600)]
-    moves = [d.person for d in drawn if d.person]
+    samples = [sample_augmentation(rng) for _ in range(600)]
+    moves = [d.person for d in samples if d.person]
     assert abs(len(moves) / 600 - 0.5) < 0.08
-    assert abs(np.mean([d.flip for d in drawn]) - 0.5) < 0.08
+    assert abs(np.mean([d.flip for d in samples]) - 0.5) < 0.08
     assert max(abs(m.x) for m in moves) <= 0.2 and min(m.scale for m in moves) >= 0.8
     assert max(m.scale for m in moves) > 1.15
-    both = np.mean([bool(d.person) and bool(d.garment) for d in drawn])
-    assert abs(both - 0.25) < 0.07, "the sides are drawn independently"
-    brightness = [d.colours.brightness for d in drawn if d.colours.brightness]
+    both = np.mean([bool(d.person) and bool(d.garment) for d in samples])
+    assert abs(both - 0.25) < 0.07, "the sides are independent"
+    brightness = [d.colours.brightness for d in samples if d.colours.brightness]
     assert -0.1 <= min(brightness) < -0.08 and 0.01 < max(brightness) <= 0.02

@@ -8,7 +8,11 @@ from PIL import Image
 
 from helpers.training import HEIGHT, WIDTH, tiny_config
 from stableviton_core.errors import StableVITONError
-from stableviton_core.synthetic.write_dataset import UNSEEN, random_samples, write_dataset
+from stableviton_core.synthetic.write_dataset import (
+    TEST_SEED_OFFSET,
+    generate_samples,
+    write_dataset,
+)
 from stableviton_core.training.check_data import check_data
 from stableviton_core.training.dataset import load_sample, load_target_image, read_pairs
 from stableviton_core.training.trainer import train
@@ -31,14 +35,14 @@ def test_the_files_are_the_synthetic_samples(data):
     pair = read_pairs(data, "train", paired=True)[3]
     assert pair.name == "00001_01+00001_01"
     loaded = load_sample(pair, HEIGHT, WIDTH)
-    drawn = list(random_samples(3, 2, HEIGHT, seed=0))[1][1]
+    expected = list(generate_samples(3, 2, HEIGHT, seed=0))[1][1]
     images = {
-        "image": drawn.image,
-        "agnostic": drawn.agnostic,
-        "mask": drawn.mask,
-        "densepose": drawn.densepose,
-        "garment": drawn.garment,
-        "warped_mask": drawn.worn,
+        "image": expected.image,
+        "agnostic": expected.agnostic,
+        "mask": expected.mask,
+        "densepose": expected.densepose,
+        "garment": expected.garment,
+        "warped_mask": expected.warped_mask,
     }
     for name, image in images.items():
         assert np.array_equal(getattr(loaded, name), image), name
@@ -46,7 +50,7 @@ def test_the_files_are_the_synthetic_samples(data):
 
 def test_a_test_pair_has_the_other_garment_and_its_ground_truth(data):
     pair = read_pairs(data, "test", paired=False)[1]
-    person, target = list(random_samples(2, 2, HEIGHT, seed=UNSEEN))[1]
+    person, target = list(generate_samples(2, 2, HEIGHT, seed=TEST_SEED_OFFSET))[1]
     sample = load_sample(pair, HEIGHT, WIDTH)
     assert np.array_equal(sample.image, person.image)
     assert np.array_equal(sample.garment, target.garment)

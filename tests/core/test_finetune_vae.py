@@ -1,4 +1,4 @@
-"""Fine-tuning the VAE."""
+"""The VAE: LDM key names and fine-tuning."""
 
 import pytest
 import torch
@@ -7,9 +7,13 @@ from safetensors.torch import load_file
 from helpers.training import HEIGHT, WIDTH, write_inputs
 from stableviton_core.errors import StableVITONError
 from stableviton_core.model.checkpoint import split
+from stableviton_core.model.config import AutoencoderConfig
 from stableviton_core.training import finetune_vae as module
 from stableviton_core.training.finetune_vae import VaeConfig, finetune_vae
 from stableviton_core.training.pretrained import load_model
+from stableviton_core.training.vae import build_autoencoder, load_ldm, to_ldm
+
+SMALL = AutoencoderConfig(model_channels=96, channel_mult=(1, 1, 1, 2), num_res_blocks=1)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,13 @@ def config(inputs, output, **changes) -> VaeConfig:
         "learning_rate": 1e-3,
     }
     return VaeConfig(**(values | changes))
+
+
+def test_ldm_names_round_trip():
+    source, target = build_autoencoder(SMALL), build_autoencoder(SMALL)
+    load_ldm(target, to_ldm(source))
+    for key, value in source.state_dict().items():
+        assert torch.equal(value, target.state_dict()[key]), key
 
 
 def test_the_decoder_learns_and_the_encoder_stays(inputs, tmp_path):

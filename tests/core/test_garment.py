@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from stableviton_core import synthetic
 from stableviton_core.errors import StableVITONError
 from stableviton_core.person.garment import place_on_white, segment_garment
 from stableviton_core.person.labels import (
@@ -15,6 +14,9 @@ from stableviton_core.person.labels import (
     get_label_ids,
     make_label_palette,
 )
+from stableviton_core.synthetic.draw_garment import generate_garment
+from stableviton_core.synthetic.draw_person import generate_person
+from stableviton_core.synthetic.renderer import render_sample
 
 
 def test_a_garment_is_centred_on_white_and_not_stretched():
@@ -39,7 +41,7 @@ def test_a_garment_is_centred_on_white_and_not_stretched():
 
 def test_the_shipped_network_finds_the_garment():
     rng = np.random.default_rng(0)
-    sample = synthetic.draw(synthetic.random_person(rng), synthetic.random_garment(rng), 256)
+    sample = render_sample(generate_person(rng), generate_garment(rng), 256)
     found, true = segment_garment(sample.garment) > 0.5, sample.garment_mask > 0
     assert (found & true).sum() / (found | true).sum() > 0.9
 

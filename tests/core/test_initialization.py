@@ -18,7 +18,7 @@ KEY = "model.diffusion_model." + INPUT_CONVOLUTION_KEY
 
 
 def source_weights(channels: int) -> dict[str, torch.Tensor]:
-    """A checkpoint without the try-on parts."""
+    """A checkpoint without the try-on components."""
     weights = seeded_weights(TINY)
     ours = ("control_model.", "model.diffusion_model.warp_")
     kept = {key: value for key, value in weights.items() if not key.startswith(ours)}
@@ -33,8 +33,8 @@ def source_weights(channels: int) -> dict[str, torch.Tensor]:
 def clip_file(path):
     prefix = "cond_stage_model.transformer."
     weights = seeded_weights(TINY)
-    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    save_file(own | {"text_model.embeddings.x": torch.ones(2)}, path)
+    tower = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    save_file(tower | {"text_model.embeddings.x": torch.ones(2)}, path)
     return path
 
 
@@ -59,13 +59,13 @@ def test_paint_by_example_becomes_a_start_without_influence(tmp_path):
     assert torch.equal(eps, model.network.unet(x, t, context))
     x[:, 9:] = 5
     assert torch.equal(eps, model.network.unet(x, t, context)), "DensePose has no say yet"
-    own = seeded_weights(TINY)
+    expected = seeded_weights(TINY)
     after = load_file(output)
     for key in ("proj_out.weight", "cond_stage_model.mapper.resblocks.0.mlp.c_fc.weight"):
-        assert torch.equal(after[key], own[key])
+        assert torch.equal(after[key], expected[key])
     encoder = "control_model.input_blocks.1.0.in_layers.2.weight"
     unet = encoder.replace("control_model", "model.diffusion_model")
-    assert torch.equal(after[encoder], own[unet])
+    assert torch.equal(after[encoder], expected[unet])
 
 
 def test_stable_diffusion_needs_a_clip_vision_tower(tmp_path):

@@ -1,4 +1,4 @@
-"""Latents on disk are found exactly when nothing that they depend on has changed."""
+"""Cached latents are used exactly when nothing that they depend on has changed."""
 
 from dataclasses import replace
 

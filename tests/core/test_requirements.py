@@ -1,4 +1,4 @@
-"""What installing the pack may do to a host: nothing but add what is missing."""
+"""What installing the pack may do to a host (nothing but add what is missing), and its metadata."""
 
 import re
 import subprocess
@@ -21,9 +21,20 @@ def test_names_and_lower_bounds_only():
 
 
 def test_pyproject_names_the_same_and_the_command_lines_parser():
-    declared = re.search(r"^dependencies = \[(.*)\]$", (ROOT / "pyproject.toml").read_text(), re.M)
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    declared = re.search(r"^dependencies = \[(.*?)\]$", pyproject, re.M | re.S)
     names = re.findall(r'"([^"]+)"', declared[1])
     assert names == [*lines(), "jsonargparse[signatures]>=4.32"]
+
+
+def test_what_the_registry_shows_is_there():
+    pyproject = (ROOT / "pyproject.toml").read_text()
+    values = dict(re.findall(r'^(\w+) = "(.+)"$', pyproject, re.M))
+    assert "comfyui" not in values["name"].lower(), "the registry's rule"
+    assert (ROOT / values["Icon"]).is_file() and (ROOT / values["Banner"]).is_file()
+    version = values["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 @pytest.mark.slow

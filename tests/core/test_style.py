@@ -14,10 +14,10 @@ SOURCES = sorted(
 )
 TEXTS = [
     path
-    for ending in ("py", "md", "json")
-    for path in sorted(ROOT.rglob(f"*.{ending}"))
-    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-    and path.name != "CHANGELOG.md"
+    for entry in sorted(ROOT.iterdir())
+    if not entry.name.startswith(".") and entry.name != "CHANGELOG.md"
+    for path in ([entry] if entry.is_file() else sorted(entry.rglob("*")))
+    if path.suffix in (".py", ".md", ".json")
 ]
 
 IRREGULAR_PARTICIPLES = re.compile(

@@ -1,10 +1,12 @@
-"""What is trained, by checkpoint names; and the configuration that says so."""
+"""Choosing trained parameters by checkpoint names, and the configuration of a training run."""
 
 import pytest
+import torch
 
 from helpers.training import TINY
 from stableviton_core.__main__ import parse_arguments
 from stableviton_core.errors import StableVITONError
+from stableviton_core.model.checkpoint import join
 from stableviton_core.model.config import ModelConfig
 from stableviton_core.training.config import TrainConfig
 from stableviton_core.training.model import TryOnModel
@@ -12,7 +14,7 @@ from stableviton_core.training.trainable import (
     INPUT_CONVOLUTION,
     checkpoint_name,
     choose_trainable,
-    described,
+    format_counts,
 )
 
 RELEASED = TrainConfig.train_patterns
@@ -24,28 +26,29 @@ def parse(*arguments: object) -> TrainConfig:
 
 def test_every_parameter_has_its_checkpoint_name():
     model = TryOnModel(TINY)
-    from stableviton_core.model.checkpoint import join
-
     expected = set(join(model.components()))
     assert {checkpoint_name(name)[1] for name, _ in model.named_parameters()} == expected
 
 
 def test_the_released_trainable_set():
-    import torch
-
     with torch.device("meta"):
         model = TryOnModel(ModelConfig())
     counts = choose_trainable(model, RELEASED)
     assert counts["unet"][0] == 0 and counts["clip"][0] == 0
-    assert counts["encoder"][0] == counts["encoder"][1]
+    unused = sum(p.numel() for p in model.network.encoder.unused_parameters())
+    assert unused > 170e6 and counts["encoder"][0] == counts["encoder"][1] - unused
     assert counts["zero_cross_attention"][0] == counts["zero_cross_attention"][1]
     assert counts["image_projector"][0] == 1024 * 768 + 768 + 768
     assert not model.trains_embedding()
     choose_trainable(model, (*RELEASED, INPUT_CONVOLUTION))
     entry = model.network.unet.input_blocks[0][0]
     assert entry.weight.requires_grad and not model.network.unet.out[2].weight.requires_grad
-    text = described(counts)
-    assert f"{counts['encoder'][1]:,}" in text and text.startswith("trained parameters")
+    text = format_counts(counts)
+    assert (
+        f"{counts['encoder'][0]:,}" in text
+        and f"{counts['encoder'][1]:,}" in text
+        and text.startswith("trained parameters")
+    )
 
 
 def test_exceptions_win_and_unknown_patterns_are_errors():
@@ -53,6 +56,7 @@ def test_exceptions_win_and_unknown_patterns_are_errors():
     choose_trainable(model, ["*"], ["model.diffusion_model.out.*"])
     assert not any(p.requires_grad for p in model.network.unet.out.parameters())
     assert model.trains_embedding()
+    assert not any(p.requires_grad for p in model.network.encoder.unused_parameters())
     with pytest.raises(StableVITONError, match="'zero_cross_attention.\\*'"):
         choose_trainable(model, ["control_model.*", "zero_cross_attention.*"])
 

@@ -1,4 +1,4 @@
-"""What the tests of the web side share: a browser, and what the server tells it of our nodes."""
+"""Helpers of the web interface's tests: a browser, and the server's description of our nodes."""
 
 import json
 import os
@@ -18,7 +18,7 @@ COMMANDS = (
     "microsoft-edge",
     "msedge",
 )
-PLACES = (
+PATHS = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
@@ -29,15 +29,11 @@ PLACES = (
 
 
 def find_browser() -> str | None:
-    """A Chromium, Chrome or Edge: CHROME_PATH, else one on PATH or in a usual place."""
+    """A Chromium, Chrome or Edge: CHROME_PATH, else one on PATH or at a usual path."""
     if "CHROME_PATH" in os.environ:
         return os.environ["CHROME_PATH"]
-    garment_coordinates = (os.path.expandvars(place) for place in PLACES)
-    found = (
-        *map(shutil.which, COMMANDS),
-        *(place for place in garment_coordinates if Path(place).is_file()),
-    )
-    return next(filter(None, found), None)
+    installed = (path for path in map(os.path.expandvars, PATHS) if Path(path).is_file())
+    return next(filter(None, (*map(shutil.which, COMMANDS), *installed)), None)
 
 
 def fetch(server: Server, path: str) -> bytes:
@@ -52,7 +48,7 @@ def object_info(server: Server) -> dict[str, dict]:
 
 
 def pack_nodes(server: Server) -> dict[str, dict]:
-    """What object_info has of the nodes of this pack."""
+    """The entries of object_info for the nodes of this pack."""
     module = f"custom_nodes.{FOLDER_NAME}"
     return {
         node: info for node, info in object_info(server).items() if info["python_module"] == module

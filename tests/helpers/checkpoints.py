@@ -1,4 +1,4 @@
-"""A complete small checkpoint: the golden network with a small CLIP tower, head and VAE."""
+"""A complete small checkpoint: the golden network, a small CLIP tower, image projector and VAE."""
 
 from pathlib import Path
 
@@ -30,9 +30,9 @@ SMALL = ModelConfig(
 def seeded_weights(config: ModelConfig = SMALL) -> dict[str, Tensor]:
     """Every parameter of a checkpoint as a function of its key (see `golden.weight`)."""
     with torch.device("meta"):
-        parts = TryOnModel(config).components()
-        parts["autoencoder"] = to_ldm(build_autoencoder(config.autoencoder))
-    return {key: weight(key, tuple(value.shape)) for key, value in join(parts).items()}
+        components = TryOnModel(config).components()
+        components["autoencoder"] = to_ldm(build_autoencoder(config.autoencoder))
+    return {key: weight(key, tuple(value.shape)) for key, value in join(components).items()}
 
 
 def write_checkpoint(

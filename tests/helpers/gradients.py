@@ -13,7 +13,7 @@ from accelerate import Accelerator  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from helpers.training import tiny_config  # noqa: E402
-from stableviton_core.training import trainer  # noqa: E402
+from stableviton_core.training.trainer import train  # noqa: E402
 
 
 def main(inputs: Path, output: Path, size: int) -> None:
@@ -25,19 +25,17 @@ def main(inputs: Path, output: Path, size: int) -> None:
         checkpointing_steps=1,
         max_grad_norm=1e9,
     )
-    step, found = trainer.Accelerator.clip_grad_norm_, {}
+    clip_grad_norm, gradients = Accelerator.clip_grad_norm_, {}
 
-    def keep(self: Accelerator, parameters: list, norm: float) -> object:
-        found.update(enumerate(p.grad.clone() for p in parameters if p.grad is not None))
-        return step(self, parameters, norm)
+    def record(self: Accelerator, parameters: list, norm: float) -> object:
+        assert all(p.grad is not None for p in parameters), "DDP waits for a gradient of each"
+        gradients.update({str(i): p.grad.clone().contiguous() for i, p in enumerate(parameters)})
+        return clip_grad_norm(self, parameters, norm)
 
-    trainer.Accelerator.clip_grad_norm_ = keep
-    trainer.train(config)
+    Accelerator.clip_grad_norm_ = record
+    train(config)
     if Accelerator().is_main_process:
-        save_file(
-            {str(index): value.contiguous() for index, value in found.items()},
-            output / "gradients.safetensors",
-        )
+        save_file(gradients, output / "gradients.safetensors")
 
 
 if __name__ == "__main__":

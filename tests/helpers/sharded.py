@@ -1,8 +1,8 @@
-"""A run under accelerate's FSDP, in several processes of a CPU: sharded.py INPUTS OUTPUT BATCH
-STEPS; it goes on from a checkpoint of two steps.
+"""A run under FSDP in several CPU processes: sharded.py INPUTS OUTPUT BATCH_SIZE STEPS. It resumes
+from a checkpoint of two steps where there is one.
 
-accelerate knows FSDP on accelerators only, but torch's FSDP itself works on CPUs as well. So it is
-told that these processes are GPUs' before it looks for FSDP.
+accelerate allows FSDP on accelerators only, torch's FSDP also works on CPUs: the distributed type
+is set to MULTI_GPU before accelerate looks for FSDP.
 """
 
 import os

@@ -1,15 +1,27 @@
-"""A training run that takes seconds: a tiny network on a few tiny paper synthetic."""
+"""A training run that takes seconds: a tiny network on a few small synthetic samples."""
 
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 from stableviton_core.model.config import ModelConfig, NetworkConfig
 from stableviton_core.synthetic.write_dataset import write_dataset
+from stableviton_core.training.checkpointing import WEIGHTS
 from stableviton_core.training.config import TrainConfig
 
 from .checkpoints import SMALL, write_checkpoint
 
 HEIGHT, WIDTH = 64, 48
+
+# a step of Adam that is proportional to the gradient
+PROPORTIONAL = {
+    "max_train_steps": 1,
+    "adam_epsilon": 1.0,
+    "learning_rate": 100.0,
+    "max_grad_norm": 1e9,
+}
 
 TINY: ModelConfig = replace(
     SMALL,
@@ -31,7 +43,7 @@ def write_inputs(folder: Path, count: int = 6) -> None:
 
 
 def tiny_config(inputs: Path, output: Path, **changes: object) -> TrainConfig:
-    """Four steps without sheets, in the released way."""
+    """Four steps without validation, other settings as released."""
     config = TrainConfig(
         data=inputs / "data",
         init=inputs / "tiny.safetensors",
@@ -49,3 +61,18 @@ def tiny_config(inputs: Path, output: Path, **changes: object) -> TrainConfig:
         validation_steps=0,
     )
     return replace(config, **changes)
+
+
+def equal_weights(first: Path, second: Path) -> bool:
+    """Whether two files hold bit-identical tensors."""
+    one, two = load_file(first), load_file(second)
+    return one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+
+
+def same_step(inputs: Path, *folders: Path) -> bool:
+    """Whether two runs changed the weights alike, up to rounding."""
+    key = "model.diffusion_model.warp_zero_convs.0.weight"
+    before = load_file(inputs / "tiny.safetensors")[key]
+    one, two = (load_file(folder / WEIGHTS)[key] - before for folder in folders)
+    assert one.abs().max() > 1e-4
+    return bool((one - two).abs().max() <= 1e-3 * one.abs().max())

@@ -9,8 +9,11 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor
 
 from helpers.checkpoints import write_checkpoint
+from helpers.person_nodes import PHOTO
+from stableviton_core.images import read_image, to_images
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,3 +74,18 @@ def small_checkpoint(host) -> str:
 def loaded(host, small_checkpoint) -> tuple:
     """MODEL, STABLEVITON, CLIP_VISION, VAE of the small checkpoint."""
     return host.node("StableVITONLoader", ckpt_name=small_checkpoint, weight_dtype="fp32")
+
+
+@pytest.fixture(scope="session")
+def photo() -> Tensor:
+    return to_images([read_image(PHOTO)])
+
+
+@pytest.fixture(scope="session")
+def working(host, photo) -> Tensor:
+    return host.node("StableVITONCrop", photo=photo, width=384, height=512, around="person")[0]
+
+
+@pytest.fixture
+def errors(host):
+    return host.module("stableviton_core.errors").StableVITONError

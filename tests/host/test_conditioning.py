@@ -70,6 +70,19 @@ def test_an_agnostic_image_is_used_as_it_is(host, loaded):
     assert torch.allclose(with_mask, given, atol=1e-5)
 
 
+def test_transparency_is_composited_over_white(host, loaded):
+    inputs = make_images()
+    alpha = torch.ones_like(inputs["garment"][..., :1])
+    alpha[:, :40] = 0
+    on_white = inputs["garment"] * alpha + (1 - alpha)
+    transparent = torch.cat([inputs["garment"], alpha], dim=-1)
+    (expected,), _, _ = conditioning(host, loaded, **inputs | {"garment": on_white})
+    (given,), _, _ = conditioning(host, loaded, **inputs | {"garment": transparent})
+    assert torch.allclose(given[0], expected[0], atol=1e-5)
+    key = "stableviton_garment"
+    assert torch.allclose(given[1][key], expected[1][key], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

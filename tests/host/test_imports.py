@@ -1,4 +1,4 @@
-"""What loading the pack brings into a process that has the host."""
+"""The modules that loading the pack imports into a process of the host."""
 
 import json
 import os
@@ -15,17 +15,17 @@ sys.path.insert(0, os.environ["COMFYUI_PATH"])
 from comfy.cli_args import args
 args.cpu, args.base_directory = True, sys.argv[2]
 import comfy_api.latest, nodes
-before, asked, own_import = set(sys.modules), set(), builtins.__import__
+before, imported, original_import = set(sys.modules), set(), builtins.__import__
 def record(name, globals=None, *rest):
     file = (globals or {}).get("__file__") or ""
     relative = len(rest) > 2 and rest[2] > 0
     if file.startswith(sys.argv[1] + os.sep) and not relative:
-        asked.add(name.split(".")[0])
-    return own_import(name, globals, *rest)
+        imported.add(name.split(".")[0])
+    return original_import(name, globals, *rest)
 builtins.__import__ = record
 loaded = asyncio.run(nodes.load_custom_node(sys.argv[1]))
 new = {name.split(".")[0] for name in set(sys.modules) - before}
-print(json.dumps({"loaded": loaded, "asked": sorted(asked), "new": sorted(new)}))
+print(json.dumps({"loaded": loaded, "imported": sorted(imported), "new": sorted(new)}))
 """
 
 
@@ -38,8 +38,8 @@ def test_the_pack_loads_alone(tmp_path):
         env=os.environ | {"PYTHONPATH": ""},
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["loaded"]
-    assert {"torch", "cv2", "numpy"} <= set(told["asked"]), "the imports were not recorded"
-    assert HEAVY.isdisjoint(told["asked"]), told["asked"]
-    assert HEAVY.isdisjoint(told["new"]), told["new"]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["loaded"]
+    assert {"torch", "cv2", "numpy"} <= set(report["imported"]), "the imports were not recorded"
+    assert HEAVY.isdisjoint(report["imported"]), report["imported"]
+    assert HEAVY.isdisjoint(report["new"]), report["new"]

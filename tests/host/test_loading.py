@@ -208,7 +208,7 @@ def test_configured_paths_and_extensions_are_kept(host, tmp_path):
     before = folder_paths.folder_names_and_paths["stableviton"]
     try:
         folder_paths.folder_names_and_paths["stableviton"] = ([str(tmp_path)], {".mine"})
-        host.module("nodes.host.folders").register()
+        host.module("nodes.host.folders").register_folders()
         paths, extensions = folder_paths.folder_names_and_paths["stableviton"]
         assert paths[0] == str(tmp_path) and ".mine" in extensions and ".ckpt" in extensions
     finally:

@@ -1,109 +1,16 @@
 """The nodes that prepare photos, on the real host."""
 
 import copy
-import gc
-import importlib
-import sys
 from pathlib import Path
 
-import comfy.model_management
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+from torch import Tensor
 
-PHOTO = Path(__file__).resolve().parents[1] / "golden" / "person" / "grace_hopper.jpg"
-LARGEST = {"person": "largest", "point_x": 0.5, "point_y": 0.5}
-SKELETON = {"model": "skeleton (approximate)"}
-MASK = {
-    "category": "upper",
-    "rule": "auto",
-    "sleeves": "long",
-    "keep_hands": True,
-    "keep_hair": True,
-    "grow": 0,
-    "blur": 0,
-}
-PARSE = {**SKELETON, "labels": "upper, coat, dress", "scheme": "viton-hd"}
-
-
-@pytest.fixture(scope="module")
-def photo() -> Tensor:
-    return torch.from_numpy(np.array(Image.open(PHOTO)))[None].float() / 255
-
-
-@pytest.fixture(scope="module")
-def working(host, photo) -> Tensor:
-    return host.node("StableVITONCrop", photo=photo, width=384, height=512, around="person")[0]
-
-
-@pytest.fixture
-def errors(host):
-    return host.module("stableviton_core.errors").StableVITONError
-
-
-def pose(host, image: Tensor, **options) -> tuple:
-    return host.node("StableVITONPose", image=image, **({"model": "blazepose"} | LARGEST | options))
-
-
-def mask(host, image: Tensor, **options) -> tuple:
-    return host.node("StableVITONAgnosticMask", image=image, **(MASK | options))
-
-
-def densepose(host, image: Tensor, **options) -> tuple:
-    return host.node("StableVITONDensePose", image=image, **(SKELETON | LARGEST | options))
-
-
-def parse(host, image: Tensor, **options) -> tuple:
-    return host.node("StableVITONParse", image=image, **(PARSE | options))
-
-
-# Frames
-
-
-@pytest.mark.parametrize("around", ["person", "whole photo"])
-def test_a_frame_puts_back_what_it_took(host, photo, around):
-    picture, padding, frame = host.node(
-        "StableVITONCrop", photo=photo, width=384, height=512, around=around
-    )
-    assert picture.shape == (1, 512, 384, 3) and padding.shape == (1, 512, 384)
-    assert padding.any(), "512 x 600 is wider than 3:4, and so is this person"
-    changed = torch.zeros(1, 512, 384)
-    changed[:, 300:400, 150:250] = 1
-    dressed = torch.where(changed[..., None] > 0, 1.0, picture)
-    (back,) = host.node("StableVITONStitch", frame=frame, image=dressed, mask=changed)
-    assert back.shape == photo.shape
-    different = (back != photo).any(dim=-1)[0]
-    share = different.float().mean() / (changed.mean() * frame[0].height * frame[0].width)
-    assert 0 < share * photo.shape[1] * photo.shape[2] <= 1.1
-    rows, columns = torch.nonzero(different, as_tuple=True)
-    top, left = frame[0].top, frame[0].left
-    scale = frame[0].height / 512
-    assert rows.min() >= top + 300 * scale - 1 and rows.max() <= top + 400 * scale + 1
-    assert columns.min() >= left + 150 * scale - 1 and columns.max() <= left + 250 * scale + 1
-
-
-def test_a_batch_of_frames_equals_single_ones(host, photo):
-    batch = torch.cat([photo, photo.flip(2)])
-    together = host.node("StableVITONCrop", photo=batch, width=192, height=256, around="person")
-    for index in range(2):
-        picture, padding, frame = host.node(
-            "StableVITONCrop",
-            photo=batch[index : index + 1],
-            width=192,
-            height=256,
-            around="person",
-        )
-        assert torch.equal(together[0][index], picture[0])
-        assert together[2][index].left == frame[0].left
-    (back,) = host.node(
-        "StableVITONStitch", frame=together[2], image=together[0], mask=torch.zeros(1, 256, 192)
-    )
-    assert torch.equal(back, batch)
-
+from helpers.person_nodes import PHOTO, densepose, mask, parse, pose
+from stableviton_core.images import read_image, to_images
 
 # The whole way, with nothing but a photo
 
@@ -113,9 +20,9 @@ def test_a_photo_becomes_all_that_a_tryon_needs(host, working):
     found, coloured, cloth, source = parse(host, working, pose_keypoint=keypoints)
     parts, numbers, parts_source = densepose(host, working, pose_keypoint=keypoints)
     region, agnostic, rule = mask(host, working, parse=found, pose_keypoint=keypoints)
-    for picture in (drawn, coloured, parts, numbers, agnostic):
-        assert picture.shape == working.shape and picture.dtype == torch.float32
-        assert picture.min() >= 0 and 0 < picture.max() <= 1
+    for output in (drawn, coloured, parts, numbers, agnostic):
+        assert output.shape == working.shape and output.dtype == torch.float32
+        assert output.min() >= 0 and 0 < output.max() <= 1
     assert source == parts_source == "skeleton (approximate)"
     assert rule == "parse+pose, from skeleton (approximate)"
     assert 0.2 < region.mean() < 0.7 and region[cloth > 0].mean() > 0.99
@@ -131,9 +38,9 @@ def test_a_photo_becomes_all_that_a_tryon_needs(host, working):
 
 @pytest.mark.parametrize("share", [False, True])
 def test_keypoints_of_another_pack_give_the_same_mask(host, working, share):
-    """Shares of the picture, None for a body, hands and feet: as comfyui_controlnet_aux has it."""
-    (frame,), _ = pose(host, working)
-    theirs = copy.deepcopy(frame)
+    """Shares of the image, None for a body, hands and feet: as comfyui_controlnet_aux has it."""
+    (keypoints,), _ = pose(host, working)
+    theirs = copy.deepcopy(keypoints)
     for person in theirs["people"]:
         numbers = np.array(person["pose_keypoints_2d"]).reshape(-1, 3)
         if share:
@@ -141,7 +48,7 @@ def test_keypoints_of_another_pack_give_the_same_mask(host, working, share):
         person["pose_keypoints_2d"] = numbers.reshape(-1).tolist()
         person |= {"face_keypoints_2d": None, "foot_keypoints_2d": [1.0, 2.0, 0.0] * 6}
     theirs["people"].append({"pose_keypoints_2d": None})
-    expected, *_ = mask(host, working, pose_keypoint=[frame])
+    expected, *_ = mask(host, working, pose_keypoint=[keypoints])
     assert torch.equal(mask(host, working, pose_keypoint=[theirs])[0], expected)
 
 
@@ -194,21 +101,21 @@ def test_blur_softens_the_mask_and_not_the_agnostic_image(host, working):
     assert ((same - agnostic).abs().amax(dim=-1) > 0).float().mean() < 0.02
 
 
-def test_the_rule_is_told(host, working):
+def test_the_rule_is_named(host, working):
     parts, *_ = densepose(host, working)
     assert mask(host, working, densepose=parts)[2] == "densepose, from DensePose image"
     keypoints, _ = pose(host, working)
-    told = mask(host, working, densepose=parts, pose_keypoint=keypoints)[2]
-    assert told == "parse+pose, from DensePose image"
+    rule = mask(host, working, densepose=parts, pose_keypoint=keypoints)[2]
+    assert rule == "parse+pose, from DensePose image"
     found, coloured, *_ = parse(host, working)
-    told = mask(host, working, parse=found, rule="viton-hd")[2]
-    assert told == "viton-hd, from skeleton (approximate)"
+    rule = mask(host, working, parse=found, rule="viton-hd")[2]
+    assert rule == "viton-hd, from skeleton (approximate)"
     read, *_ = parse(host, working, label_image=coloured)
     assert np.array_equal(read.labels, found.labels) and not read.approximate
     assert mask(host, working, parse=read)[2] == "parse+pose, from label image (viton-hd)"
 
 
-def test_one_picture_with_many_drawn_masks(host, working):
+def test_one_image_with_many_drawn_masks(host, working):
     drawn = torch.zeros(3, 512, 384)
     for index in range(3):
         drawn[index, : 10 * (index + 1), :20] = 1
@@ -254,205 +161,10 @@ def test_a_garment_lies_flat_on_white(host):
         assert abs(rows.float().mean() - 255.5) < 6, "it is centred"
 
 
-# Networks that users bring
-
-
-class SmallDensePose(nn.Module):
-    """One part a person: the torso in the left of two boxes, a hand in the right, larger one."""
-
-    def __init__(self, people: int):
-        super().__init__()
-        self.people = people
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        assert image.dtype == torch.uint8 and image.dim() == 3
-        boxes = torch.tensor([[10.0, 20.0, 50.0, 80.0], [60.0, 10.0, 120.0, 110.0]])
-        coarse = torch.zeros(2, 2, 8, 8)
-        coarse[:, 1] = self.weight[0]
-        fine = torch.zeros(2, 25, 8, 8)
-        fine[0, 2] = 1.0
-        fine[1, 3] = 1.0
-        n = self.people
-        return boxes[:n], coarse[:n], fine[:n], fine[:n], fine[:n]
-
-
-def scripted(host, name: str, people: int) -> str:
-    folder = host.base / "models" / "densepose"
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.jit.save(torch.jit.script(SmallDensePose(people)), str(folder / name))
-    return name
-
-
-def test_a_torchscript_densepose_is_decoded_exactly(host):
-    name = scripted(host, "two.torchscript", 2)
-    image = torch.zeros(1, 120, 128, 3)
-    _, numbers, source = densepose(host, image, model=name)
-    expected = torch.zeros(120, 128)
-    expected[10:110, 60:120] = 3
-    assert torch.equal((numbers[0, ..., 0] * 255).round(), expected) and source == name
-    near = {"person": "nearest to point", "point_x": 0.2, "point_y": 0.4}
-    _, numbers, _ = densepose(host, image, model=name, **near)
-    expected = torch.zeros(120, 128)
-    expected[20:80, 10:50] = 2
-    assert torch.equal((numbers[0, ..., 0] * 255).round(), expected)
-
-
-def test_a_torchscript_network_is_the_memory_managers(host):
-    path = host.base / "models" / "densepose" / scripted(host, "one.torchscript", 1)
-    networks = host.module("nodes.host.person_networks")
-
-    def loaded() -> list[str]:
-        models = [entry.model for entry in comfy.model_management.current_loaded_models]
-        return [type(patcher.model).__name__ for patcher in models if patcher is not None]
-
-    with networks.densepose(path) as parts:
-        assert loaded().count("PersonNetwork") == 1
-        parts(np.zeros((120, 128, 3), np.uint8), None)
-    del parts
-    gc.collect()
-    comfy.model_management.cleanup_models_gc()
-    assert "PersonNetwork" not in loaded()
-
-
-def test_a_densepose_that_finds_nobody_or_is_damaged(host, errors):
-    with pytest.raises(errors, match="found nobody"):
-        densepose(host, torch.zeros(1, 120, 128, 3), model=scripted(host, "no.torchscript", 0))
-    damaged = host.base / "models" / "densepose" / "damaged.torchscript"
-    damaged.write_bytes(b"PK\3\4 not a network")
-    with pytest.raises(errors, match="cannot be loaded as TorchScript"):
-        densepose(host, torch.zeros(1, 120, 128, 3), model=damaged.name)
-    with pytest.raises(FileNotFoundError, match="models/densepose"):
-        densepose(host, torch.zeros(1, 120, 128, 3), model="../../secret.torchscript")
-
-
-ATR = (
-    "Background",
-    "Hat",
-    "Hair",
-    "Sunglasses",
-    "Upper-clothes",
-    "Skirt",
-    "Pants",
-    "Dress",
-    "Belt",
-    "Left-shoe",
-    "Right-shoe",
-    "Face",
-    "Left-leg",
-    "Right-leg",
-    "Left-arm",
-    "Right-arm",
-    "Bag",
-    "Scarf",
-)
-FASHN = (
-    "background",
-    "face",
-    "hair",
-    "top",
-    "dress",
-    "skirt",
-    "pants",
-    "belt",
-    "bag",
-    "hat",
-    "scarf",
-    "glasses",
-    "arms",
-    "hands",
-    "legs",
-    "feet",
-    "torso",
-    "jewelry",
-)
-
-
-def write_segformer(host, name: str, labels: tuple[str, ...]) -> Path:
-    folder = host.base / "models" / "segformer" / name
-    torch.manual_seed(3)
-    config = SegformerConfig(
-        hidden_sizes=[8, 16, 16, 16],
-        depths=[1, 1, 1, 1],
-        num_attention_heads=[1, 1, 1, 1],
-        decoder_hidden_size=16,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
-    network = SegformerForSemanticSegmentation(config).eval()
-    with torch.no_grad():
-        network.decode_head.classifier.weight.normal_(0, 1)
-    network.save_pretrained(folder)
-    SegformerImageProcessor(size={"height": 128, "width": 96}).save_pretrained(folder)
-    return folder
-
-
-def test_a_segformer_is_read_by_its_labels(host, working):
-    folder = write_segformer(host, "clothes", ATR)
-    found, coloured, region, source = parse(
-        host, working, model="clothes", labels="left_arm, upper"
-    )
-    assert source == "clothes" and not found.approximate
-    network = SegformerForSemanticSegmentation.from_pretrained(folder).eval()
-    processor = SegformerImageProcessor.from_pretrained(folder)
-    image = (working[0] * 255).round().byte().numpy()
-    with torch.no_grad():
-        logits = network(**processor(images=image, return_tensors="pt")).logits
-    size = {"size": (512, 384), "mode": "bilinear", "align_corners": False}
-    direct = nn.functional.interpolate(logits, **size).argmax(dim=1)[0].numpy()
-    names = host.module("stableviton_core.person.labels")
-    own = np.array(names.get_label_ids(*names.ATR))[direct]
-    assert len(np.unique(own)) > 3 and (own == found.labels[0]).mean() > 0.999
-    wanted = np.isin(found.labels, names.get_label_ids("left_arm", "upper"))
-    assert np.array_equal(region.numpy() > 0, wanted)
-
-
-def test_a_segformer_of_unknown_labels_is_refused(host, working, errors):
-    write_segformer(host, "city", ("road", "car", "sky"))
-    with pytest.raises(errors, match="road, car, sky are not those"):
-        parse(host, working, model="city")
-    empty = host.base / "models" / "segformer" / "empty"
-    empty.mkdir()
-    (empty / "config.json").write_text("{}")
-    with pytest.raises(errors, match="no SegFormer in transformers' layout"):
-        parse(host, working, model="empty")
-
-
-def test_limbs_without_a_side_get_the_poses(host, working):
-    module = host.module("stableviton_core.person.segformer")
-    names = module.read_label_names(dict(enumerate(FASHN)))
-    person = host.module("stableviton_core.person.analysis").find_bodies(
-        (working[0] * 255).byte().numpy()
-    )[0]
-    found = np.full((512, 384), FASHN.index("arms"))
-    labels = module.convert_labels(found, names, person.to_pose())
-    cihp = host.module("stableviton_core.person.labels").CIHP
-    shoulders = {side: person.to_pose()[f"{side}_shoulder"].astype(int) for side in ("left", "right")}
-    for side, (x, y) in shoulders.items():
-        assert cihp[labels[y, x]] == f"{side}_arm"
-
-
-def test_openpose_without_its_package_says_so(host, working, errors, tmp_path, monkeypatch):
-    folder = host.base / "models" / "openpose"
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save({"a": torch.zeros(1)}, folder / "body_pose_model.pth")
-    with pytest.raises(errors, match="needs the Python package controlnet_aux"):
-        pose(host, working, model="body_pose_model.pth")
-    broken = tmp_path / "controlnet_aux"
-    broken.mkdir()
-    (broken / "__init__.py").write_text("import os\nos.solutions\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.invalidate_caches()
-    with pytest.raises(errors, match="has no attribute 'solutions'"):
-        pose(host, working, model="body_pose_model.pth")
-    assert pose(host, working)[0][0]["people"], "the built-in pose works all the same"
-    assert "controlnet_aux" not in sys.modules
-
-
 # Bad input
 
 
-def bad_pictures(photo: Tensor) -> dict[str, Tensor]:
+def bad_images(photo: Tensor) -> dict[str, Tensor]:
     noise = torch.rand(1, 200, 150, 3, generator=torch.Generator().manual_seed(1))
     return {
         "nobody": noise,
@@ -466,10 +178,10 @@ def bad_pictures(photo: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["nobody", "a face", "1 x 1", "long", "black", "grey", "alpha"])
-def test_a_bad_picture_is_an_error_or_gives_a_map(host, photo, errors, kind):
-    image = bad_pictures(photo)[kind]
+def test_a_bad_image_is_an_error_or_gives_a_map(host, photo, errors, kind):
+    image = bad_images(photo)[kind]
     calls = {
-        "frame": lambda: host.node(
+        "crop": lambda: host.node(
             "StableVITONCrop", photo=image, width=384, height=512, around="person"
         )[0],
         "pose": lambda: pose(host, image)[1],
@@ -505,7 +217,7 @@ def test_a_garment_that_cannot_be_found(host, errors):
         host.node("StableVITONGarment", photo=plain, width=383, height=512)
 
 
-def test_what_does_not_belong_to_the_picture_is_refused(host, working, errors):
+def test_what_does_not_belong_to_the_image_is_refused(host, working, errors):
     other, *_ = parse(host, working[:, :, 32:-32])
     for wrong, message in (
         ({"parse": other}, "The parse is 320 x 512"),
@@ -514,7 +226,7 @@ def test_what_does_not_belong_to_the_picture_is_refused(host, working, errors):
         ({"pose_keypoint": [{"shapes": []}]}, "OpenPose JSON with a list 'people'"),
         ({"pose_keypoint": [{"people": []}]}, "show nobody"),
         ({"pose_keypoint": "nose"}, "one entry for each"),
-        ({"add": torch.ones(1, 512, 384)}, "covers the whole picture"),
+        ({"add": torch.ones(1, 512, 384)}, "covers the whole image"),
         ({"remove": torch.ones(1, 512, 384)}, "the mask is empty"),
         ({"add": torch.ones(3, 512, 384), "remove": torch.zeros(2, 512, 384)}, "unequal length"),
         ({"category": "lower", "rule": "viton-hd"}, "upper garments only"),
@@ -523,21 +235,13 @@ def test_what_does_not_belong_to_the_picture_is_refused(host, working, errors):
             mask(host, working, **wrong)
     with pytest.raises(errors, match="label image is 320 x 512"):
         parse(host, working, label_image=working[:, :, 32:-32])
-    frame = host.node("StableVITONCrop", photo=working, width=384, height=512, around="person")[2]
+    region = host.node("StableVITONCrop", photo=working, width=384, height=512, around="person")[2]
     with pytest.raises(errors, match="aspects differ"):
-        host.node("StableVITONStitch", frame=frame, image=working[:, :384])
+        host.node("StableVITONStitch", crop=region, image=working[:, :384])
     with pytest.raises(errors, match="no label map in lip's colours"):
         parse(host, working, label_image=working, scheme="lip")
     with pytest.raises(errors, match="got 'shirt'"):
         parse(host, working, labels="upper, shirt")
-
-
-def test_the_models_come_from_comfyuis_folders(host):
-    folders = host.module("nodes.host.folders")
-    scripted(host, "listed.torchscript", 1)
-    assert "listed.torchscript" in folders.densepose_names()
-    write_segformer(host, "listed", ATR)
-    assert "listed" in folders.segformer_names()
 
 
 def test_nothing_here_touches_the_global_random_state(host, working):
@@ -551,11 +255,11 @@ def test_nothing_here_touches_the_global_random_state(host, working):
     assert np.array_equal(np.random.get_state()[1], before[1])
 
 
-# Real pictures, against polygons drawn by hand in their working pictures
+# Real photos, against polygons drawn by hand in their working images
 
 
-def man() -> Path:
-    """A generated picture that comes with the host."""
+def find_man() -> Path:
+    """A generated image that comes with the host."""
     package = pytest.importorskip("comfyui_workflow_templates_media_image")
     folder = Path(package.__file__).parent / "templates"
     return folder / "image_flux2_klein_9b_kv_image_edit-2.webp"
@@ -597,15 +301,15 @@ T_SHIRT = [
 
 
 @pytest.mark.parametrize(
-    ("picture", "garment", "face"),
-    [(lambda: PHOTO, JACKET, ((195, 205), (60, 72))), (man, T_SHIRT, ((181, 56), (20, 28)))],
+    ("find_file", "garment", "face"),
+    [(lambda: PHOTO, JACKET, ((195, 205), (60, 72))), (find_man, T_SHIRT, ((181, 56), (20, 28)))],
     ids=["jacket", "t-shirt"],
 )
-def test_the_mask_covers_the_garment_and_no_face(host, picture, garment, face):
-    file = picture()
+def test_the_mask_covers_the_garment_and_no_face(host, find_file, garment, face):
+    file = find_file()
     if not file.is_file():
         pytest.skip(f"this host comes without {file.name}")
-    photo = torch.from_numpy(np.array(Image.open(file).convert("RGB")))[None].float() / 255
+    photo = to_images([read_image(file)])
     working, *_ = host.node("StableVITONCrop", photo=photo, width=384, height=512, around="person")
     region = mask(host, working)[0][0].numpy() > 0
     drawn, visage = np.zeros((512, 384), np.uint8), np.zeros((512, 384), np.uint8)

@@ -53,12 +53,12 @@ def test_a_fine_tuned_checkpoint_comes_back_through_the_node(host, fine_tuned):
         start_percent=0.0,
         end_percent=1.0,
     )
-    own, _, license = load_model(fine_tuned)
-    config = own.config.network
+    trained, _, license = load_model(fine_tuned)
+    config = trained.config.network
     x, garment = fill("tuned/x", (2, 13, 24, 18)), fill("tuned/garment", (2, 4, 24, 18))
     context, timesteps = fill("tuned/c", (2, 1, config.context_dim)), torch.tensor([951, 101])
     eps = predict_noise(patched, x, timesteps, context, garment)
-    assert error(eps, own.eval().network(x, timesteps, context, garment)) <= 1e-4
+    assert error(eps, trained.eval().network(x, timesteps, context, garment)) <= 1e-4
     before, _, _ = load_model(DEMO)
     assert error(before.eval().network(x, timesteps, context, garment), eps) > 1e-2
     assert license == "Apache-2.0"

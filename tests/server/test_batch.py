@@ -21,7 +21,7 @@ from stableviton_core.serving.batch.run_state import MANIFEST
 from stableviton_core.serving.graph import find_title, load_graph, set_image
 from stableviton_core.serving.install import PACK, install_pack
 from stableviton_core.serving.process import serve
-from stableviton_core.synthetic.write_dataset import random_samples
+from stableviton_core.synthetic.write_dataset import generate_samples
 
 GRAPH = PACK / "workflows" / "api" / "tryon.json"
 SETTINGS = ["--set", "StableVITON Schedule.steps=4"]
@@ -32,7 +32,7 @@ KINDS = {"person": "image", "mask": "mask", "densepose": "densepose", "garment":
 def folder(tmp_path_factory) -> Path:
     """Three persons, four garments, and pairs.csv of all pairs, each with another seed."""
     folder = tmp_path_factory.mktemp("images")
-    samples = list(random_samples(3, 4, 128, seed=3))
+    samples = list(generate_samples(3, 4, 128, seed=3))
     rows = []
     for index, variants in enumerate(samples):
         for role in ("person", "mask", "densepose"):

@@ -1,4 +1,4 @@
-"""What a user of the web interface gets: the shipped graphs, help pages and tooltips."""
+"""The web interface: the shipped graphs, help pages and tooltips."""
 
 import json
 
@@ -143,8 +143,8 @@ def test_the_graphs_are_offered_as_templates(server):
     templates = json.loads(fetch(server, "workflow_templates"))
     assert sorted(templates[FOLDER_NAME]) == GRAPHS
     for name in GRAPHS:
-        picture = fetch(server, f"api/workflow_templates/{FOLDER_NAME}/{name}.jpg")
-        assert picture == (WORKFLOWS / f"{name}.jpg").read_bytes()
+        image = fetch(server, f"api/workflow_templates/{FOLDER_NAME}/{name}.jpg")
+        assert image == (WORKFLOWS / f"{name}.jpg").read_bytes()
 
 
 def test_every_node_has_a_help_page(server):

@@ -1,12 +1,11 @@
 """The graphs for photos, through the server."""
 
 import asyncio
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from stableviton_core.images import decode_image, read_image, write_image
 from stableviton_core.serving import client
 from stableviton_core.serving.graph import find_class, find_title, load_graph, set_image
 from stableviton_core.serving.install import PACK
@@ -27,28 +26,28 @@ def run(server, graph: dict, photo: Path) -> dict:
     return asyncio.run(action())
 
 
-def picture(server, image: dict) -> np.ndarray:
+def download_image(server, image: dict) -> np.ndarray:
     async def action() -> bytes:
         async with client.connect(server.url) as session:
             return await client.download(session, image)
 
-    return np.array(Image.open(io.BytesIO(asyncio.run(action()))))
+    return decode_image(asyncio.run(action()))
 
 
-def test_two_photos_become_one_picture(server, tmp_path):
-    photo = np.array(Image.open(PHOTO))
+def test_two_photos_become_one_image(server, tmp_path):
+    photo = read_image(PHOTO)
     file = tmp_path / "photo.png"  # every host decodes it alike
-    Image.fromarray(photo).save(file)
+    write_image(file, photo)
     graph = load_graph(PACK / "workflows" / "api" / "tryon_photo.json")
     graph[find_class(graph, "StableVITONSchedule")]["inputs"]["steps"] = 2
     outputs = run(server, graph, file)
-    result = picture(server, outputs[find_title(graph, "Result")]["images"][0])
+    result = download_image(server, outputs[find_title(graph, "Result")]["images"][0])
     assert result.shape == photo.shape
     changed = (np.abs(result.astype(int) - photo) > 1).any(axis=-1)
     assert 0.1 < changed.mean() < 0.5
     assert not changed[:130].any(), "the face"
     assert changed[300, 190:240].all(), "the chest"
-    agnostic = picture(server, outputs[find_title(graph, "Agnostic")]["images"][0])
+    agnostic = download_image(server, outputs[find_title(graph, "Agnostic")]["images"][0])
     assert agnostic.shape == (512, 384, 3) and (agnostic == 128).all(axis=-1).mean() > 0.2
 
 

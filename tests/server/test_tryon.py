@@ -1,23 +1,24 @@
 """A try-on through the server: against our own loop, twice, and pasted back."""
 
 import asyncio
-import io
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load as load_latent
 
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
-from stableviton_core import synthetic
+from stableviton_core.images import decode_image, write_image
 from stableviton_core.model.checkpoint import split
 from stableviton_core.plms import plms_timesteps, sample_plms
 from stableviton_core.schedule import start_code
 from stableviton_core.serving import client
 from stableviton_core.serving.graph import load_graph, set_image
 from stableviton_core.serving.install import PACK
-from stableviton_core.synthetic.write_dataset import sample_of
+from stableviton_core.synthetic.draw_garment import generate_garment
+from stableviton_core.synthetic.draw_person import generate_person
+from stableviton_core.synthetic.renderer import SyntheticSample, render_sample
+from stableviton_core.synthetic.write_dataset import to_training_sample
 from stableviton_core.training.latent_cache import encode_samples
 from stableviton_core.training.model import TryOnModel
 from stableviton_core.training.vae import build_autoencoder, load_ldm
@@ -28,14 +29,14 @@ SEED = 3
 
 
 @pytest.fixture(scope="module")
-def doll() -> synthetic.SyntheticSample:
+def sample() -> SyntheticSample:
     rng = np.random.default_rng(2)
-    return synthetic.draw(synthetic.random_person(rng), synthetic.random_garment(rng), 128)
+    return render_sample(generate_person(rng), generate_garment(rng), 128)
 
 
 @pytest.fixture(scope="module")
-def graph(server, doll, tmp_path_factory) -> dict:
-    """The main graph on the small checkpoint and the doll's pictures, with its latent saved."""
+def graph(server, sample, tmp_path_factory) -> dict:
+    """The main graph on the small checkpoint and the sample's images, with its latent saved."""
     write_checkpoint(server.base / "models" / "stableviton" / "small.safetensors")
     graph = load_graph(PACK / "workflows" / "api" / "tryon.json")
     nodes = {node["class_type"]: key for key, node in graph.items()}
@@ -49,19 +50,19 @@ def graph(server, doll, tmp_path_factory) -> dict:
         "class_type": "SaveLatent",
         "inputs": {"samples": [nodes["SamplerCustom"], 0], "filename_prefix": "tryon"},
     }
-    folder = tmp_path_factory.mktemp("pictures")
-    pictures = {
-        "Person": doll.image,
-        "Mask": doll.mask,
-        "DensePose": doll.densepose,
-        "Garment": doll.garment,
+    folder = tmp_path_factory.mktemp("images")
+    images = {
+        "Person": sample.image,
+        "Mask": sample.mask,
+        "DensePose": sample.densepose,
+        "Garment": sample.garment,
     }
 
     async def upload() -> None:
         async with client.connect(server.url) as session:
-            for title, picture in pictures.items():
+            for title, image in images.items():
                 path = folder / f"{title}.png"
-                Image.fromarray(picture).save(path)
+                write_image(path, image)
                 set_image(graph, title, await client.upload_image(session, path))
 
     asyncio.run(upload())
@@ -82,26 +83,28 @@ def run(server, graph: dict, fresh: bool = False) -> tuple[torch.Tensor, np.ndar
                 await client.download(session, outputs[result]["images"][0]),
             )
 
-    latent, picture = asyncio.run(action())
-    return load_latent(latent)["latent_tensor"], np.asarray(Image.open(io.BytesIO(picture)))
+    latent, image = asyncio.run(action())
+    return load_latent(latent)["latent_tensor"], decode_image(image)
 
 
 @torch.no_grad()
-def own_plms(doll: synthetic.SyntheticSample) -> torch.Tensor:
-    """The released loop on our own unet, with diffusers' VAE and transformers' CLIP."""
-    parts = split(seeded_weights())
+def sample_with_trainer(sample: SyntheticSample) -> torch.Tensor:
+    """The released loop on our own UNet, with diffusers' VAE and transformers' CLIP."""
+    components = split(seeded_weights())
     model, autoencoder = TryOnModel(SMALL).eval(), build_autoencoder(SMALL.autoencoder).eval()
-    model.load_components(parts)
-    load_ldm(autoencoder, parts["autoencoder"])
-    batch = encode_samples(autoencoder, model, [sample_of(doll)])
+    model.load_components(components)
+    load_ldm(autoencoder, components["autoencoder"])
+    batch = encode_samples(autoencoder, model, [to_training_sample(sample)])
     noise = torch.randn(batch.person.shape, generator=torch.manual_seed(SEED))
-    x = sample_plms(make_noise_predictor(model, batch), start_code(batch.person, noise), plms_timesteps(STEPS))
+    x = sample_plms(
+        make_noise_predictor(model, batch), start_code(batch.person, noise), plms_timesteps(STEPS)
+    )
     return x / SMALL.autoencoder.latent_scale
 
 
-def test_the_graph_samples_the_authors_trajectory(server, graph, doll):
+def test_the_graph_samples_the_authors_trajectory(server, graph, sample):
     latent, _ = run(server, graph)
-    expected = own_plms(doll)
+    expected = sample_with_trainer(sample)
     assert (latent - expected).abs().max() / expected.std() <= 1e-3
 
 
@@ -111,9 +114,9 @@ def test_the_second_queue_equals_the_first(server, graph):
     assert torch.equal(first, second)
 
 
-def test_outside_the_mask_the_saved_picture_is_the_photo(server, graph, doll):
+def test_outside_the_mask_the_saved_image_is_the_photo(server, graph, sample):
     _, result = run(server, graph)
-    outside = doll.mask == 0
-    difference = np.abs(result[outside].astype(int) - doll.image[outside])
+    outside = sample.mask == 0
+    difference = np.abs(result[outside].astype(int) - sample.image[outside])
     assert difference.max() <= 1, "SaveImage rounds down"
-    assert (result[doll.mask == 255] != doll.image[doll.mask == 255]).any()
+    assert (result[sample.mask == 255] != sample.image[sample.mask == 255]).any()

@@ -78,7 +78,7 @@ def _make_executor(config: BatchConfig) -> Executor:
 
     def run_on_servers(jobs: Sequence[Job], graph: Graph) -> Outcome:
         with ExitStack() as stack:
-            urls = config.server
+            urls: Sequence[str] = config.server
             if config.start_servers:
                 base = config.output / ".servers"
                 servers = start_servers(config.start_servers, _find_comfyui(config), base)

@@ -1,4 +1,4 @@
-"""The settings of the command `batch`. Imports nothing heavy: the command line reads it for help."""
+"""The settings of the command `batch`. Imports nothing heavy, for the command line's help."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from ...errors import ImageError
-from ...files import replace_atomically
-from ...images import read_image
+from ...images import read_image, write_image
 from .jobs import Job
 
 FILE = "contact-sheet.jpg"
@@ -46,8 +46,7 @@ def write_contact_sheet(jobs: Sequence[Job], results: Mapping[str, Path], output
         row = persons.index(job.images["person"]) + 1
         fill_cell(results.get(job.name), column, row)
     file = output / FILE
-    with replace_atomically(file) as partial:
-        grid.save(partial, format="JPEG", quality=90)
+    write_image(file, np.asarray(grid))
     return file
 
 

@@ -1,4 +1,4 @@
-"""A batch on a Ray cluster: one actor per GPU (or per CPU where there is none), each with its own
+"""A batch on a Ray cluster: one actor per GPU, or one in all where there is no GPU, each with its
 ComfyUI. Ray places the actors, restarts those that die and runs their calls again."""
 
 import os

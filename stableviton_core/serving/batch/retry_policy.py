@@ -29,9 +29,9 @@ BACKOFF = 1.0  # seconds until the first health check, doubled with each
 RAY_RETRIES = 3  # of a call whose actor died, by Ray itself, within one attempt
 
 
-def is_graph_failure(error: Exception) -> bool:
-    """Whether the graph is at fault, and not the server that ran it."""
-    return isinstance(error, PromptError) and not isinstance(error, PromptInterrupted)
+def is_worker_failure(error: Exception) -> bool:
+    """Whether the worker is at fault, and neither the graph nor an input image."""
+    return isinstance(error, PromptInterrupted) or not isinstance(error, PromptError | ImageError)
 
 
 def list_health_check_delays() -> list[float]:
@@ -84,11 +84,11 @@ class JobQueue:
         attempt.error = str(error) or type(error).__name__
         if isinstance(error, ImageError):
             return False
-        if is_graph_failure(error):
-            attempt.failed_on.add(worker)
-            self.failures[worker] = 0
-        else:
+        if is_worker_failure(error):
             self.failures[worker] += 1
+        else:
+            self.failures[worker] = 0
+            attempt.failed_on.add(worker)
         retried = attempt.count < MAX_ATTEMPTS and not self._has_failed_everywhere(attempt)
         if retried:
             self.waiting.append(attempt)

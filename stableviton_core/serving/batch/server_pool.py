@@ -15,7 +15,7 @@ from .retry_policy import (
     PROMPTS_PER_WORKER,
     Attempt,
     JobQueue,
-    is_graph_failure,
+    is_worker_failure,
     list_health_check_delays,
 )
 from .run_state import Outcome, RunState
@@ -121,7 +121,7 @@ class ServerPool:
                 if not self.queue.record_failure(server, attempt, error):
                     self.state.record_failure(job, server, started, attempt.error)
                 await self._notify()
-                if not (isinstance(error, ImageError) or is_graph_failure(error)):
+                if is_worker_failure(error):
                     runner.forget_uploads()
                     async with recovering:
                         await self._recover(server, runner, error)

@@ -49,7 +49,7 @@ def prepare_job(
     """The graph for a job, and the contents of its input images by upload name, which is the same
     for the same contents. digests: SHA-256 of the images by role."""
     names = {role: digests[role][:32] + file.suffix.lower() for role, file in job.images.items()}
-    contents = {
+    contents: dict[str, Content] = {
         names[role]: partial(_read_unchanged, file, digests[role])
         for role, file in job.images.items()
     }

@@ -1,4 +1,4 @@
-"""Initial weights: of a fine-tuning, and of a network trained from nothing."""
+"""Initial weights: of fine-tuning, and of a network that is trained from nothing."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from helpers.checkpoints import SMALL
 from helpers.golden import fill
 from stableviton_core.model.config import NetworkConfig
 from stableviton_core.schedule import add_noise, alphas_cumprod
-from stableviton_core.synthetic.warm_start import start_from_denoiser
+from stableviton_core.synthetic.warm_start import initialize_denoiser
 from stableviton_core.training.initialization import copy_encoder, zero_initial_layers
 from stableviton_core.training.model import TryOnModel
 
@@ -38,7 +38,7 @@ def test_zero_init_leaves_the_garment_without_influence(model):
     assert torch.equal(first, model.network.unet(x, t, context))
 
 
-def test_the_spatial_encoder_starts_as_the_trunks_encoder(model):
+def test_the_spatial_encoder_starts_as_the_unets_encoder(model):
     zero_initial_layers(model.network)
     copy_encoder(model.network)
     encoder, unet = model.network.encoder.state_dict(), model.network.unet.state_dict()
@@ -50,7 +50,7 @@ def test_the_spatial_encoder_starts_as_the_trunks_encoder(model):
 @torch.no_grad()
 @pytest.mark.parametrize("timestep", [201, 601, 951])
 def test_a_network_from_nothing_starts_with_what_is_known(model, timestep):
-    start_from_denoiser(model.network.unet)
+    initialize_denoiser(model.network.unet)
     zero_initial_layers(model.network)
     latent, noise = fill("start/z", (2, 4, 16, 12)), fill("start/n", (2, 4, 16, 12))
     timesteps = torch.full((2,), timestep)
@@ -71,4 +71,4 @@ def test_a_network_from_nothing_starts_with_what_is_known(model, timestep):
 def test_that_start_needs_three_channels_a_group():
     config = replace(WIDE.network, model_channels=64)
     with pytest.raises(ValueError, match="got 64"):
-        start_from_denoiser(TryOnModel(replace(WIDE, network=config)).network.unet)
+        initialize_denoiser(TryOnModel(replace(WIDE, network=config)).network.unet)
