@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stableviton_core.errors import ImageError, StableVITONError
-from stableviton_core.images import read_image
+from stableviton_core.errors import StableVITONError
 from stableviton_core.person.analysis import NoPersonError, analyze_person, find_bodies
 from stableviton_core.person.densepose import TORSO, decode_parts
 from stableviton_core.person.labels import select_labels
