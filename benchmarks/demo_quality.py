@@ -26,13 +26,8 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stableviton_core.images import (  # noqa: E402
-    make_image_grid,
-    paste_back,
-    to_channels_first,
-    to_images,
-    write_image,
-)
+from stableviton_core.image_tensors import paste_back, to_channels_first, to_images  # noqa: E402
+from stableviton_core.images import make_image_grid, write_image  # noqa: E402
 from stableviton_core.model.attention_recorder import record_attention  # noqa: E402
 from stableviton_core.synthetic.renderer import SyntheticSample  # noqa: E402
 from stableviton_core.synthetic.write_dataset import (  # noqa: E402

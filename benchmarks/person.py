@@ -24,14 +24,8 @@ from process_memory import read_peak_memory
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stableviton_core.images import (  # noqa: E402
-    fill_agnostic_region,
-    make_image_grid,
-    read_image,
-    to_arrays,
-    to_images,
-    write_image,
-)
+from stableviton_core.image_tensors import to_arrays, to_images  # noqa: E402
+from stableviton_core.images import fill_agnostic_region, make_image_grid, read_image, write_image  # noqa: E402
 from stableviton_core.person.agnostic import RULES, MaskOptions, PersonInputs, make_agnostic_mask  # noqa: E402
 from stableviton_core.person.analysis import analyze_person, find_person_box  # noqa: E402
 from stableviton_core.person.blazepose import detect_persons, estimate_body  # noqa: E402

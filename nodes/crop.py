@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..stableviton_core.images import find_batch_size, to_arrays, to_rgb
+from ..stableviton_core.image_tensors import find_batch_size, to_arrays, to_rgb
 from ..stableviton_core.person.analysis import find_person_box
 from ..stableviton_core.person.crop import CropRegion, crop, find_crop_region, stitch
 from .host.progress import iterate_with_progress

@@ -10,10 +10,8 @@ from comfy_api.latest import io
 from einops import rearrange
 from torch import Tensor
 
-from ..stableviton_core.images import (
-    check_size,
+from ..stableviton_core.image_tensors import (
     expand_batch,
-    fill_agnostic_region,
     find_batch_size,
     resize_to_person,
     to_arrays,
@@ -21,6 +19,7 @@ from ..stableviton_core.images import (
     to_images,
     to_masks,
 )
+from ..stableviton_core.images import check_size, fill_agnostic_region
 from ..stableviton_core.person.agnostic import (
     AUTO,
     GARMENTS,

@@ -9,7 +9,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from ..stableviton_core.errors import StableVITONError
-from ..stableviton_core.images import (
+from ..stableviton_core.image_tensors import (
     find_batch_size,
     resize_to_person,
     to_arrays,

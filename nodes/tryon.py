@@ -4,7 +4,7 @@ from comfy_api.latest import io
 from einops import rearrange
 from torch import Tensor
 
-from ..stableviton_core.images import (
+from ..stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
     paste_back,

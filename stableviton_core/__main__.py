@@ -2,8 +2,8 @@
 
 A command is a function of this file whose signature and docstring declare its arguments: a
 parameter without a default is a positional argument, a keyword-only parameter a flag. A command
-with one dataclass parameter has its fields as flags. Modules with heavy
-imports are imported by the commands that need them, so that help is shown without torch.
+with one dataclass parameter has its fields as flags. Modules with heavy imports are imported by the
+commands that need them, so that help is shown without torch.
 """
 
 import inspect

@@ -1,9 +1,5 @@
-"""Images: decoding and writing files, ComfyUI's IMAGE and MASK, batches and sizes, the agnostic
-image, the keep-mask, pasting back, image grids.
-
-Representations: arrays H x W x 3 uint8 RGB, as decoded; IMAGE, B x H x W x C in 0..1, as in
-ComfyUI; signed, B x 3 x H x W in -1..1, as the network takes it. MASK is B x H x W in 0..1,
-1 = change.
+"""Image files and arrays: decoding, writing, image grids. Arrays are H x W x 3 uint8 RGB, masks
+H x W. Without torch, so that the batch client stays small; tensors are in `image_tensors`.
 """
 
 import io
@@ -13,11 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from einops import rearrange, repeat
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from .errors import ImageError
 from .files import replace_atomically
@@ -25,7 +17,6 @@ from .files import replace_atomically
 IMAGE_EXTENSIONS = (".jpg", ".png", ".jpeg", ".webp")
 MULTIPLE = 8  # image pixels per latent pixel, along a side
 GREY_LEVEL = 128  # of 255: the agnostic region
-GREY = GREY_LEVEL / 127.5 - 1  # the same in -1..1
 MASK_LEVEL = 128  # of 255: a mask file's pixels from this value on are to change
 JPEG_OPTIONS = {"format": "JPEG", "quality": 95}
 WRITING_OPTIONS: dict[str, dict[str, Any]] = {
@@ -35,9 +26,6 @@ WRITING_OPTIONS: dict[str, dict[str, Any]] = {
     ".webp": {"format": "WEBP"},
 }
 UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
-
-# Files
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -64,7 +52,7 @@ def decode_image(content: bytes) -> np.ndarray:
                 image = Image.alpha_composite(white, image.convert("RGBA"))
             return np.array(image.convert("RGB"))  # a copy, for torch needs a writable array
     except UNDECODABLE as error:
-        raise ImageError(f"it cannot be read as an image ({error})") from error
+        raise ImageError(f"it is no readable image ({error})") from error
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -74,7 +62,8 @@ def read_image(path: Path) -> np.ndarray:
     except FileNotFoundError as error:
         raise ImageError(f"{path} is missing.") from error
     except (OSError, ImageError) as error:
-        raise ImageError(f"{path} cannot be read as an image ({error}).") from error
+        reason = error.__cause__ or error
+        raise ImageError(f"{path} cannot be read as an image ({reason}).") from error
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -106,75 +95,6 @@ def make_image_grid(*columns: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.concatenate(row, axis=1) for row in zip(*columns, strict=True)])
 
 
-# IMAGE and MASK tensors
-
-
-def to_rgb(images: Tensor) -> Tensor:
-    """IMAGE with 1, 3 or 4 channels -> B x H x W x 3: grey expanded, alpha composited over white.
-
-    ImageError for other shapes and for an empty image.
-    """
-    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
-        raise ImageError(
-            "An image is batch x height x width x 1, 3 or 4 channels, got "
-            f"{' x '.join(map(str, images.shape))}."
-        )
-    if images.shape[-1] == 4:
-        alpha = images[..., 3:]
-        return images[..., :3] * alpha + (1 - alpha)
-    return images.expand(*images.shape[:-1], 3)
-
-
-def to_channels_first(images: Tensor) -> Tensor:
-    """IMAGE -> B x 3 x H x W in 0..1."""
-    return rearrange(to_rgb(images), "b h w c -> b c h w")
-
-
-def to_signed(images: Tensor) -> Tensor:
-    """IMAGE -> B x 3 x H x W float32 in -1..1."""
-    return to_channels_first(images.float()) * 2 - 1
-
-
-def to_arrays(images: Tensor) -> list[np.ndarray]:
-    """IMAGE -> arrays H x W x 3 uint8."""
-    levels = (to_rgb(images).clamp(0, 1) * 255).round()
-    return list(levels.to("cpu", torch.uint8).numpy())
-
-
-def to_images(arrays: Sequence[np.ndarray]) -> Tensor:
-    """Arrays of one size -> IMAGE."""
-    return torch.from_numpy(np.stack(arrays)).float() / 255
-
-
-def to_masks(arrays: Sequence[np.ndarray]) -> Tensor:
-    """Arrays H x W of one size, bool or 0..1 -> MASK."""
-    return torch.from_numpy(np.stack(arrays).astype(np.float32))
-
-
-# Batches and sizes
-
-
-def find_batch_size(sizes: dict[str, int]) -> int:
-    """The common batch size of named inputs, where a batch of one goes with any other.
-
-    ImageError for two batches of more than one item and unequal length.
-    """
-    longest = max(sizes.values())
-    uneven = {name: size for name, size in sizes.items() if size not in (1, longest)}
-    if uneven:
-        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        raise ImageError(
-            f"Batches of unequal length: {listed}. Person i goes with garment i, so every input "
-            f"has either 1 item, which is used for all, or {longest}."
-        )
-    return longest
-
-
-def expand_batch(tensor: Tensor, batch: int) -> Tensor:
-    """A batch of one repeated to `batch` items; a batch of that size is returned unchanged."""
-    return tensor if len(tensor) == batch else tensor.expand(batch, *tensor.shape[1:])
-
-
 def check_size(name: str, height: int, width: int, advice: str = "") -> None:
     """ImageError unless both sides are multiples of 8. name: of what has this size; advice: how to
     correct it; both for the error."""
@@ -185,92 +105,6 @@ def check_size(name: str, height: int, width: int, advice: str = "") -> None:
         )
 
 
-def resize_to_person(name: str, image: Tensor, height: int, width: int, mode: str) -> Tensor:
-    """B x C x h x w -> B x C x height x width, for an input that belongs to the person image.
-
-    name: of the input, for the error. mode: "bilinear" (antialiased) or "nearest". ImageError
-    unless the aspects agree within a pixel.
-    """
-    h, w = image.shape[2:]
-    if (h, w) == (height, width):
-        return image
-    if abs(w * height / h - width) > 1:
-        raise ImageError(
-            f"The {name} is {w} x {h} (width x height) and the person image {width} x {height}: "
-            f"their aspects differ. Make the {name} from the same crop as the person image."
-        )
-    smooth = {"align_corners": False, "antialias": True} if mode == "bilinear" else {}
-    return F.interpolate(image, size=(height, width), mode=mode, **smooth)
-
-
-def pad_garment(garment: Tensor, height: int, width: int) -> Tensor:
-    """Garment B x 3 x h x w in -1..1 -> B x 3 x height x width: padded to the person's aspect with
-    the median colour of its border, then resized; never stretched."""
-    h, w = garment.shape[2:]
-    if (h, w) == (height, width):
-        return garment
-    missing_rows = max(0, round(w * height / width) - h)
-    missing_columns = max(0, round(h * width / height) - w)
-    if missing_rows or missing_columns:
-        garment = _pad_with_border_colour(garment, missing_rows, missing_columns)
-    return F.interpolate(
-        garment, size=(height, width), mode="bilinear", align_corners=False, antialias=True
-    ).clamp(-1, 1)
-
-
-def _pad_with_border_colour(image: Tensor, rows: int, columns: int) -> Tensor:
-    border = torch.cat(
-        [image[:, :, 0], image[:, :, -1], image[:, :, :, 0], image[:, :, :, -1]], dim=2
-    )
-    height, width = image.shape[2] + rows, image.shape[3] + columns
-    canvas = repeat(border.median(dim=2).values, "b c -> b c h w", h=height, w=width).clone()
-    top, left = rows // 2, columns // 2
-    canvas[:, :, top : top + image.shape[2], left : left + image.shape[3]] = image
-    return canvas
-
-
-# Agnostic image and masks
-
-
-def make_keep_mask(mask: Tensor) -> Tensor:
-    """MASK (1 = change) -> keep-mask (1 = keep), binarised at 128 of 255.
-
-    The threshold is 127.5 / 255, so that 128 / 255 in half precision still counts as change.
-    """
-    return (mask < 127.5 / 255).to(mask)
-
-
-def resize_keep_mask(keep: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Keep-mask B x 1 x H x W at a latent's size: bilinear without antialiasing."""
-    return F.interpolate(keep, size=size, mode="bilinear", align_corners=False)
-
-
-def make_agnostic_image(person: Tensor, mask: Tensor) -> Tensor:
-    """The person (B x 3 x H x W in -1..1) with the region of a MASK replaced by grey 128."""
-    keep = rearrange(make_keep_mask(mask), "b h w -> b 1 h w")
-    return torch.where(keep == 1, person, torch.full_like(person, GREY))
-
-
 def fill_agnostic_region(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """An array with the region of a mask (H x W, 0 = keep) replaced by grey 128."""
     return np.where(mask[..., None] > 0, np.uint8(GREY_LEVEL), image)
-
-
-def paste_back(person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> Tensor:
-    """The try-on inside the mask, exactly the person's pixels where the mask is 0.
-
-    IMAGEs and a MASK of one size and batch. feather: width of the transition in pixels; it lies
-    inside the mask.
-    """
-    alpha = mask * _ramp_inwards(mask > 0, feather) if feather else mask
-    alpha = rearrange(alpha, "b h w -> b h w 1")
-    return torch.where(alpha > 0, person + alpha * (tryon - person), person)
-
-
-def _ramp_inwards(inside: Tensor, feather: int) -> Tensor:
-    """B x H x W bool -> B x H x W, from 0 outside to 1 beyond `feather` pixels from the edge."""
-    distances = [
-        torch.from_numpy(cv2.distanceTransform(item.byte().cpu().numpy(), cv2.DIST_L2, 5))
-        for item in inside
-    ]
-    return (torch.stack(distances).to(inside.device) / (feather + 1)).clamp(0, 1)

@@ -9,8 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...stableviton_core.errors import ImageError
-from ...stableviton_core.images import (
-    check_size,
+from ...stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
     make_agnostic_image,
@@ -20,6 +19,7 @@ from ...stableviton_core.images import (
     resize_to_person,
     to_signed,
 )
+from ...stableviton_core.images import check_size
 from ...stableviton_core.model.image_projector import preprocess_for_clip
 from .adapter import StableVITON
 from .model import AGNOSTIC, DENSEPOSE, GARMENT, KEEP

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from ..errors import StableVITONError
 from ..files import replace_atomically
-from ..images import list_images, read_image, to_channels_first, to_images
+from ..image_tensors import to_channels_first, to_images
+from ..images import list_images, read_image
 from .lpips import Backbone, find_backbone, load_lpips
 
 INCEPTION = "inception-2015-12-05.pt"

@@ -11,7 +11,8 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import ImageError
-from ..images import check_size, expand_batch, find_batch_size
+from ..image_tensors import expand_batch, find_batch_size
+from ..images import check_size
 
 MARGIN = 0.08  # around the person, of the box's longer side
 MAX_PIXELS = 2**27  # of a crop region

@@ -9,14 +9,8 @@ from tqdm import tqdm
 
 from ..errors import StableVITONError
 from ..files import replace_atomically
-from ..images import (
-    fill_agnostic_region,
-    list_images,
-    read_image,
-    to_arrays,
-    to_images,
-    write_image,
-)
+from ..image_tensors import to_arrays, to_images
+from ..images import fill_agnostic_region, list_images, read_image, write_image
 from .agnostic import MaskOptions, PersonInputs, check_mask, make_agnostic_mask
 from .analysis import analyze_person, find_person_box
 from .crop import crop, find_crop_region

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..errors import StableVITONError
 from ..files import replace_atomically
-from ..images import resize_keep_mask
+from ..image_tensors import resize_keep_mask
 from .augmentation import load_augmented_sample
 from .config import TrainConfig
 from .dataset import Pair, Sample

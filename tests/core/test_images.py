@@ -8,23 +8,25 @@ import torch
 from PIL import Image
 
 from stableviton_core.errors import ImageError
-from stableviton_core.images import (
-    check_size,
-    decode_image,
+from stableviton_core.image_tensors import (
     expand_batch,
-    fill_agnostic_region,
     find_batch_size,
-    list_images,
     make_agnostic_image,
-    make_image_grid,
     paste_back,
-    read_image,
-    read_mask,
     to_arrays,
     to_images,
     to_masks,
     to_rgb,
     to_signed,
+)
+from stableviton_core.images import (
+    check_size,
+    decode_image,
+    fill_agnostic_region,
+    list_images,
+    make_image_grid,
+    read_image,
+    read_mask,
     write_image,
 )
 

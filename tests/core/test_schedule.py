@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.golden import error, fill, stored
-from stableviton_core.images import make_keep_mask, resize_keep_mask
+from stableviton_core.image_tensors import make_keep_mask, resize_keep_mask
 from stableviton_core.plms import plms_timesteps, sample_plms
 from stableviton_core.schedule import alphas_cumprod, start_code
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from helpers.checkpoints import write_checkpoint
 from helpers.person_nodes import PHOTO
-from stableviton_core.images import read_image, to_images
+from stableviton_core.image_tensors import to_images
+from stableviton_core.images import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
 

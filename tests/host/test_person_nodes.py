@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from helpers.person_nodes import PHOTO, densepose, mask, parse, pose
-from stableviton_core.images import read_image, to_images
-
-# The whole way, with nothing but a photo
+from stableviton_core.image_tensors import to_images
+from stableviton_core.images import read_image
 
 
 def test_a_photo_becomes_all_that_a_tryon_needs(host, working):

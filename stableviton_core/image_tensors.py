@@ -1,0 +1,165 @@
+"""ComfyUI's IMAGE and MASK, batches and sizes, the agnostic image, the keep-mask, pasting back.
+
+IMAGE is B x H x W x C in 0..1, MASK B x H x W in 0..1, 1 = change. Signed images are B x 3 x H x W
+in -1..1, as the network takes them; arrays H x W x 3 uint8, as `images` decodes them.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor
+
+from .errors import ImageError
+from .images import GREY_LEVEL
+
+GREY = GREY_LEVEL / 127.5 - 1  # of the agnostic region, in -1..1
+
+
+def to_rgb(images: Tensor) -> Tensor:
+    """IMAGE with 1, 3 or 4 channels -> B x H x W x 3: grey expanded, alpha composited over white.
+
+    ImageError for other shapes and for an empty image.
+    """
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
+        raise ImageError(
+            "An image is batch x height x width x 1, 3 or 4 channels, got "
+            f"{' x '.join(map(str, images.shape))}."
+        )
+    if images.shape[-1] == 4:
+        alpha = images[..., 3:]
+        return images[..., :3] * alpha + (1 - alpha)
+    return images.expand(*images.shape[:-1], 3)
+
+
+def to_channels_first(images: Tensor) -> Tensor:
+    """IMAGE -> B x 3 x H x W in 0..1."""
+    return rearrange(to_rgb(images), "b h w c -> b c h w")
+
+
+def to_signed(images: Tensor) -> Tensor:
+    """IMAGE -> B x 3 x H x W float32 in -1..1."""
+    return to_channels_first(images.float()) * 2 - 1
+
+
+def to_arrays(images: Tensor) -> list[np.ndarray]:
+    """IMAGE -> arrays H x W x 3 uint8."""
+    levels = (to_rgb(images).clamp(0, 1) * 255).round()
+    return list(levels.to("cpu", torch.uint8).numpy())
+
+
+def to_images(arrays: Sequence[np.ndarray]) -> Tensor:
+    """Arrays of one size -> IMAGE."""
+    return torch.from_numpy(np.stack(arrays)).float() / 255
+
+
+def to_masks(arrays: Sequence[np.ndarray]) -> Tensor:
+    """Arrays H x W of one size, bool or 0..1 -> MASK."""
+    return torch.from_numpy(np.stack(arrays).astype(np.float32))
+
+
+def find_batch_size(sizes: dict[str, int]) -> int:
+    """The common batch size of named inputs, where a batch of one goes with any other.
+
+    ImageError for two batches of more than one item and unequal length.
+    """
+    longest = max(sizes.values())
+    uneven = {name: size for name, size in sizes.items() if size not in (1, longest)}
+    if uneven:
+        listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ImageError(
+            f"Batches of unequal length: {listed}. Person i goes with garment i, so every input "
+            f"has either 1 item, which is used for all, or {longest}."
+        )
+    return longest
+
+
+def expand_batch(tensor: Tensor, batch: int) -> Tensor:
+    """A batch of one repeated to `batch` items; a batch of that size is returned unchanged."""
+    return tensor if len(tensor) == batch else tensor.expand(batch, *tensor.shape[1:])
+
+
+def resize_to_person(name: str, image: Tensor, height: int, width: int, mode: str) -> Tensor:
+    """B x C x h x w -> B x C x height x width, for an input that belongs to the person image.
+
+    name: of the input, for the error. mode: "bilinear" (antialiased) or "nearest". ImageError
+    unless the aspects agree within a pixel.
+    """
+    h, w = image.shape[2:]
+    if (h, w) == (height, width):
+        return image
+    if abs(w * height / h - width) > 1:
+        raise ImageError(
+            f"The {name} is {w} x {h} (width x height) and the person image {width} x {height}: "
+            f"their aspects differ. Make the {name} from the same crop as the person image."
+        )
+    smooth = {"align_corners": False, "antialias": True} if mode == "bilinear" else {}
+    return F.interpolate(image, size=(height, width), mode=mode, **smooth)
+
+
+def pad_garment(garment: Tensor, height: int, width: int) -> Tensor:
+    """Garment B x 3 x h x w in -1..1 -> B x 3 x height x width: padded to the person's aspect with
+    the median colour of its border, then resized; never stretched."""
+    h, w = garment.shape[2:]
+    if (h, w) == (height, width):
+        return garment
+    missing_rows = max(0, round(w * height / width) - h)
+    missing_columns = max(0, round(h * width / height) - w)
+    if missing_rows or missing_columns:
+        garment = _pad_with_border_colour(garment, missing_rows, missing_columns)
+    return F.interpolate(
+        garment, size=(height, width), mode="bilinear", align_corners=False, antialias=True
+    ).clamp(-1, 1)
+
+
+def _pad_with_border_colour(image: Tensor, rows: int, columns: int) -> Tensor:
+    border = torch.cat(
+        [image[:, :, 0], image[:, :, -1], image[:, :, :, 0], image[:, :, :, -1]], dim=2
+    )
+    height, width = image.shape[2] + rows, image.shape[3] + columns
+    canvas = repeat(border.median(dim=2).values, "b c -> b c h w", h=height, w=width).clone()
+    top, left = rows // 2, columns // 2
+    canvas[:, :, top : top + image.shape[2], left : left + image.shape[3]] = image
+    return canvas
+
+
+def make_keep_mask(mask: Tensor) -> Tensor:
+    """MASK (1 = change) -> keep-mask (1 = keep), binarised at 128 of 255.
+
+    The threshold is 127.5 / 255, so that 128 / 255 in half precision still counts as change.
+    """
+    return (mask < 127.5 / 255).to(mask)
+
+
+def resize_keep_mask(keep: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Keep-mask B x 1 x H x W at a latent's size: bilinear without antialiasing."""
+    return F.interpolate(keep, size=size, mode="bilinear", align_corners=False)
+
+
+def make_agnostic_image(person: Tensor, mask: Tensor) -> Tensor:
+    """The person (B x 3 x H x W in -1..1) with the region of a MASK replaced by grey 128."""
+    keep = rearrange(make_keep_mask(mask), "b h w -> b 1 h w")
+    return torch.where(keep == 1, person, torch.full_like(person, GREY))
+
+
+def paste_back(person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> Tensor:
+    """The try-on inside the mask, exactly the person's pixels where the mask is 0.
+
+    IMAGEs and a MASK of one size and batch. feather: width of the transition in pixels; it lies
+    inside the mask.
+    """
+    alpha = mask * _ramp_inwards(mask > 0, feather) if feather else mask
+    alpha = rearrange(alpha, "b h w -> b h w 1")
+    return torch.where(alpha > 0, person + alpha * (tryon - person), person)
+
+
+def _ramp_inwards(inside: Tensor, feather: int) -> Tensor:
+    """B x H x W bool -> B x H x W, from 0 outside to 1 beyond `feather` pixels from the edge."""
+    distances = [
+        torch.from_numpy(cv2.distanceTransform(item.byte().cpu().numpy(), cv2.DIST_L2, 5))
+        for item in inside
+    ]
+    return (torch.stack(distances).to(inside.device) / (feather + 1)).clamp(0, 1)
