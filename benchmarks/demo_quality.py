@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from stableviton_core.image_tensors import paste_back, to_channels_first, to_images  # noqa: E402
 from stableviton_core.images import make_image_grid, write_image  # noqa: E402
-from stableviton_core.model.attention_recorder import record_attention  # noqa: E402
+from stableviton_core.model.attention_recorder import AttentionRecorder  # noqa: E402
 from stableviton_core.synthetic.renderer import SyntheticSample  # noqa: E402
 from stableviton_core.synthetic.write_dataset import (  # noqa: E402
     TEST_SEED_OFFSET,
@@ -100,7 +100,7 @@ def chunk(items: list) -> list[list]:
 def report_attention(model: TryOnModel, autoencoder, samples: list[Sample]) -> None:
     config = model.config.network
     blocks = range(len(config.cross_attention_channels))
-    recorder = record_attention(model.network.zero_cross_attention, blocks)
+    recorder = AttentionRecorder(model.network.zero_cross_attention, blocks)
     variations, distances = defaultdict(list), defaultdict(list)
     for seed, group in enumerate(chunk(samples)):
         batch = encode_samples(autoencoder, model, group)

@@ -1,5 +1,4 @@
-"""Training step, time and memory: cached latents and fused attention against the released code.
-loop.
+"""Time and memory of a training step: cached latents and fused attention against the released loop.
 
     python benchmarks/train_step.py [--full] [--steps 8] [--batch 2] [--rounds 2]
 
@@ -8,7 +7,7 @@ in fp16 autocast on a CUDA GPU. The released loop encodes person, agnostic image
 garment with the VAE and runs CLIP in every step, and computes attention as a softmax in fp32; ours
 reads latents and embedding from the cache and uses scaled_dot_product_attention. Each measurement
 is a process of its own, alternating between the two; prints the median samples/s, the peak memory
-and the ratio. Sizes: a network of width 64 with a VAE of width 32 and a CLIP of width 64, batch 2
+and the ratio. Sizes: 64 model channels, 32 in the VAE and a CLIP of width 64, batch 2
 (default), or the released ones, batch 1 (--full; 20 GB of memory); 512 x 384.
 """
 
@@ -160,7 +159,7 @@ def main() -> None:
                 [*command, *full, f"--way={way}"], check=True, capture_output=True, text=True
             )
             measurements[way].append(json.loads(done.stdout.splitlines()[-1]))
-    size = "released size" if arguments.full else "width 64"
+    size = "released size" if arguments.full else "64 model channels"
     print(
         f"{size}, batch {batch}, {WIDTH} x {HEIGHT}, {arguments.rounds} x {arguments.steps} steps"
     )

@@ -7,15 +7,13 @@ import cv2
 import numpy as np
 import torch
 from comfy_api.latest import io
-from einops import rearrange
 from torch import Tensor
 
 from ..stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
-    resize_to_person,
+    resize_mask_to_person,
     to_arrays,
-    to_channels_first,
     to_images,
     to_masks,
 )
@@ -34,7 +32,7 @@ from ..stableviton_core.person.densepose import decode_parts
 from ..stableviton_core.person.garment import place_on_white, segment_garment
 from ..stableviton_core.person.labels import Parse
 from .host.progress import iterate_with_progress
-from .person import read_poses
+from .person import fit_label_images, read_poses
 from .sockets import PERSON_CATEGORY, ParseSocket, image_input, pose_input, size_inputs
 
 
@@ -134,57 +132,51 @@ class StableVITONAgnosticMask(io.ComfyNode):
     def execute(
         cls,
         image: Tensor,
-        category: str,
-        rule: str,
-        sleeves: str,
-        keep_hands: bool,
-        keep_hair: bool,
-        grow: int,
         blur: int,
         parse: Parse | None = None,
         pose_keypoint: list | None = None,
         densepose: Tensor | None = None,
         add: Tensor | None = None,
         remove: Tensor | None = None,
+        **rule_options,
     ) -> io.NodeOutput:
+        """rule_options: the fields of MaskOptions."""
         height, width = image.shape[1:3]
-        options = MaskOptions(rule, category, sleeves, keep_hands, keep_hair, grow)
-        inputs = {}  # B x C x H x W, by name
+        options = MaskOptions(**rule_options)
+        inputs = {"mask to add": add, "mask to remove": remove}
         if parse is not None:
-            inputs["parse"] = rearrange(torch.from_numpy(parse.labels).float(), "b h w -> b 1 h w")
-        if densepose is not None:
-            inputs["DensePose"] = to_channels_first(densepose)
-        for name, drawn in (("mask to add", add), ("mask to remove", remove)):
-            if drawn is not None:
-                inputs[name] = rearrange(drawn, "b h w -> b 1 h w")
-        inputs = {
-            name: resize_to_person(name, value, height, width, "nearest")
+            inputs["parse"] = torch.from_numpy(parse.labels).float()
+        resized = {
+            name: resize_mask_to_person(name, value, height, width)
             for name, value in inputs.items()
+            if value is not None
         }
-        batch = find_batch_size(
-            {"image": len(image)} | {name: len(value) for name, value in inputs.items()}
-        )
-        inputs = {name: expand_batch(value, batch).cpu() for name, value in inputs.items()}
+        sizes = {"image": len(image)} | {name: len(value) for name, value in resized.items()}
+        part_images = []
+        if densepose is not None:
+            part_images = fit_label_images("DensePose", densepose, image)
+            sizes["DensePose"] = len(part_images)
+        batch = find_batch_size(sizes)
+        maps = {name: expand_batch(value, batch).cpu().numpy() for name, value in resized.items()}
         arrays = to_arrays(expand_batch(image, batch))
         poses = read_poses(pose_keypoint, batch, height, width)
         masks, rules = [], []
         for index, array in enumerate(iterate_with_progress(arrays)):
-            maps = {name: value[index] for name, value in inputs.items()}
             person = PersonInputs(pose=poses[index])
             if parse is not None:
-                labels = maps["parse"][0].byte().numpy()
+                labels = maps["parse"][index].astype(np.uint8)
                 person = replace(
                     person, parse=labels, source=parse.source, approximate=parse.approximate
                 )
-            if densepose is not None:
-                (image_of_parts,) = to_arrays(rearrange(maps["DensePose"], "c h w -> 1 h w c"))
-                person = replace(person, parts=decode_parts(image_of_parts))
+            if part_images:
+                parts = decode_parts(part_images[index % len(part_images)])
+                person = replace(person, parts=parts)
             mask, used_rule = make_agnostic_mask(array, person, options)
             if add is not None:
-                mask |= maps["mask to add"][0].numpy() >= 0.5
+                mask |= maps["mask to add"][index] >= 0.5
             if remove is not None:
-                mask &= maps["mask to remove"][0].numpy() < 0.5
-            check_mask(mask, category)
+                mask &= maps["mask to remove"][index] < 0.5
+            check_mask(mask, options.category)
             masks.append(soften_mask(mask, blur))
             rules.append(used_rule)
         agnostic = [fill_agnostic_region(a, m >= 0.5) for a, m in zip(arrays, masks, strict=True)]
@@ -233,8 +225,7 @@ class StableVITONGarment(io.ComfyNode):
         masks = None
         if mask is not None:
             batch = find_batch_size({"photo": len(photo), "mask": len(mask)})
-            mask = rearrange(mask, "b h w -> b 1 h w")
-            mask = resize_to_person("mask", mask, photo.shape[1], photo.shape[2], "nearest")[:, 0]
+            mask = resize_mask_to_person("mask", mask, photo.shape[1], photo.shape[2])
             masks = expand_batch(mask, batch).cpu().float().numpy()
             photo = expand_batch(photo, batch)
         garments, garment_masks = [], []

@@ -81,7 +81,7 @@ class StableVITONPose(io.ComfyNode):
                 image_input(),
                 io.Combo.Input(
                     "model",
-                    options=[BLAZEPOSE, *folders.list_openposes()],
+                    options=[BLAZEPOSE, *folders.list_person_models(folders.OPENPOSE)],
                     default=BLAZEPOSE,
                     tooltip="blazepose ships with this pack. body_pose_model.pth in models/openpose"
                     " is OpenPose, which needs the Python package controlnet_aux.",
@@ -103,7 +103,7 @@ class StableVITONPose(io.ComfyNode):
             find_poses: person_networks.OpenPose = find_blazeposes
             if model != BLAZEPOSE:
                 path = folders.find_person_model(folders.OPENPOSE, model)
-                find_poses = stack.enter_context(person_networks.openpose(path))
+                find_poses = stack.enter_context(person_networks.load_openpose(path))
             for index, array in enumerate(iterate_with_progress(to_arrays(image)), start=1):
                 size = array.shape[:2]
                 poses = find_poses(array)
@@ -137,7 +137,7 @@ class StableVITONParse(io.ComfyNode):
                 image_input(),
                 io.Combo.Input(
                     "model",
-                    options=[SKELETON, *folders.list_segformers()],
+                    options=[SKELETON, *folders.list_person_models(folders.SEGFORMER)],
                     default=SKELETON,
                     tooltip="skeleton: coarse parts from the pose and the person's outline, without"
                     " hair, sleeves or skirts. A folder in models/segformer: a SegFormer such as "
@@ -198,7 +198,7 @@ class StableVITONParse(io.ComfyNode):
             maps = [analyze_person(array, pose).parse for array, pose in persons]
             return cls._make_outputs(maps, names, SKELETON)
         path = folders.find_person_model(folders.SEGFORMER, model)
-        with person_networks.segformer(path) as parse:
+        with person_networks.load_segformer(path) as parse:
             maps = [
                 parse(array, pose or next(iter(find_blazeposes(array)), None))
                 for array, pose in persons
@@ -226,7 +226,7 @@ class StableVITONDensePose(io.ComfyNode):
                 image_input(),
                 io.Combo.Input(
                     "model",
-                    options=[SKELETON, *folders.list_denseposes()],
+                    options=[SKELETON, *folders.list_person_models(folders.DENSEPOSE)],
                     default=SKELETON,
                     tooltip="skeleton: parts drawn from the pose and the person's outline. "
                     "densepose_r50_fpn_dl.torchscript or densepose_r101_fpn_dl.torchscript in "
@@ -263,8 +263,8 @@ class StableVITONDensePose(io.ComfyNode):
         pose_keypoint: list | None = None,
     ) -> io.NodeOutput:
         if densepose is not None:
-            given = fit_label_images("DensePose", densepose, image)
-            parts = [decode_parts(array) for array in iterate_with_progress(given)]
+            arrays = fit_label_images("DensePose", densepose, image)
+            parts = [decode_parts(array) for array in iterate_with_progress(arrays)]
             return cls._make_outputs(parts, DENSEPOSE_IMAGE)
         arrays = to_arrays(image)
         points = [scale_point(array, person, point_x, point_y) for array in arrays]
@@ -274,7 +274,7 @@ class StableVITONDensePose(io.ComfyNode):
             parts = [analyze_person(array, pose, point).parts for array, point, pose in persons]
             return cls._make_outputs(parts, SKELETON)
         path = folders.find_person_model(folders.DENSEPOSE, model)
-        with person_networks.densepose(path) as find_parts:
+        with person_networks.load_densepose(path) as find_parts:
             parts = [
                 find_parts(array, point if pose is None else tuple(pose.centre()))
                 for array, point, pose in persons

@@ -43,14 +43,14 @@ def person_inputs(*choices: str, note: str) -> list:
             tooltip="Of several persons in the image: the largest, or the one whose centre is "
             f"nearest to the point below. {note}",
         ),
-        _coordinate_input("point_x", "0 is the image's left border, 1 its right one."),
-        _coordinate_input("point_y", "0 is the image's upper border, 1 its lower one."),
+        fraction_input("point_x", 0.5, 0.01, "0 is the image's left border, 1 its right one."),
+        fraction_input("point_y", 0.5, 0.01, "0 is the image's upper border, 1 its lower one."),
     ]
 
 
-def _coordinate_input(name: str, tooltip: str) -> io.Float.Input:
+def fraction_input(name: str, default: float, step: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(
-        name, default=0.5, min=0.0, max=1.0, step=0.01, advanced=True, tooltip=tooltip
+        name, default=default, min=0.0, max=1.0, step=step, advanced=True, tooltip=tooltip
     )
 
 

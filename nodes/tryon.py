@@ -8,6 +8,7 @@ from ..stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
     paste_back,
+    resize_mask_to_person,
     resize_to_person,
     to_channels_first,
     to_rgb,
@@ -15,7 +16,7 @@ from ..stableviton_core.image_tensors import (
 from .host.adapter import StableVITON
 from .host.conditioning import encode_conditioning
 from .host.patch import patch_model
-from .sockets import CATEGORY, StableVITONSocket
+from .sockets import CATEGORY, StableVITONSocket, fraction_input
 
 
 class StableVITONApply(io.ComfyNode):
@@ -38,12 +39,13 @@ class StableVITONApply(io.ComfyNode):
                     tooltip="Weight of the attention to the garment. 1 as trained; 0 leaves the "
                     "model as it is.",
                 ),
-                _percent_input(
+                fraction_input(
                     "start_percent",
                     0.0,
+                    0.001,
                     "Where in the sampling it begins, as a fraction of the noise schedule.",
                 ),
-                _percent_input("end_percent", 1.0, "Where in the sampling it ends."),
+                fraction_input("end_percent", 1.0, 0.001, "Where in the sampling it ends."),
             ],
             outputs=[io.Model.Output(tooltip="A patched copy; the model itself is unchanged.")],
         )
@@ -60,12 +62,6 @@ class StableVITONApply(io.ComfyNode):
         if strength == 0:
             return io.NodeOutput(model)
         return io.NodeOutput(patch_model(model, stableviton, strength, start_percent, end_percent))
-
-
-def _percent_input(name: str, default: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(
-        name, default=default, min=0.0, max=1.0, step=0.001, advanced=True, tooltip=tooltip
-    )
 
 
 class StableVITONConditioning(io.ComfyNode):
@@ -118,22 +114,8 @@ class StableVITONConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        stableviton: StableVITON,
-        clip_vision,
-        vae,
-        person: Tensor,
-        mask: Tensor,
-        densepose: Tensor,
-        garment: Tensor,
-        agnostic: Tensor | None = None,
-    ) -> io.NodeOutput:
-        return io.NodeOutput(
-            *encode_conditioning(
-                stableviton, clip_vision, vae, person, mask, densepose, garment, agnostic
-            )
-        )
+    def execute(cls, **inputs) -> io.NodeOutput:
+        return io.NodeOutput(*encode_conditioning(**inputs))
 
 
 class StableVITONPasteBack(io.ComfyNode):
@@ -166,6 +148,6 @@ class StableVITONPasteBack(io.ComfyNode):
         person, tryon = to_rgb(person), to_channels_first(tryon)
         tryon = resize_to_person("try-on", tryon, height, width, "bilinear")
         tryon = rearrange(tryon, "b c h w -> b h w c")
-        mask = resize_to_person("mask", mask[:, None], height, width, "nearest")[:, 0]
+        mask = resize_mask_to_person("mask", mask, height, width)
         person, tryon, mask = (expand_batch(x, batch).to(person) for x in (person, tryon, mask))
         return io.NodeOutput(paste_back(person, tryon, mask, feather))

@@ -267,13 +267,13 @@ def run_logged(command: list[str], log: Path) -> None:
         )
 
 
-def run_to_end(command: list[str], env: dict[str, str] | None = None, cwd: Path = ROOT) -> int:
+def run_to_end(command: list[str], env: dict[str, str] | None = None) -> int:
     """Run a command to its end and return its exit code.
 
     Ctrl-C reaches the command directly; this process only waits for it to clean up. SIGTERM is
     passed on to it.
     """
-    process = subprocess.Popen(command, cwd=cwd, env=env)
+    process = subprocess.Popen(command, cwd=ROOT, env=env)
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     while True:
         try:

@@ -6,8 +6,10 @@ with one dataclass parameter has its fields as flags. Modules with heavy imports
 commands that need them, so that help is shown without torch.
 """
 
+import argparse
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
@@ -211,7 +213,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[Command, dict[str, Any]]:
     """The command and the arguments to call it with. Ends the process with a message and code 2
     where an argument is wrong, and with code 0 after help."""
     parser = _build_parser()
-    namespace = parser.parse_args(normalize_arguments(arguments))
+    namespace = parser.parse_args(_join_values(arguments))
     command = COMMANDS[namespace.subcommand]
     values = vars(namespace[namespace.subcommand])
     values.pop("config")
@@ -233,69 +235,50 @@ def _build_parser() -> Any:
         summary = (inspect.getdoc(command) or "").partition("\n")[0]
         subparser = ArgumentParser(description=summary, allow_abbrev=False)
         subparser.add_argument("--config", action="config", help="YAML file with these arguments.")
-        kind = get_config_class(command)
-        if kind:
+        if kind := get_config_class(command):
             subparser.add_class_arguments(kind, as_group=False)
         else:
-            for positional in (True, False):
-                skip: set[str | int] = set()
-                for parameter in _list_parameters(command):
-                    if (parameter.kind is parameter.KEYWORD_ONLY) == positional:
-                        skip.add(parameter.name)
-                subparser.add_function_arguments(
-                    command, as_group=False, as_positional=positional, skip=skip
-                )
+            subparser.add_function_arguments(command, as_group=False, as_positional=True)
         subcommands.add_subcommand(name, subparser, help=summary)
     return parser
 
 
-def _list_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    return list(inspect.signature(function, eval_str=True).parameters.values())
-
-
 def get_config_class(command: Command) -> Any:
     """The dataclass whose fields are the arguments of a command, or None."""
-    kind = _list_parameters(command)[0].annotation
+    kind = _get_types(command)[0][1]
     return kind if is_dataclass(kind) else None
 
 
-def normalize_arguments(arguments: Sequence[str]) -> list[str]:
+def _get_types(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    return [(parameter.name, parameter.annotation) for parameter in parameters]
+
+
+def _join_values(arguments: Sequence[str]) -> list[str]:
     """Arguments as jsonargparse reads them: names with underscores; a flag of a type with bool
-    that has no value is true; the values of a tuple, given one after the other or by repeating the
-    flag, are one YAML list."""
-    if not arguments or arguments[0] not in COMMANDS:
-        return list(arguments)
-    command = COMMANDS[arguments[0]]
-    kinds = {p.name: p.annotation for p in _list_parameters(get_config_class(command) or command)}
-    joined: list[str] = [arguments[0]]
-    lists: dict[str, tuple[int, list[str]]] = {}  # position in `joined`, values
-    rest = list(arguments[1:])
-    while rest:
-        argument = rest.pop(0)
-        name, equals, value = argument.partition("=")
-        if not name.startswith("--"):
-            joined.append(argument)
-            continue
-        name = name[2:].replace("-", "_")
-        kind = kinds.get(name)
+    that has no value is true; the values of a tuple, one after the other or each with the flag,
+    are one list."""
+    names = [re.sub("^--[^=]+", _use_underscores, argument) for argument in arguments]
+    if not names or names[0] not in COMMANDS:
+        return names
+    command = COMMANDS[names[0]]
+    parser = argparse.ArgumentParser(f"stableviton {names[0]}", add_help=False, allow_abbrev=False)
+    for name, kind in _get_types(get_config_class(command) or command):
         if get_origin(kind) is tuple:
-            if name not in lists:
-                lists[name] = (len(joined), [])
-                joined.append("")
-            values = lists[name][1]
-            values += [value] if equals else []
-            while rest and not rest[0].startswith("--"):
-                values.append(rest.pop(0))
-        elif not equals and (kind is bool or bool in get_args(kind)):
-            has_value = rest and not rest[0].startswith("--")
-            joined.append(f"--{name}={rest.pop(0) if has_value else 'true'}")
-        else:
-            joined.append(f"--{name}{equals}{value}")
-    for name, (position, values) in lists.items():
-        quoted = [json.dumps(v) if get_args(kinds[name])[0] is str else v for v in values]
-        is_list = len(values) == 1 and values[0].startswith("[") and values[0].endswith("]")
-        joined[position] = f"--{name}={values[0] if is_list else '[' + ', '.join(quoted) + ']'}"
-    return joined
+            parser.add_argument(f"--{name}", nargs="+", action="extend")
+        elif bool in (kind, *get_args(kind)):
+            parser.add_argument(f"--{name}", nargs="?", const="true")
+    flags, others = parser.parse_known_args(names)
+    for name, value in vars(flags).items():
+        if isinstance(value, list):
+            is_list = len(value) == 1 and value[0].startswith("[")  # "[0, 2]"
+            value = value[0] if is_list else json.dumps(value)
+        others += [f"--{name}={value}"] if value is not None else []
+    return others
+
+
+def _use_underscores(flag: re.Match[str]) -> str:
+    return "--" + flag[0][2:].replace("-", "_")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,12 @@ def resize_to_person(name: str, image: Tensor, height: int, width: int, mode: st
     return F.interpolate(image, size=(height, width), mode=mode, **smooth)
 
 
+def resize_mask_to_person(name: str, mask: Tensor, height: int, width: int) -> Tensor:
+    """`resize_to_person` of B x h x w -> B x height x width, without blending."""
+    mask = rearrange(mask, "b h w -> b 1 h w")
+    return resize_to_person(name, mask, height, width, "nearest")[:, 0]
+
+
 def pad_garment(garment: Tensor, height: int, width: int) -> Tensor:
     """Garment B x 3 x h x w in -1..1 -> B x 3 x height x width: padded to the person's aspect with
     the median colour of its border, then resized; never stretched."""

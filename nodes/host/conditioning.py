@@ -8,7 +8,7 @@ from comfy.sd import VAE
 from einops import rearrange
 from torch import Tensor
 
-from ...stableviton_core.errors import ImageError
+from ...stableviton_core.errors import StableVITONError
 from ...stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
@@ -16,6 +16,7 @@ from ...stableviton_core.image_tensors import (
     make_keep_mask,
     pad_garment,
     resize_keep_mask,
+    resize_mask_to_person,
     resize_to_person,
     to_signed,
 )
@@ -35,12 +36,11 @@ def encode_conditioning(
     mask: Tensor,
     densepose: Tensor,
     garment: Tensor,
-    agnostic: Tensor | None,
+    agnostic: Tensor | None = None,
 ) -> tuple[Conditioning, Conditioning, dict]:
-    """ComfyUI's IMAGEs (B x H x W x C, 0..1) and MASK (B x H x W) -> positive, negative, LATENT.
-
-    ImageError where sizes or batches do not fit.
-    """
+    """The inputs of StableVITONConditioning, IMAGEs (B x H x W x C, 0..1) and a MASK (B x H x W) ->
+    positive, negative, LATENT. ImageError where sizes or batches do not fit, StableVITONError where
+    clip_vision does not fit the image projector."""
     inputs = {"person": person, "mask": mask, "densepose": densepose, "garment": garment}
     if agnostic is not None:
         inputs["agnostic"] = agnostic
@@ -50,8 +50,7 @@ def encode_conditioning(
 
     device = person.device
     person = to_signed(person)
-    mask = rearrange(mask.to(device, torch.float32), "b h w -> b 1 h w")
-    mask = resize_to_person("mask", mask, height, width, "nearest")[:, 0]
+    mask = resize_mask_to_person("mask", mask.to(device, torch.float32), height, width)
     densepose = to_signed(densepose.to(device))
     densepose = resize_to_person("DensePose image", densepose, height, width, "nearest")
     garment = pad_garment(to_signed(garment.to(device)), height, width)
@@ -96,7 +95,7 @@ def _encode_context(
     projector, expected = stableviton.image_projector, stableviton.config.clip.hidden_size
     channels = clip_vision.model.vision_model.post_layernorm.weight.shape[0]
     if channels != expected:
-        raise ImageError(
+        raise StableVITONError(
             f"The CLIP vision model gives embeddings of {channels} numbers and this checkpoint's "
             f"image projector takes {expected}. Connect the CLIP_VISION output of "
             "StableVITONLoader."

@@ -19,8 +19,8 @@ CONTROLNET_AUX = {
     DENSEPOSE: "comfyui_controlnet_aux/ckpts/LayerNorm/DensePose-TorchScript-with-hint-image",
     OPENPOSE: "comfyui_controlnet_aux/ckpts/lllyasviel/Annotators",
 }
-SEGFORMER_FILE = "config.json"
-OPENPOSE_FILE = "body_pose_model"
+# Others of a folder's files are not listed.
+FILE_PATTERNS = {OPENPOSE: "body_pose_model.*", SEGFORMER: "config.json"}
 
 
 def register_folders() -> None:
@@ -59,30 +59,25 @@ def find_checkpoint(name: str) -> Path:
     )
 
 
-def list_denseposes() -> list[str]:
-    return folder_paths.get_filename_list(DENSEPOSE)
-
-
-def list_openposes() -> list[str]:
-    names = folder_paths.get_filename_list(OPENPOSE)
-    return [name for name in names if Path(name).stem == OPENPOSE_FILE]
-
-
-def list_segformers() -> list[str]:
-    """Folders with a configuration, below the `segformer` folder."""
-    names = [Path(name) for name in folder_paths.get_filename_list(SEGFORMER)]
-    return [name.parent.as_posix() for name in names if name.name == SEGFORMER_FILE]
+def list_person_models(folder: str) -> dict[str, str]:
+    """Names of the networks in a person network's folder -> ComfyUI's names of their files. A
+    SegFormer has the name of the folder that holds it and its config.json."""
+    models = {}
+    for file in folder_paths.get_filename_list(folder):
+        path = Path(file)
+        if path.match(FILE_PATTERNS.get(folder, "*")):
+            models[(path.parent if folder == SEGFORMER else path).as_posix()] = file
+    return models
 
 
 def find_person_model(folder: str, name: str) -> Path:
     """The path of a person network's file, or of a SegFormer's folder, by its listed name.
     FileNotFoundError for any other."""
-    file = f"{name}/{SEGFORMER_FILE}" if folder == SEGFORMER else name
-    known = {Path(n).as_posix(): n for n in folder_paths.get_filename_list(folder)}
-    if file not in known:
+    files = list_person_models(folder)
+    if name not in files:
         raise FileNotFoundError(
             f"No {name!r} in ComfyUI's models/{folder}. Put it there and refresh; "
-            f"{len(known)} files are there now."
+            f"{len(files)} are there now."
         )
-    path = Path(folder_paths.get_full_path_or_raise(folder, known[file]))
+    path = Path(folder_paths.get_full_path_or_raise(folder, files[name]))
     return path.parent if folder == SEGFORMER else path

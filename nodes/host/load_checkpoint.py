@@ -64,12 +64,12 @@ def reload_adapter(path: Path, weight_dtype: str, disable_dynamic: bool = False)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    return parse_checkpoint(path, *read_weights(path), build_expected_modules)
+    return parse_checkpoint(path.name, *read_weights(path), build_expected_modules)
 
 
 def read_weights(path: Path) -> tuple[Weights, dict[str, str] | None]:
     """Tensors and metadata as the host reads them: weights only, no code in the file runs."""
-    with explain_unreadable(path):
+    with explain_unreadable(path.name):
         loaded, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
         return select_tensors(loaded), metadata
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ...stableviton_core.errors import StableVITONError
-from ...stableviton_core.model.config import ModelConfig, NetworkConfig
+from ...stableviton_core.model.config import CONCATENATED_INPUTS, ModelConfig, NetworkConfig
 
 # Conditioning keys: scaled latents B x 4 x h x w, and the keep-mask B x 1 x h x w.
 AGNOSTIC = "stableviton_agnostic"
 KEEP = "stableviton_keep"
 DENSEPOSE = "stableviton_densepose"
 GARMENT = "stableviton_garment"
-CONCATENATED = (AGNOSTIC, KEEP, DENSEPOSE)  # order of the UNet's channels after the noisy latent
+CONCATENATED = tuple(f"stableviton_{name}" for name in CONCATENATED_INPUTS)
 
 
 class StableVITONModelConfig(comfy.supported_models_base.BASE):

@@ -81,7 +81,7 @@ class GarmentPatch:
         transformer_options: dict,
         **kwargs,
     ) -> Tensor:
-        """Around BaseModel.apply_model, which knows the patcher that is sampling."""
+        """Wraps BaseModel.apply_model: puts the sampling patcher's adapter into the options."""
         base_model: StableVITONModel = executor.class_obj
         (adapter,) = base_model.current_patcher.get_additional_models_with_key(self.key)
         options = transformer_options | {self.key: {"adapter": adapter.model}}
@@ -98,7 +98,7 @@ class GarmentPatch:
         transformer_options: dict,
         **kwargs,
     ) -> Tensor:
-        """Around the UNet, which gets all 13 channels: run the spatial encoder once."""
+        """Wraps the UNet: runs the spatial encoder once on the same x, B x 13 x h x w."""
         sigma = transformer_options["sigmas"].max().item()
         if self.sigma_end <= sigma <= self.sigma_start:
             call = transformer_options[self.key]
@@ -110,7 +110,7 @@ class GarmentPatch:
     def attend_to_garment(
         self, h: Tensor, skip: Tensor, transformer_options: dict
     ) -> tuple[Tensor, Tensor]:
-        """Output block patch: add zero cross-attention before the skip is concatenated."""
+        """Output block patch: adds zero cross-attention before the skip is concatenated."""
         call = transformer_options.get(self.key, {})
         if "garment_features" in call:
             _, block = transformer_options["block"]

@@ -37,8 +37,8 @@ class PersonNetwork(nn.Module):
 
 
 @contextmanager
-def on_device(network: nn.Module) -> Iterator[torch.device]:
-    """Load a network on ComfyUI's device through its memory manager; the device."""
+def load_on_device(network: nn.Module) -> Iterator[torch.device]:
+    """Load a network on ComfyUI's device through its memory manager, and yield the device."""
     patcher = ModelPatcher(
         PersonNetwork(network),
         load_device=comfy.model_management.get_torch_device(),
@@ -50,7 +50,7 @@ def on_device(network: nn.Module) -> Iterator[torch.device]:
 
 
 @contextmanager
-def densepose(path: Path) -> Iterator[DensePose]:
+def load_densepose(path: Path) -> Iterator[DensePose]:
     """A function from an image and a point (x, y in pixels, or None) to the part indices of the
     person nearest to the point, or of the largest, H x W uint8. StableVITONError for a file that is
     no such network and for an image without a person."""
@@ -63,7 +63,7 @@ def densepose(path: Path) -> Iterator[DensePose]:
             f"{path.name} cannot be loaded as TorchScript ({_first_line(error)}). Download "
             "densepose_r50_fpn_dl.torchscript again."
         ) from error
-    with on_device(network) as device:
+    with load_on_device(network) as device:
 
         def find_parts(image: np.ndarray, point: tuple[float, float] | None) -> np.ndarray:
             pixels = rearrange(torch.from_numpy(image), "h w c -> c h w").to(device)
@@ -80,7 +80,7 @@ def densepose(path: Path) -> Iterator[DensePose]:
 
 
 @contextmanager
-def segformer(folder: Path) -> Iterator[SegFormer]:
+def load_segformer(folder: Path) -> Iterator[SegFormer]:
     """A function from an image and a pose, which tells left limbs from right ones, to the labels
     H x W uint8 (CIHP ids). StableVITONError for a folder that holds no such model."""
     from transformers import AutoImageProcessor, SegformerForSemanticSegmentation
@@ -96,7 +96,7 @@ def segformer(folder: Path) -> Iterator[SegFormer]:
             "folder holds config.json, preprocessor_config.json and model.safetensors."
         ) from error
     names = read_label_names(network.config.id2label)
-    with on_device(network) as device:
+    with load_on_device(network) as device:
 
         def parse(image: np.ndarray, pose: Pose | None) -> np.ndarray:
             pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
@@ -108,7 +108,7 @@ def segformer(folder: Path) -> Iterator[SegFormer]:
 
 
 @contextmanager
-def openpose(path: Path) -> Iterator[OpenPose]:
+def load_openpose(path: Path) -> Iterator[OpenPose]:
     """A function from an image to everyone's pose, largest first, by controlnet_aux's body network.
     StableVITONError for a missing package and for weights of another network."""
     try:
@@ -130,7 +130,7 @@ def openpose(path: Path) -> Iterator[OpenPose]:
             f"{path.name} does not hold OpenPose's body network ({_first_line(error)}). The file "
             "is body_pose_model.pth of lllyasviel/Annotators."
         ) from error
-    with on_device(body.model):
+    with load_on_device(body.model):
 
         def find_poses(image: np.ndarray) -> list[Pose]:
             people = Body.format_body_result(*body(image[..., ::-1].copy()))  # RGB -> BGR

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import StableVITONError
 from .layers import CrossAttention, split_heads
@@ -14,11 +14,23 @@ from .zero_cross_attention import ZeroCrossAttention
 
 
 class AttentionRecorder:
-    """maps: of each recorded block's last forward pass, B x person tokens x garment tokens,
-    float32, averaged over the heads; gradients flow through them."""
+    """Records the attention to the garment (`attn2`) of zero cross-attention blocks 0, 1, ... in
+    every forward pass, until `remove`. StableVITONError for a block that does not exist.
 
-    def __init__(self, layers: dict[int, nn.Module]):
+    maps: of each block's last forward pass, B x person tokens x garment tokens, float32, averaged
+    over the heads; gradients flow through them. A forward hook recomputes them from the layer's
+    inputs; the layer's own output is not affected.
+    """
+
+    def __init__(self, zero_cross_attention: ZeroCrossAttention, blocks: Sequence[int]):
+        transformers: Any = zero_cross_attention.warp_flow_blks
+        if any(block not in range(len(transformers)) for block in blocks):
+            raise StableVITONError(
+                f"zero cross-attention blocks are of 0..{len(transformers) - 1} in this network, "
+                f"got {list(blocks)}"
+            )
         self.maps: dict[int, Tensor] = {}
+        layers = {block: transformers[block].transformer_blocks[0].attn2 for block in blocks}
         self._handles = [
             layer.register_forward_hook(partial(self._record, block))
             for block, layer in layers.items()
@@ -37,18 +49,3 @@ class AttentionRecorder:
         """Stop recording: remove the hooks. The last maps stay."""
         for handle in self._handles:
             handle.remove()
-
-
-def record_attention(
-    zero_cross_attention: ZeroCrossAttention, blocks: Sequence[int]
-) -> AttentionRecorder:
-    """Record the attention to the garment (`attn2`) of zero cross-attention blocks 0, 1, ... in
-    every forward pass from now on. A forward hook recomputes the map from the layer's inputs; the
-    layer's own output is not affected. StableVITONError for a block that does not exist."""
-    count = len(zero_cross_attention.warp_flow_blks)
-    if any(block not in range(count) for block in blocks):
-        raise StableVITONError(
-            f"zero cross-attention blocks are of 0..{count - 1} in this network, got {list(blocks)}"
-        )
-    transformers: Any = zero_cross_attention.warp_flow_blks
-    return AttentionRecorder({b: transformers[b].transformer_blocks[0].attn2 for b in blocks})

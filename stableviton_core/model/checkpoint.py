@@ -85,14 +85,15 @@ UNREADABLE = (
 
 
 @contextmanager
-def explain_unreadable(path: Path) -> Iterator[None]:
-    """CheckpointError in place of what libraries raise on a file without readable weights."""
+def explain_unreadable(name: str) -> Iterator[None]:
+    """CheckpointError in place of what libraries raise on a file without readable weights. name: of
+    the file."""
     try:
         yield
     except UNREADABLE as error:
         reason = (str(error).splitlines() or ["empty file"])[0]
         raise CheckpointError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {reason}). It is "
+            f"{name} cannot be read as weights ({type(error).__name__}: {reason}). It is "
             "truncated, holds something else, or wants to run code, which is never done. Download "
             "it again, or save its weights as .safetensors."
         ) from error
@@ -105,7 +106,7 @@ def read_weights(path: Path) -> tuple[Weights, dict[str, str]]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file.")
-    with explain_unreadable(path):
+    with explain_unreadable(str(path)):
         if path.suffix in (".safetensors", ".sft"):
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
@@ -212,23 +213,23 @@ class Checkpoint:
 
 
 def parse_checkpoint(
-    path: Path,
+    name: str,
     weights: Weights,
     metadata: Mapping[str, str] | None,
     build_modules: ModuleBuilder | None = None,
 ) -> Checkpoint:
     """Check, split and validate what was read from a file.
 
-    build_modules: CLIP tower ("clip") and autoencoder ("autoencoder") of a configuration, to be
-    validated beside this project's own networks; called on the meta device. CheckpointError that
-    names the file, what is wrong and the remedy.
+    name: of the file. build_modules: CLIP tower ("clip") and autoencoder ("autoencoder") of a
+    configuration, to be validated beside this project's own networks; called on the meta device.
+    CheckpointError with the name, what is wrong and the remedy.
     """
     try:
         check_kind(weights)
         config, components = config_from_metadata(metadata), split(weights)
         raise_mismatches(list_mismatches(config, components, build_modules))
     except CheckpointError as error:
-        raise CheckpointError(f"{path} is not a StableVITON checkpoint: {error}") from error
+        raise CheckpointError(f"{name} is not a StableVITON checkpoint: {error}") from error
     del components["unknown"]
     return Checkpoint(config, components, (metadata or {}).get(LICENSE_KEY, RELEASED_LICENSE))
 

@@ -3,6 +3,10 @@
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+# Order of the UNet's input channels after the noisy latent (4): agnostic latent (4), keep-mask (1),
+# DensePose latent (4).
+CONCATENATED_INPUTS = ("agnostic", "keep", "densepose")
+
 
 @dataclass(frozen=True)
 class NetworkConfig:

@@ -38,7 +38,7 @@ def convert(source: Path, target: Path, dtype: str) -> None:
         weights = {key: value for key, value in weights.items() if not key.startswith("loss.")}
         description = {"modelspec.architecture": "stable-diffusion-v1/vae"}
     else:
-        checkpoint = parse_checkpoint(source, weights, metadata)
+        checkpoint = parse_checkpoint(str(source), weights, metadata)
         weights = join(checkpoint.components)
         description = config_to_metadata(checkpoint.config)
         description["modelspec.architecture"] = "stableviton"

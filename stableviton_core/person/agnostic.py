@@ -159,16 +159,16 @@ def apply_parse_pose_rule(person: PersonInputs, options: MaskOptions) -> Masks:
     """
     pose, parse, category = person.pose, person.parse, options.category
     assert pose is not None and parse is not None
-    own = parse if person.others is None else np.where(person.others, 0, parse)
+    person_parse = parse if person.others is None else np.where(person.others, 0, parse)
     unit = parse.shape[0] / WORKING_HEIGHT
     strokes = _draw_arms(parse.shape, pose, SLEEVES[options.sleeves], ARM_WIDTH * unit)
-    mask = dilate(select_labels(own, *GARMENTS[category]), GARMENT_MARGIN * unit)
+    mask = dilate(select_labels(person_parse, *GARMENTS[category]), GARMENT_MARGIN * unit)
     if category == "lower":
-        mask |= select_labels(own, "left_leg", "right_leg")
+        mask |= select_labels(person_parse, "left_leg", "right_leg")
     else:
-        mask |= select_labels(own, "torso_skin") | strokes
+        mask |= select_labels(person_parse, "torso_skin") | strokes
         if options.sleeves == "long":
-            mask |= select_labels(own, *ARM_LABELS, "glove")
+            mask |= select_labels(person_parse, *ARM_LABELS, "glove")
     protected = select_labels(parse, *HEAD, *(["hair"] if options.keep_hair else []))
     if options.keep_hands and person.approximate:
         protected |= select_labels(parse, "glove")

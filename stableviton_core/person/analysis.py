@@ -1,5 +1,5 @@
-"""The persons in an image: finding them by the shipped networks, choosing one, and what a try-on
-needs to know about it."""
+"""The persons in an image: detects them with the shipped networks, chooses one, and gives its pose,
+outline, body parts and labels."""
 
 from dataclasses import dataclass
 

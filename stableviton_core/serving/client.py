@@ -34,15 +34,8 @@ class Progress:
     maximum: float
 
 
-@asynccontextmanager
-async def connect(url: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """A session with the server at `url`, such as http://127.0.0.1:8188."""
-    async with open_session(url) as session:
-        yield session
-
-
-def open_session(url: str) -> aiohttp.ClientSession:
-    """As `connect`; the caller closes it."""
+def connect(url: str) -> aiohttp.ClientSession:
+    """A session with the server at `url`, such as http://127.0.0.1:8188, for `async with`."""
     return aiohttp.ClientSession(url.rstrip("/") + "/", timeout=_TIMEOUT)
 
 
@@ -69,12 +62,9 @@ async def upload_bytes(
         return "/".join(part for part in (stored["subfolder"], stored["name"]) if part)
 
 
-async def fetch_object_info(
-    session: aiohttp.ClientSession, class_type: str | None = None
-) -> dict[str, Any]:
-    """Descriptions of the server's node classes, or of one of them, by class."""
-    path = f"object_info/{class_type}" if class_type else "object_info"
-    return await _request_json(session, "GET", path)
+async def fetch_object_info(session: aiohttp.ClientSession) -> dict[str, Any]:
+    """Descriptions of the server's node classes, by class."""
+    return await _request_json(session, "GET", "object_info")
 
 
 async def queue_prompt(

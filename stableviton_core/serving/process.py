@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from ..errors import ServerError, StableVITONError
+from ..errors import ServerError
 from .install import FOLDER_NAME, install_pack
 
+STARTUP_TIMEOUT = 300.0  # seconds until the first answer
 _FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 _COUNT_DEVICES = """
 import sys, torch
@@ -42,33 +43,25 @@ class Server:
     log: Path
     process: subprocess.Popen
 
-    def log_tail(self, lines: int = 30) -> str:
+    def log_tail(self) -> str:
         text = self.log.read_text(encoding="utf-8", errors="replace")
-        return "\n".join(f"  | {line}" for line in text.splitlines()[-lines:])
+        return "\n".join(f"  | {line}" for line in text.splitlines()[-30:])
 
 
 @contextmanager
-def serve(
-    comfyui: Path,
-    base: Path,
-    *,
-    cpu: bool,
-    python: str = sys.executable,
-    options: Sequence[str] = (),
-    timeout: float = 300.0,
-) -> Iterator[Server]:
+def serve(comfyui: Path, base: Path, *, cpu: bool, options: Sequence[str] = ()) -> Iterator[Server]:
     """Start a ComfyUI and wait until it answers; stop it and its children afterwards.
 
     comfyui: the folder with its main.py. base: folder for all files of the server. options:
-    further arguments of main.py. timeout: seconds to wait for the first answer. ServerError with
-    the end of the log when it does not start, or ended while the block ran.
+    further arguments of main.py. ServerError with the end of the log when it does not start, or
+    ended while the block ran.
     """
     base = base.resolve()
     for name in _FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
     port = _find_free_port()
     command = [
-        python,
+        sys.executable,
         "main.py",
         "--listen",
         "127.0.0.1",
@@ -97,10 +90,10 @@ def serve(
     guard = None
     try:
         guard = _start_guard(process)
-        _wait_for_answer(server, timeout)
+        _wait_for_answer(server)
         yield server
-    except StableVITONError as error:
-        if isinstance(error, ServerError) and process.poll() is not None:
+    except ServerError as error:
+        if process.poll() is not None:
             raise ServerError(
                 f"ComfyUI ended by itself (exit code {process.returncode}). The end of its log, "
                 f"{log}:\n{server.log_tail()}"
@@ -150,10 +143,10 @@ def _list_model_paths(comfyui: Path) -> dict[str, dict[str, str]]:
     return {"comfyui": folders}
 
 
-def count_accelerators(python: str = sys.executable) -> int:
-    """Number of devices other than the CPU that torch finds in that interpreter. A child process
-    counts them, so that torch is not imported here."""
-    return subprocess.run([python, "-c", _COUNT_DEVICES]).returncode
+def count_accelerators() -> int:
+    """Number of devices other than the CPU. A child process counts them, so that torch is not
+    imported here."""
+    return subprocess.run([sys.executable, "-c", _COUNT_DEVICES]).returncode
 
 
 def _find_free_port() -> int:
@@ -162,9 +155,9 @@ def _find_free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait_for_answer(server: Server, timeout: float) -> None:
+def _wait_for_answer(server: Server) -> None:
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + STARTUP_TIMEOUT
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
             raise ServerError("ComfyUI ended while starting.")
@@ -174,8 +167,8 @@ def _wait_for_answer(server: Server, timeout: float) -> None:
         except (OSError, HTTPException):
             time.sleep(0.2)
     raise ServerError(
-        f"ComfyUI did not answer at {server.url} within {timeout:.0f} s. The end of its log, "
-        f"{server.log}:\n{server.log_tail()}"
+        f"ComfyUI did not answer at {server.url} within {STARTUP_TIMEOUT:.0f} s. The end of its "
+        f"log, {server.log}:\n{server.log_tail()}"
     )
 
 

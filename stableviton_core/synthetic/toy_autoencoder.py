@@ -27,6 +27,7 @@ from .draw_person import generate_person
 from .renderer import render_sample
 
 HEIGHT = 256
+NUM_SAMPLES = 1200
 FILE = "autoencoder.safetensors"
 SCALE_KEY = "latent_scale"  # in the metadata of FILE
 CONFIG = AutoencoderConfig(model_channels=96, channel_mult=(1, 1, 1, 2), num_res_blocks=1)
@@ -50,12 +51,10 @@ class AutoencoderTraining:
     seed: int = 0
 
 
-def write_autoencoder(
-    output: Path, training: AutoencoderTraining = AutoencoderTraining(), count: int = 1200
-) -> None:
-    """Train on `count` samples and write FILE into a folder: LDM names, the latent scale in the
-    metadata."""
-    images = render_images(count, training.seed)
+def write_autoencoder(output: Path) -> None:
+    """Train and write FILE into a folder: LDM names, the latent scale in the metadata."""
+    training = AutoencoderTraining()
+    images = render_images(NUM_SAMPLES, training.seed)
     autoencoder = build_autoencoder(CONFIG)
     initialize_mean_colour(autoencoder)
     total = training.steps + training.whole_steps

@@ -26,7 +26,6 @@ def initialize_checkpoint(
     clip: Path | None = None,
     dtype: str = "fp16",
     config: ModelConfig | None = None,
-    seed: int = 0,
     license: str = SOURCE_LICENSE,
 ) -> list[str]:
     """Write a StableVITON checkpoint that predicts what the source does: its UNet with zero weights
@@ -37,7 +36,7 @@ def initialize_checkpoint(
     metadata names none. Returns the newly initialized components. CheckpointError where a file
     holds something else.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     weights, metadata = read_weights(source)
     components = split(weights)
     model = TryOnModel(config or ModelConfig())

@@ -98,12 +98,6 @@ def encode_samples(
     return Latents(**tensors)
 
 
-def stack_latents(items: Sequence[Mapping[str, Tensor]]) -> Latents:
-    """Cache entries -> a batch of the tensors that all of them have."""
-    names = set.intersection(*(set(item) for item in items))
-    return Latents(**{name: torch.stack([item[name] for item in items]) for name in names})
-
-
 class LatentCache:
     """A folder of safetensors shards. An entry holds the latents of one variant of one pair under a
     hash of everything that they depend on, so a stale entry is never used."""
@@ -159,7 +153,9 @@ class LatentDataset(Dataset):
         return self.cache[variants[epoch % len(variants)]]
 
     def collate(self, items: Sequence[Mapping[str, Tensor]]) -> Latents:
-        return stack_latents(items)
+        """A batch of the tensors that all entries have."""
+        names = set.intersection(*(set(item) for item in items))
+        return Latents(**{name: torch.stack([item[name] for item in items]) for name in names})
 
 
 def compute_hash(*items: str | bytes) -> str:
@@ -206,10 +202,10 @@ def compute_cache_keys(
     )
     shared = compute_hash(FORMAT, *map(_hash_weights, frozen), repr(settings))
     variants = range(config.cache_variants if config.augmentation else 1)
+    contents = [_hash_files(pair) for pair in tqdm(pairs, desc="hashing", mininterval=1)]
     return [
-        [compute_hash(shared, files, pair.name, str(variant)) for variant in variants]
-        for pair in tqdm(pairs, desc="hashing", mininterval=1)
-        for files in (_hash_files(pair),)
+        [compute_hash(shared, content, pair.name, str(variant)) for variant in variants]
+        for pair, content in zip(pairs, contents, strict=True)
     ]
 
 

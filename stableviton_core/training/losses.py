@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import StableVITONError
-from ..model.config import NetworkConfig
+from ..model.config import CONCATENATED_INPUTS, NetworkConfig
 from ..schedule import TIMESTEPS, add_noise, alphas_cumprod
 from .config import TrainConfig
 from .dataset import Pair
@@ -58,8 +58,8 @@ def sample_timesteps_and_noise(
 
 
 def concat_network_input(noisy: Tensor, batch: Latents) -> Tensor:
-    """Noisy latent, agnostic latent, keep-mask, DensePose latent -> B x 13 x h x w."""
-    return torch.cat([noisy, batch.agnostic, batch.keep, batch.densepose], dim=1)
+    """Noisy latent B x 4 x h x w and the CONCATENATED_INPUTS of a batch -> B x 13 x h x w."""
+    return torch.cat([noisy, *(getattr(batch, name) for name in CONCATENATED_INPUTS)], dim=1)
 
 
 def make_model_inputs(batch: Latents, sampled: TimestepsAndNoise) -> dict[str, Tensor | None]:

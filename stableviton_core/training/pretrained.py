@@ -39,7 +39,7 @@ def read_components(
 ) -> tuple[dict[str, Weights], ModelConfig, str]:
     """The components of a checkpoint in their stored types, its configuration and its license; both
     licenses where the VAE's file has another one."""
-    checkpoint = parse_checkpoint(path, *read_weights(path))
+    checkpoint = parse_checkpoint(str(path), *read_weights(path))
     components, license = checkpoint.components, checkpoint.license
     if vae is not None:
         weights, metadata = read_weights(vae)

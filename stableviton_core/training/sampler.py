@@ -1,14 +1,12 @@
 """Which samples a training step takes: a function of seed and step alone, so that a resumed run and
 a run on other devices see the same ones."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 SampleIndex = tuple[int, int]  # index in the data set, epoch
 
@@ -62,22 +60,3 @@ def iterate_batches(
     for step in range(start, stop):
         for accumulation_index in range(sampler.accumulation_steps):
             yield sampler.sample_indices(seed, step, accumulation_index, count)
-
-
-class BatchedDataset(Protocol):
-    """A data set by (index, epoch) with its collate function."""
-
-    def __getitem__(self, index: SampleIndex) -> Any: ...
-
-    def collate(self, items: Sequence[Any]) -> Any: ...
-
-
-def make_data_loader(
-    dataset: BatchedDataset, batches: Iterable[list[SampleIndex]], num_workers: int
-) -> DataLoader:
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=batches,
-        collate_fn=dataset.collate,
-        num_workers=num_workers,
-    )

@@ -12,11 +12,12 @@ from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.fsdp import register_fsdp_forward_method
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..errors import StableVITONError
 from ..images import write_image
-from ..model.attention_recorder import record_attention
+from ..model.attention_recorder import AttentionRecorder
 from ..model.checkpoint import LICENSE_KEY
 from ..model.layers import enable_gradient_checkpointing
 from .augmentation import AugmentedDataset
@@ -67,7 +68,7 @@ from .losses import (
     sample_timesteps_and_noise,
 )
 from .pretrained import load_model, merge_trained, save_weights
-from .sampler import DistributedStepSampler, iterate_batches, make_data_loader
+from .sampler import DistributedStepSampler, iterate_batches
 from .trainable import INPUT_CONVOLUTION, checkpoint_name, choose_trainable, format_counts
 from .validation import ValidationSet
 
@@ -139,7 +140,7 @@ class Trainer:
         counts = choose_trainable(self.model, patterns, config.freeze_patterns)
         if self.accelerator.is_main_process:
             tqdm.write(format_counts(counts))
-        self.attention = record_attention(
+        self.attention = AttentionRecorder(
             self.model.network.zero_cross_attention, list_recorded_blocks(config)
         )
         files = (path for pair in self.pairs for _, path in pair.files())
@@ -243,7 +244,14 @@ class Trainer:
         indices = iterate_batches(
             config.seed, self.step, config.max_train_steps, len(self.pairs), self.sampler
         )
-        batches = iter(make_data_loader(self.dataset, indices, config.dataloader_num_workers))
+        batches = iter(
+            DataLoader(
+                self.dataset,
+                batch_sampler=indices,
+                collate_fn=self.dataset.collate,
+                num_workers=config.dataloader_num_workers,
+            )
+        )
         folder = checkpoint_folder(config.output, self.step)
         with tqdm(
             total=config.max_train_steps,
@@ -257,8 +265,8 @@ class Trainer:
                 self._report(bar, self.train_step(batches))
                 if self._is_due(config.checkpointing_steps):
                     folder = self.save_checkpoint()
-                if config.validation_steps and self._is_due(config.validation_steps):
-                    self.validate()
+                if self.validation and self._is_due(config.validation_steps):
+                    self.validate(self.validation)
         self.accelerator.end_training()
         if is_main:
             tqdm.write(f"last checkpoint: {folder}")
@@ -271,6 +279,7 @@ class Trainer:
         """One optimizer step, over all accumulation steps -> the terms of the loss by name, means
         over them and over all processes. StableVITONError where loss or gradient is not finite."""
         config, accelerator = self.config, self.accelerator
+        network, maps = self.model.config.network, self.attention.maps
         self.model.train()
         means = []
         for index in range(self.sampler.accumulation_steps):
@@ -285,14 +294,7 @@ class Trainer:
             with accelerator.accumulate(self.wrapped_model):
                 with accelerator.autocast():
                     noise_prediction = self.wrapped_model(**make_model_inputs(batch, sampled))
-                    terms = compute_loss(
-                        config,
-                        self.model.config.network,
-                        noise_prediction,
-                        batch,
-                        sampled,
-                        self.attention.maps,
-                    )
+                    terms = compute_loss(config, network, noise_prediction, batch, sampled, maps)
                 values = torch.stack(list(terms.values()))
                 means.append(accelerator.gather(values.detach()[None]).mean(dim=0))
                 self._require_finite("loss", means[-1].sum(), index)
@@ -378,18 +380,15 @@ class Trainer:
         write_checkpoint(accelerator, folder, config.checkpoints_total_limit, write)
         return folder
 
-    def validate(self) -> None:
+    def validate(self, validation: ValidationSet) -> None:
         """Sample the validation pairs to an image grid. All processes take part: each may hold only
         a shard of the weights."""
         config, accelerator = self.config, self.accelerator
-        if self.validation is None:
-            return
         self.autoencoder.to(accelerator.device)
         self.model.eval()
         with use_ema_weights(self.ema, self.trained, self.model), accelerator.autocast():
-            grid = self.validation.make_image_grid(
-                self.model, self.autoencoder, config.num_inference_steps
-            )
+            steps = config.num_inference_steps
+            grid = validation.make_image_grid(self.model, self.autoencoder, steps)
         if config.cache_latents:
             self.autoencoder.to("cpu")
         if accelerator.is_main_process:

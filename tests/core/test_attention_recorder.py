@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stableviton_core.errors import StableVITONError
-from stableviton_core.model.attention_recorder import record_attention
+from stableviton_core.model.attention_recorder import AttentionRecorder
 from stableviton_core.model.config import NetworkConfig
 from stableviton_core.model.layers import enable_gradient_checkpointing
 from stableviton_core.model.zero_cross_attention import TryOnNetwork
@@ -29,7 +29,7 @@ def predict(network: TryOnNetwork) -> torch.Tensor:
 
 def test_maps_are_the_attentions_own_and_its_output_stays(network):
     before = predict(network)
-    recorder = record_attention(network.zero_cross_attention, [0, 1])
+    recorder = AttentionRecorder(network.zero_cross_attention, [0, 1])
     inputs = {}
     layer = network.zero_cross_attention.warp_flow_blks[1].transformer_blocks[0].attn2
     layer.to_v.register_forward_hook(lambda *args: inputs.update(v=args[2]))
@@ -48,7 +48,7 @@ def test_gradients_flow_through_the_maps_also_when_activations_are_recomputed(ne
     for recompute in (False, True):
         if recompute:
             enable_gradient_checkpointing(network)
-        recorder = record_attention(network.zero_cross_attention, [1])
+        recorder = AttentionRecorder(network.zero_cross_attention, [1])
         network.zero_grad()
         predict(network)
         recorder.maps[1].square().sum().backward()
@@ -60,7 +60,7 @@ def test_gradients_flow_through_the_maps_also_when_activations_are_recomputed(ne
 
 
 def test_after_removal_nothing_is_recorded(network):
-    recorder = record_attention(network.zero_cross_attention, [0])
+    recorder = AttentionRecorder(network.zero_cross_attention, [0])
     recorder.remove()
     predict(network)
     assert recorder.maps == {}
@@ -68,4 +68,4 @@ def test_after_removal_nothing_is_recorded(network):
 
 def test_a_block_that_does_not_exist_is_an_error(network):
     with pytest.raises(StableVITONError, match=r"0\.\.1 in this network, got \[4\]"):
-        record_attention(network.zero_cross_attention, [4])
+        AttentionRecorder(network.zero_cross_attention, [4])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.golden import error, fill, stored, weight
+from helpers.golden import error, fill, read_golden, weight
 from stableviton_core.model.checkpoint import PREFIXES, full_key
 from stableviton_core.model.config import ModelConfig
 from stableviton_core.model.image_projector import ImageProjector, preprocess_for_clip
@@ -16,14 +16,14 @@ def cloth() -> torch.Tensor:
 
 
 def test_pixels_are_the_authors():
-    golden = stored("full")["clip/pixels"]
+    golden = read_golden("full")["clip/pixels"]
     assert error(preprocess_for_clip(cloth())[:, :, ::4, ::4], golden) <= 1e-4
 
 
 @pytest.mark.slow
 @torch.no_grad()
 def test_embedding_and_context_are_the_authors():
-    config, golden = ModelConfig(), stored("full")
+    config, golden = ModelConfig(), read_golden("full")
     clip, projector = build_clip(config.clip).eval(), ImageProjector(config)
     prefix = PREFIXES["clip"] + TOWER
     clip.load_state_dict({k: weight(prefix + k, v.shape) for k, v in clip.state_dict().items()})
@@ -44,4 +44,4 @@ def test_vae_mode_is_the_authors():
     weights = {key: weight(prefix + key, v.shape) for key, v in to_ldm(autoencoder).items()}
     load_ldm(autoencoder, weights)
     mode = autoencoder.encode(cloth()).latent_dist.mode()
-    assert error(mode, stored("full")["vae/cloth_mode"]) <= 1e-4
+    assert error(mode, read_golden("full")["vae/cloth_mode"]) <= 1e-4

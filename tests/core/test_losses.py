@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.golden import REDUCED, error, fill, golden_network, stored
+from helpers.golden import REDUCED, error, fill, golden_network, read_golden
 from helpers.training import TINY
-from stableviton_core.model.attention_recorder import record_attention
+from stableviton_core.model.attention_recorder import AttentionRecorder
 from stableviton_core.schedule import add_noise, alphas_cumprod
 from stableviton_core.training.config import TrainConfig
 from stableviton_core.training.latent_cache import Latents
@@ -34,11 +34,11 @@ def test_the_attention_total_variation_is_the_authors():
     warped_mask = torch.zeros(2, 512, 384)
     warped_mask[0, 128:400, 96:288] = 1
     warped_mask[1, 64:300, 40:200] = 1
-    recorder = record_attention(network.zero_cross_attention, [4])
+    recorder = AttentionRecorder(network.zero_cross_attention, [4])
     eps = network(x, torch.tensor([500, 20]), fill("input/atv/context", (2, 1, 96)), hint)
     grid = token_grid(REDUCED, 4, 64, 48)
     assert grid == (32, 24) and recorder.maps[4].shape == (2, 768, 768)
-    golden = stored("reduced")
+    golden = read_golden("reduced")
     assert error(eps, golden["atv/eps"]) <= 1e-4
     loss = 0.001 * attention_total_variation(recorder.maps[4], grid, warped_mask)
     assert loss.item() == pytest.approx(golden["atv/loss"].item(), rel=1e-4)
@@ -130,7 +130,7 @@ def test_tokens_without_the_garment_have_no_correspondence_loss():
 def test_every_block_and_aspect_has_its_grid(size):
     model = TryOnModel(TINY).eval()
     blocks = range(len(model.network.zero_cross_attention.warp_flow_blks))
-    recorder = record_attention(model.network.zero_cross_attention, blocks)
+    recorder = AttentionRecorder(model.network.zero_cross_attention, blocks)
     x, garment = torch.randn(1, 13, *size), torch.randn(1, 4, *size)
     context = model.image_projector.learnable_vector
     model.network(x, torch.tensor([3]), context, garment)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from einops import rearrange
 
-from helpers.golden import CASES, REDUCED, error, fill, golden_inputs, golden_network, stored
+from helpers.golden import CASES, REDUCED, error, fill, golden_inputs, golden_network, read_golden
 from stableviton_core.model.config import NetworkConfig
 from stableviton_core.model.layers import enable_gradient_checkpointing
 from stableviton_core.model.zero_cross_attention import TryOnNetwork
@@ -21,7 +21,7 @@ def network() -> TryOnNetwork:
 @torch.no_grad()
 def test_reduced_features_and_eps_are_the_authors(network, case):
     batch, rows, columns, steps = CASES[case]
-    golden = stored("reduced")
+    golden = read_golden("reduced")
     x, garment, context = golden_inputs(case, batch, rows, columns, REDUCED.context_dim)
     timesteps = torch.tensor(steps)
     features = network.encoder(x, timesteps, context, garment)
@@ -40,7 +40,7 @@ def test_zero_cross_attention_block_is_the_authors(network):
     features = [torch.zeros(0)] * REDUCED.num_garment_features
     features[REDUCED.skip_index(index)] = rearrange(tokens, "b (h w) c -> b c h w", h=16)
     attended = network.zero_cross_attention(index, x, features)
-    assert error(attended, stored("reduced")["block/out"]) <= TOLERANCE
+    assert error(attended, read_golden("reduced")["block/out"]) <= TOLERANCE
     assert torch.equal(network.zero_cross_attention(index, x, features, strength=0.0), x)
 
 
@@ -117,7 +117,7 @@ def test_four_levels_at_256_x_192_and_1024_x_768(network, size):
 @pytest.mark.slow
 @torch.no_grad()
 def test_full_size_is_the_authors():
-    golden, config = stored("full"), NetworkConfig()
+    golden, config = read_golden("full"), NetworkConfig()
     network = golden_network(config)
     x, garment, context = golden_inputs("full", 1, 64, 48, config.context_dim)
     timesteps = torch.tensor([981])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.golden import error, fill, stored
+from helpers.golden import error, fill, read_golden
 from stableviton_core.image_tensors import make_keep_mask, resize_keep_mask
 from stableviton_core.plms import plms_timesteps, sample_plms
 from stableviton_core.schedule import alphas_cumprod, start_code
@@ -21,7 +21,7 @@ def predict_with_guidance(x: torch.Tensor, t: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("steps", [50, 20, 10])
 def test_plms_is_the_authors(steps):
-    golden, x = stored("full"), fill("input/plms/x", (1, 4, 16, 12))
+    golden, x = read_golden("full"), fill("input/plms/x", (1, 4, 16, 12))
     timesteps = plms_timesteps(steps)
     assert sorted(timesteps) == sorted(golden[f"timesteps/{steps}"].tolist())
     plain = sample_plms(lambda x, t: noise_model(x, t, 0), x, timesteps)
@@ -47,7 +47,7 @@ def test_plms_reports_every_step():
 
 
 def test_schedule_and_start_are_the_authors():
-    golden = stored("full")
+    golden = read_golden("full")
     assert error(alphas_cumprod(), golden["alphas_cumprod"]) <= 1e-6
     z, noise = fill("input/start/z", (1, 4, 16, 12)), fill("input/start/noise", (1, 4, 16, 12))
     assert error(start_code(z, noise), golden["start_code"]) <= 1e-4
@@ -57,5 +57,5 @@ def test_latent_mask_is_the_authors():
     change = torch.zeros(1, 1, 512, 384)
     change[:, :, 101:333, 77:301] = 1
     mask = resize_keep_mask(make_keep_mask(change), (64, 48))
-    assert error(mask, stored("full")["mask/latent"].reshape(mask.shape)) <= 1e-4
+    assert error(mask, read_golden("full")["mask/latent"].reshape(mask.shape)) <= 1e-4
     assert make_keep_mask(torch.tensor([127 / 255, 128 / 255])).tolist() == [1, 0]

@@ -21,7 +21,7 @@ from helpers.training import (
 from stableviton_core.errors import StableVITONError
 from stableviton_core.training import trainer
 from stableviton_core.training.checkpointing import WEIGHTS, list_checkpoints
-from stableviton_core.training.latent_cache import LatentCache, stack_latents
+from stableviton_core.training.latent_cache import LatentCache
 from stableviton_core.training.losses import (
     correspondence_loss,
     make_model_inputs,
@@ -101,7 +101,7 @@ def test_accumulated_batches_are_one_batch(inputs, tmp_path):
 def measure_correspondence(inputs: Path, weights: Path, output: Path) -> float:
     """The correspondence loss of block 0 on the training data."""
     run = Trainer(tiny_config(inputs, output, init=weights, correspondence_blocks=(0,), **PLAIN))
-    batch = stack_latents([run.dataset[pair, 0] for pair in range(len(run.pairs))])
+    batch = run.dataset.collate([run.dataset[pair, 0] for pair in range(len(run.pairs))])
     sampled = sample_timesteps_and_noise(0, 0, batch.person.shape, 0)
     with torch.no_grad():
         run.wrapped_model(**make_model_inputs(batch, sampled))

@@ -64,7 +64,7 @@ def golden_inputs(case: str, batch: int, rows: int, columns: int, context_dim: i
     )
 
 
-def stored(file: str) -> dict[str, Tensor]:
+def read_golden(file: str) -> dict[str, Tensor]:
     return load_file(FOLDER / f"{file}.safetensors")
 
 

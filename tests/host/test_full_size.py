@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from safetensors.torch import save_file
 
-from helpers.golden import FOLDER, error, fill, golden_inputs, stored, weight
+from helpers.golden import FOLDER, error, fill, golden_inputs, read_golden, weight
 from helpers.host import apply, predict_noise
 from stableviton_core.model.checkpoint import UNUSED
 from stableviton_core.model.convert import convert
@@ -33,13 +33,13 @@ def full(host) -> tuple:
 def test_eps_is_the_authors(host, full):
     x, garment, context = golden_inputs("full", 1, 64, 48, 768)
     eps = predict_noise(apply(host, full[0], full), x, torch.tensor([981]), context, garment)
-    assert error(eps, stored("full")["full/eps"]) <= 1e-4
+    assert error(eps, read_golden("full")["full/eps"]) <= 1e-4
 
 
 @torch.inference_mode()
 def test_image_projector_is_the_authors(full):
     _, stableviton, clip_vision, _ = full
-    cloth, golden = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1), stored("full")
+    cloth, golden = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1), read_golden("full")
     pixels = preprocess_for_clip(cloth)
     assert error(pixels[:, :, ::4, ::4], golden["clip/pixels"]) <= 1e-4
     comfy.model_management.load_models_gpu([clip_vision.patcher, stableviton.image_projector])
@@ -53,7 +53,7 @@ def test_image_projector_is_the_authors(full):
 def test_vae_is_the_authors(full):
     cloth = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1)
     mode = full[3].encode(rearrange((cloth + 1) / 2, "b c h w -> b h w c"))
-    assert error(mode, stored("full")["vae/cloth_mode"]) <= 1e-4
+    assert error(mode, read_golden("full")["vae/cloth_mode"]) <= 1e-4
 
 
 @torch.inference_mode()
@@ -70,4 +70,4 @@ def test_a_converted_vae_loads_with_the_hosts_loader(host, full, tmp_path):
     (vae,) = host.node("VAELoader", vae_name="vitonhd_vae.safetensors")
     cloth = fill("input/cloth", (1, 3, 512, 384)).clamp(-1, 1)
     mode = vae.encode(rearrange((cloth + 1) / 2, "b c h w -> b h w c"))
-    assert error(mode, stored("full")["vae/cloth_mode"]) <= 1e-4
+    assert error(mode, read_golden("full")["vae/cloth_mode"]) <= 1e-4

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.golden import CASES, REDUCED, error, golden_inputs, stored
+from helpers.golden import CASES, REDUCED, error, golden_inputs, read_golden
 from helpers.host import predict_noise
 
 
@@ -21,4 +21,4 @@ def test_patched_host_model_is_the_authors(host, loaded, case):
     batch, rows, columns, steps = CASES[case]
     x, garment, context = golden_inputs(case, batch, rows, columns, REDUCED.context_dim)
     eps = predict_noise(patched, x, torch.tensor(steps), context, garment)
-    assert error(eps, stored("reduced")[f"{case}/eps"]) <= 1e-4
+    assert error(eps, read_golden("reduced")[f"{case}/eps"]) <= 1e-4

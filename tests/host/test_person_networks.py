@@ -64,7 +64,7 @@ def test_a_torchscript_network_is_the_memory_managers(host):
         models = [entry.model for entry in comfy.model_management.current_loaded_models]
         return [type(patcher.model).__name__ for patcher in models if patcher is not None]
 
-    with networks.densepose(path) as parts:
+    with networks.load_densepose(path) as parts:
         assert loaded().count("PersonNetwork") == 1
         parts(np.zeros((120, 128, 3), np.uint8), None)
     del parts
@@ -214,6 +214,6 @@ def test_openpose_without_its_package_says_so(host, working, errors, tmp_path, m
 def test_the_models_come_from_comfyuis_folders(host):
     folders = host.module("nodes.host.folders")
     write_torchscript(host, "listed.torchscript", 1)
-    assert "listed.torchscript" in folders.list_denseposes()
+    assert "listed.torchscript" in folders.list_person_models(folders.DENSEPOSE)
     write_segformer(host, "listed", ATR)
-    assert "listed" in folders.list_segformers()
+    assert "listed" in folders.list_person_models(folders.SEGFORMER)

@@ -44,11 +44,9 @@ def run_on_ray(
     timeout: float,
 ) -> Outcome:
     """As `server_pool.run_batch`, with the same file names and manifest. StableVITONError where Ray
-    is not installed or not reached, has too few GPUs, or its servers cannot run the graph."""
-    try:
-        import ray
-    except ImportError as error:
-        raise StableVITONError("--ray needs the package: pip install -e .[ray]") from error
+    is not reached, has too few GPUs, or its servers cannot run the graph."""
+    import ray
+
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=cluster.address or None, log_to_driver=False)
@@ -185,7 +183,7 @@ class Worker:
         """The server's address and the result images, as `JobRunner.run`. Where its server is
         gone, the actor ends, and Ray starts both again."""
         if self.runner is None:  # its session belongs to the event loop that runs this
-            self.runner = JobRunner(client.open_session(self.server.url))
+            self.runner = JobRunner(client.connect(self.server.url))
         readers = {name: partial(bytes, content) for name, content in contents.items()}
         try:
             return self.server.url, await self.runner.run(graph, result_node, readers, timeout)
