@@ -30,11 +30,7 @@ from stableviton_core.image_tensors import paste_back, to_channels_first, to_ima
 from stableviton_core.images import make_image_grid, write_image  # noqa: E402
 from stableviton_core.model.attention_recorder import AttentionRecorder  # noqa: E402
 from stableviton_core.synthetic.renderer import SyntheticSample  # noqa: E402
-from stableviton_core.synthetic.write_dataset import (  # noqa: E402
-    TEST_SEED_OFFSET,
-    generate_samples,
-    to_training_sample,
-)
+from stableviton_core.synthetic.write_dataset import TEST_SEED_OFFSET, generate_samples  # noqa: E402
 from stableviton_core.training.dataset import Sample  # noqa: E402
 from stableviton_core.training.latent_cache import encode_samples  # noqa: E402
 from stableviton_core.training.losses import (  # noqa: E402
@@ -45,8 +41,8 @@ from stableviton_core.training.losses import (  # noqa: E402
     token_grid,
     true_coordinates,
 )
-from stableviton_core.training.model import TryOnModel  # noqa: E402
 from stableviton_core.training.pretrained import load_model  # noqa: E402
+from stableviton_core.training.tryon_model import TryOnModel  # noqa: E402
 from stableviton_core.training.vae import decode_latents, encode_images  # noqa: E402
 from stableviton_core.training.validation import sample_tryon  # noqa: E402
 
@@ -141,7 +137,7 @@ def report(
     model, autoencoder, _ = load_model(checkpoint)
     model.eval()
     samples = [
-        replace(to_training_sample(person), garment=target.garment)
+        replace(person, garment=target.garment)
         for person, target in zip(persons, targets, strict=True)
     ]
     results = []
@@ -175,7 +171,7 @@ def report(
     person, tryon = to_images(worn), to_images(results)
     pasted = paste_back(person, tryon, mask, feather=4)
     print(f"outside the mask unchanged: {torch.equal(pasted[mask == 0], person[mask == 0])}")
-    report_attention(model, autoencoder, [to_training_sample(person) for person in persons])
+    report_attention(model, autoencoder, persons)
 
     garments = [sample.garment for sample in samples]
     columns = (garments, worn, results, truth)

@@ -38,8 +38,8 @@ from stableviton_core.training.losses import (  # noqa: E402
     noise_loss,
     sample_timesteps_and_noise,
 )
-from stableviton_core.training.model import TryOnModel  # noqa: E402
-from stableviton_core.training.trainable import choose_trainable  # noqa: E402
+from stableviton_core.training.trainable_parameters import choose_trainable  # noqa: E402
+from stableviton_core.training.tryon_model import TryOnModel  # noqa: E402
 from stableviton_core.training.vae import build_autoencoder  # noqa: E402
 
 REDUCED = ModelConfig(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 GROUPS = 32  # of the group normalisations
+MAX_PERIOD = 10_000  # of the timestep embedding
 
 Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -38,11 +39,11 @@ class Backend(NamedTuple):
 TORCH = Backend()
 
 
-def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000) -> Tensor:
+def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
     """Sinusoidal embedding: timesteps B -> B x dim, float32, cosines first."""
     half = dim // 2
     steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
-    frequencies = torch.exp(-math.log(max_period) * steps / half)
+    frequencies = torch.exp(-math.log(MAX_PERIOD) * steps / half)
     angles = timesteps[:, None].float() * frequencies[None]
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 

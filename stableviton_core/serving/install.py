@@ -5,26 +5,16 @@ from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[2]
 FOLDER_NAME = "ComfyUI-StableVITON"
-_CONTENTS = (
-    "__init__.py",
-    "nodes",
-    "stableviton_core",
-    "web",
-    "locales",
-    "workflows",
-    "demo",
-    "requirements.txt",
-    "pyproject.toml",
-    "LICENSE",
-    "NOTICE",
-)
+_FOLDERS = ("nodes", "stableviton_core", "web", "locales", "workflows", "demo")
+_FILES = ("__init__.py", "requirements.txt", "pyproject.toml", "LICENSE", "NOTICE")
 
 
 def install_pack(base: Path, pack: Path = PACK) -> Path:
     """Synchronise `base`/custom_nodes/ComfyUI-StableVITON with the pack: files that are new or
     differ in size or time are copied, files that the pack no longer has are deleted."""
     target = base / "custom_nodes" / FOLDER_NAME
-    files = {path.relative_to(pack) for entry in _CONTENTS for path in _list_files(pack / entry)}
+    contents = [path for name in (*_FOLDERS, *_FILES) for path in _list_files(pack / name)]
+    files = {path.relative_to(pack) for path in contents}
     for name in files:
         _copy_if_changed(pack / name, target / name)
     for path in _list_files(target):

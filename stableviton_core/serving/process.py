@@ -60,21 +60,10 @@ def serve(comfyui: Path, base: Path, *, cpu: bool, options: Sequence[str] = ()) 
     for name in _FOLDERS:
         (base / name).mkdir(parents=True, exist_ok=True)
     port = _find_free_port()
-    command = [
-        sys.executable,
-        "main.py",
-        "--listen",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--base-directory",
-        str(base),
-        "--database-url",
-        f"sqlite:///{(base / 'user' / 'comfyui.db').as_posix()}",
-        "--disable-auto-launch",
-        *(["--cpu"] if cpu else []),
-        *options,
-    ]
+    database = f"sqlite:///{(base / 'user' / 'comfyui.db').as_posix()}"
+    command = [sys.executable, "main.py", "--listen", "127.0.0.1", "--port", str(port)]
+    command += ["--base-directory", str(base), "--database-url", database]
+    command += ["--disable-auto-launch", *(["--cpu"] if cpu else []), *options]
     log = base / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -15,9 +15,9 @@ from ..model.config import ClipConfig, ModelConfig, NetworkConfig
 from ..training.checkpointing import WEIGHTS, list_checkpoints
 from ..training.config import TrainConfig
 from ..training.initialization import copy_encoder, zero_layer
-from ..training.model import TryOnModel
 from ..training.pretrained import save_weights
 from ..training.trainer import train
+from ..training.tryon_model import TryOnModel
 from ..training.vae import build_autoencoder, load_ldm, to_ldm
 from . import toy_autoencoder
 from .shapes import ASPECT

@@ -13,6 +13,7 @@ import numpy as np
 from ..images import fill_agnostic_region
 from ..person import densepose
 from ..person.labels import CIHP
+from ..training.dataset import Sample
 from .draw_garment import (
     FLAT_LIMB,
     FLAT_NECK,
@@ -52,24 +53,14 @@ HANDS, UPPER_LEGS, UPPER_ARMS, LOWER_ARMS = (
 ARMS = tuple(f"{side}_arm" for side in SIDES)
 
 
-@dataclass(frozen=True)
-class SyntheticSample:
-    """One rendered pair. Images are H x W x 3 uint8 RGB; masks H x W uint8, 0 or 255.
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSample(Sample):
+    """One rendered pair, with the images that are optional elsewhere. parse: CIHP label ids."""
 
-    mask: 255 = generate. warped_mask: 255 = the garment on the person. parse: CIHP label ids.
-    garment_coordinates: H x W x 3 uint8; for each of the garment's pixels its column and row on the
-    garment image, both scaled to 0..255, and 255 in blue; else 0.
-    """
-
-    image: np.ndarray
-    garment: np.ndarray
-    garment_mask: np.ndarray
-    agnostic: np.ndarray
-    mask: np.ndarray
-    densepose: np.ndarray
     warped_mask: np.ndarray
-    parse: np.ndarray
     garment_coordinates: np.ndarray
+    garment_mask: np.ndarray
+    parse: np.ndarray
 
 
 def render_sample(person: Person, garment: Garment, height: int) -> SyntheticSample:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -186,20 +187,15 @@ def _find_channel(width: int, colour: int) -> int:
     return width // GROUPS * 10 * colour
 
 
-def _get_bias(conv: torch.nn.Conv2d) -> Tensor:
-    assert conv.bias is not None
-    return conv.bias
-
-
-def _enter_colour(conv: torch.nn.Conv2d) -> None:
+def _enter_colour(conv: Any) -> None:
     for colour in range(3):
         channel = _find_channel(conv.out_channels, colour)
         conv.weight[channel : channel + 3] = 0
         conv.weight[channel, colour, 1, 1] = 1
-        _get_bias(conv)[channel : channel + 3] = torch.tensor([0, ANCHOR, -ANCHOR])
+        conv.bias[channel : channel + 3] = torch.tensor([0, ANCHOR, -ANCHOR])
 
 
-def _carry_colour(conv: torch.nn.Conv2d, mean: bool = False) -> None:
+def _carry_colour(conv: Any, mean: bool = False) -> None:
     """mean: average 2 x 2 pixels, for a convolution of stride 2."""
     centre = conv.kernel_size[0] // 2
     for colour in range(3):
@@ -207,14 +203,14 @@ def _carry_colour(conv: torch.nn.Conv2d, mean: bool = False) -> None:
         target = _find_channel(conv.out_channels, colour)
         for offset in range(3):
             conv.weight[target + offset] = 0
-            _get_bias(conv)[target + offset] = 0
+            conv.bias[target + offset] = 0
             if mean:
                 conv.weight[target + offset, source + offset, :2, :2] = 0.25
             else:
                 conv.weight[target + offset, source + offset, centre, centre] = 1
 
 
-def _leave_colour(norm: torch.nn.GroupNorm, conv: torch.nn.Conv2d) -> None:
+def _leave_colour(norm: Any, conv: Any) -> None:
     """Undo the normalization and the SiLU, in the range where SiLU is nearly linear."""
     shift = torch.tensor(1.5)
     size = conv.in_channels // GROUPS
@@ -225,4 +221,4 @@ def _leave_colour(norm: torch.nn.GroupNorm, conv: torch.nn.Conv2d) -> None:
         norm.bias[channel] = shift
         conv.weight[colour] = 0
         conv.weight[colour, channel, 1, 1] = 1 / slope
-        _get_bias(conv)[colour] = -F.silu(shift) / slope
+        conv.bias[colour] = -F.silu(shift) / slope

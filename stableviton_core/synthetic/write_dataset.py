@@ -8,7 +8,6 @@ from tqdm import tqdm
 
 from ..errors import StableVITONError
 from ..images import write_image
-from ..training.dataset import Sample
 from .draw_garment import PATCHWORK, PATTERNS, generate_garment
 from .draw_person import generate_person
 from .renderer import SyntheticSample, render_sample
@@ -92,15 +91,3 @@ def _write_sample(folder: Path, name: str, sample: SyntheticSample) -> None:
 
 def _write_pairs(file: Path, pairs: Iterable[tuple[str, str]]) -> None:
     file.write_text("".join(f"{person} {garment}\n" for person, garment in pairs), encoding="utf-8")
-
-
-def to_training_sample(sample: SyntheticSample) -> Sample:
-    return Sample(
-        image=sample.image,
-        agnostic=sample.agnostic,
-        mask=sample.mask,
-        densepose=sample.densepose,
-        garment=sample.garment,
-        warped_mask=sample.warped_mask,
-        garment_coordinates=sample.garment_coordinates,
-    )

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from ..images import fill_agnostic_region
 from .config import TrainConfig
 from .dataset import Pair, Sample, load_sample
-from .sampler import SampleIndex
+from .distributed_sampler import SampleIndex
 
 PROBABILITY = 0.5
 SHIFT = 0.2  # of the side

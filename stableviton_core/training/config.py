@@ -123,14 +123,9 @@ class TrainConfig:
                     f"{name} must be a positive multiple of 8, got {getattr(self, name)}"
                 )
         for name in (
-            "train_batch_size",
-            "gradient_accumulation_steps",
-            "max_train_steps",
-            "checkpointing_steps",
-            "checkpoints_total_limit",
-            "cache_variants",
-            "num_validation_images",
-            "num_inference_steps",
+            *("train_batch_size", "gradient_accumulation_steps", "max_train_steps"),
+            *("checkpointing_steps", "checkpoints_total_limit", "cache_variants"),
+            *("num_validation_images", "num_inference_steps"),
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

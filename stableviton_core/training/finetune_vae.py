@@ -30,7 +30,7 @@ from ..model.config import AutoencoderConfig
 from .check_data import require_files
 from .config import VaeConfig
 from .dataset import load_sample, read_pairs
-from .sampler import DistributedStepSampler
+from .distributed_sampler import DistributedStepSampler
 from .vae import load_autoencoder, normalize_uint8, to_ldm
 
 AUTOENCODER_KEY = "stableviton.autoencoder"  # metadata: AutoencoderConfig as JSON

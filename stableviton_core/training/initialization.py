@@ -11,8 +11,8 @@ from ..errors import CheckpointError
 from ..model.checkpoint import LICENSE_KEY, Weights, join, read_weights, split
 from ..model.config import ModelConfig
 from ..model.zero_cross_attention import TryOnNetwork
-from .model import TOWER, TryOnModel
 from .pretrained import save_weights
+from .tryon_model import TOWER, TryOnModel
 from .vae import load_autoencoder, to_ldm
 
 INPUT_CONVOLUTION_KEY = "input_blocks.0.0.weight"

@@ -22,8 +22,8 @@ from ..image_tensors import resize_keep_mask
 from .augmentation import load_augmented_sample
 from .config import TrainConfig
 from .dataset import Pair, Sample
-from .model import TryOnModel
-from .sampler import SampleIndex
+from .distributed_sampler import SampleIndex
+from .tryon_model import TryOnModel
 from .vae import encode_images, normalize_uint8
 
 FORMAT = "2"  # raise it when augmentation, encoding or the fields of Latents change

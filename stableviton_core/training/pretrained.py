@@ -20,7 +20,7 @@ from ..model.checkpoint import (
     split,
 )
 from ..model.config import ModelConfig
-from .model import TryOnModel
+from .tryon_model import TryOnModel
 from .vae import load_autoencoder
 
 

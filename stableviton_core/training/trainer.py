@@ -51,6 +51,7 @@ from .distributed import (
     use_ema_weights,
     uses_fsdp,
 )
+from .distributed_sampler import DistributedStepSampler, iterate_batches
 from .latent_cache import (
     LatentCache,
     LatentDataset,
@@ -68,8 +69,12 @@ from .losses import (
     sample_timesteps_and_noise,
 )
 from .pretrained import load_model, merge_trained, save_weights
-from .sampler import DistributedStepSampler, iterate_batches
-from .trainable import INPUT_CONVOLUTION, checkpoint_name, choose_trainable, format_counts
+from .trainable_parameters import (
+    INPUT_CONVOLUTION,
+    checkpoint_name,
+    choose_trainable,
+    format_counts,
+)
 from .validation import ValidationSet
 
 FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

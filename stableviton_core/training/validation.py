@@ -12,7 +12,7 @@ from ..plms import plms_timesteps, sample_plms
 from .dataset import Pair, load_sample, load_target_image
 from .latent_cache import Latents, encode_samples
 from .losses import concat_network_input
-from .model import TryOnModel
+from .tryon_model import TryOnModel
 from .vae import decode_latents
 
 

@@ -10,7 +10,6 @@ from stableviton_core.person.densepose import PARULA_PALETTE
 from stableviton_core.synthetic.draw_garment import PATCHWORK, generate_garment
 from stableviton_core.synthetic.draw_person import generate_person
 from stableviton_core.synthetic.renderer import render_sample
-from stableviton_core.synthetic.write_dataset import to_training_sample
 from stableviton_core.training.augmentation import (
     Affine,
     Augmentation,
@@ -26,7 +25,7 @@ AFFINE = Affine(0.11, -0.07, 0.9)
 @pytest.fixture(scope="module")
 def sample() -> Sample:
     rng = np.random.default_rng(4)
-    return to_training_sample(render_sample(generate_person(rng), generate_garment(rng), 128))
+    return render_sample(generate_person(rng), generate_garment(rng), 128)
 
 
 def equal(one: Sample, two: Sample) -> bool:
@@ -89,7 +88,7 @@ def test_the_garment_moves_alone(sample):
 def test_garment_coordinates_point_at_the_colours_on_the_person(augmentation):
     rng = np.random.default_rng(5)
     person, garment = (generate_person(rng), generate_garment(rng, [PATCHWORK]))
-    moved = augment(to_training_sample(render_sample(person, garment, 256)), augmentation)
+    moved = augment(render_sample(person, garment, 256), augmentation)
     known = moved.garment_coordinates[..., 2] > 0
     assert known.mean() > 0.08 and (moved.warped_mask[known] == 255).mean() > 0.98
     columns, rows = (moved.garment_coordinates[known][:, :2] / 255 * (192, 256)).astype(int).T

@@ -7,7 +7,7 @@ from helpers.golden import error, fill, read_golden, weight
 from stableviton_core.model.checkpoint import PREFIXES, full_key
 from stableviton_core.model.config import ModelConfig
 from stableviton_core.model.image_projector import ImageProjector, preprocess_for_clip
-from stableviton_core.training.model import TOWER, build_clip
+from stableviton_core.training.tryon_model import TOWER, build_clip
 from stableviton_core.training.vae import build_autoencoder, load_ldm, to_ldm
 
 

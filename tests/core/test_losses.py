@@ -22,7 +22,7 @@ from stableviton_core.training.losses import (
     sample_timesteps_and_noise,
     token_grid,
 )
-from stableviton_core.training.model import TryOnModel
+from stableviton_core.training.tryon_model import TryOnModel
 
 SHAPE = (4, 4, 8, 6)
 

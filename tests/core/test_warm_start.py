@@ -11,7 +11,7 @@ from stableviton_core.model.config import NetworkConfig
 from stableviton_core.schedule import add_noise, alphas_cumprod
 from stableviton_core.synthetic.warm_start import initialize_denoiser
 from stableviton_core.training.initialization import copy_encoder, zero_initial_layers
-from stableviton_core.training.model import TryOnModel
+from stableviton_core.training.tryon_model import TryOnModel
 
 WIDE = replace(
     SMALL,

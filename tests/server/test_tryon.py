@@ -18,9 +18,8 @@ from stableviton_core.serving.install import PACK
 from stableviton_core.synthetic.draw_garment import generate_garment
 from stableviton_core.synthetic.draw_person import generate_person
 from stableviton_core.synthetic.renderer import SyntheticSample, render_sample
-from stableviton_core.synthetic.write_dataset import to_training_sample
 from stableviton_core.training.latent_cache import encode_samples
-from stableviton_core.training.model import TryOnModel
+from stableviton_core.training.tryon_model import TryOnModel
 from stableviton_core.training.vae import build_autoencoder, load_ldm
 from stableviton_core.training.validation import make_noise_predictor
 
@@ -94,7 +93,7 @@ def sample_with_trainer(sample: SyntheticSample) -> torch.Tensor:
     model, autoencoder = TryOnModel(SMALL).eval(), build_autoencoder(SMALL.autoencoder).eval()
     model.load_components(components)
     load_ldm(autoencoder, components["autoencoder"])
-    batch = encode_samples(autoencoder, model, [to_training_sample(sample)])
+    batch = encode_samples(autoencoder, model, [sample])
     noise = torch.randn(batch.person.shape, generator=torch.manual_seed(SEED))
     x = sample_plms(
         make_noise_predictor(model, batch), start_code(batch.person, noise), plms_timesteps(STEPS)

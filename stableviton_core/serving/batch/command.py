@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from .server_pool import run_batch
 
 _log = logging.getLogger(__name__)
 
-Executor = Callable[[Sequence[Job], Graph], Outcome]
-
 
 def run(config: BatchConfig) -> int:
     """The exit code: 0 where all results are there, 1 where one is missing, 130 after Ctrl-C.
@@ -34,7 +32,7 @@ def run(config: BatchConfig) -> int:
         jobs = _list_jobs(config)
         graph = load_graph(config.graph)
         override_inputs(graph, config.set)
-        outcome = _make_executor(config)(jobs, graph)
+        outcome = _run_jobs(config, jobs, graph)
     except KeyboardInterrupt:
         _log.warning("Stopped. What is done is in %s; start again to go on.", output)
         return 130
@@ -60,8 +58,8 @@ def _list_jobs(config: BatchConfig) -> list[Job]:
     raise StableVITONError("give either --pairs, or --persons and --garments")
 
 
-def _make_executor(config: BatchConfig) -> Executor:
-    """What runs the jobs: servers that are running, servers to start, or a Ray cluster."""
+def _run_jobs(config: BatchConfig, jobs: Sequence[Job], graph: Graph) -> Outcome:
+    """Run the jobs on servers that are running, on servers to start, or on a Ray cluster."""
     on_ray = config.ray is not False
     if [bool(config.server), config.start_servers > 0, on_ray].count(True) != 1:
         raise StableVITONError("give one of --server, --start-servers and --ray")
@@ -72,21 +70,15 @@ def _make_executor(config: BatchConfig) -> Executor:
 
         address = config.ray if isinstance(config.ray, str) else ""
         cluster = Cluster(address, config.ray_actors, _find_comfyui(config))
-        return lambda jobs, graph: run_on_ray(
-            jobs, graph, cluster, config.output, nodes, config.timeout
-        )
-
-    def run_on_servers(jobs: Sequence[Job], graph: Graph) -> Outcome:
-        with ExitStack() as stack:
-            urls: Sequence[str] = config.server
-            if config.start_servers:
-                base = config.output / ".servers"
-                servers = start_servers(config.start_servers, _find_comfyui(config), base)
-                urls = [server.url for server in stack.enter_context(servers)]
-            batch = run_batch(jobs, graph, urls, config.output, nodes, config.timeout)
-            return asyncio.run(_run_until_signal(batch))
-
-    return run_on_servers
+        return run_on_ray(jobs, graph, cluster, config.output, nodes, config.timeout)
+    with ExitStack() as stack:
+        urls: Sequence[str] = config.server
+        if config.start_servers:
+            base = config.output / ".servers"
+            servers = start_servers(config.start_servers, _find_comfyui(config), base)
+            urls = [server.url for server in stack.enter_context(servers)]
+        batch = run_batch(jobs, graph, urls, config.output, nodes, config.timeout)
+        return asyncio.run(_run_until_signal(batch))
 
 
 def _find_comfyui(config: BatchConfig) -> Path:

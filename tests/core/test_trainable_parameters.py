@@ -9,13 +9,13 @@ from stableviton_core.errors import StableVITONError
 from stableviton_core.model.checkpoint import join
 from stableviton_core.model.config import ModelConfig
 from stableviton_core.training.config import TrainConfig
-from stableviton_core.training.model import TryOnModel
-from stableviton_core.training.trainable import (
+from stableviton_core.training.trainable_parameters import (
     INPUT_CONVOLUTION,
     checkpoint_name,
     choose_trainable,
     format_counts,
 )
+from stableviton_core.training.tryon_model import TryOnModel
 
 RELEASED = TrainConfig.train_patterns
 
