@@ -69,12 +69,7 @@ from .losses import (
     sample_timesteps_and_noise,
 )
 from .pretrained import load_model, merge_trained, save_weights
-from .trainable_parameters import (
-    INPUT_CONVOLUTION,
-    checkpoint_name,
-    choose_trainable,
-    format_counts,
-)
+from .trainable_parameters import INPUT_CONVOLUTION, choose_trainable, format_counts
 from .validation import ValidationSet
 
 FROZEN_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -372,10 +367,9 @@ class Trainer:
             save_parameters(folder / TRAINED, trained)
             if self.ema and ema_weights:
                 save_parameters(folder / EMA, ema_weights, self.ema.optimization_step)
-            released = {checkpoint_name(n)[1]: p for n, p in (ema_weights or trained).items()}
             save_weights(
                 folder / WEIGHTS,
-                merge_trained(config.init, config.vae, released),
+                merge_trained(config.init, config.vae, ema_weights or trained),
                 self.model.config,
                 config.save_dtype,
                 self.metadata | {STEP_KEY: str(self.step)},
