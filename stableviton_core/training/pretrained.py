@@ -65,8 +65,8 @@ def save_weights(
 
 
 def merge_trained(init: Path, vae: Path | None, trained: Mapping[str, Tensor]) -> Weights:
-    """The weights of a checkpoint, by released key, with the trained ones replaced. trained: by their
-    name in TryOnModel. Frozen weights come from the file because mixed precision has rounded those
-    in memory."""
+    """The weights of a checkpoint by released key, with the trained ones, by name in TryOnModel,
+    replaced. Frozen weights come from the file because mixed precision has rounded those in memory.
+    """
     components, _, _ = read_components(init, vae)
     return join(components) | {checkpoint_name(name)[1]: value for name, value in trained.items()}
