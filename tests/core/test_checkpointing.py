@@ -221,6 +221,7 @@ trainer.save_checkpoint()
 duration = time.perf_counter() - start
 os.write(1, b"0 1\\n")
 for kill in range(20):
+    before = trainer.step
     child = os.fork()
     if not child:
         while True:
@@ -233,6 +234,8 @@ for kill in range(20):
     if checkpointing.list_checkpoints(output):
         trainer.resume()
         load_model(checkpointing.find_checkpoint(output, "latest") / checkpointing.WEIGHTS)
+    if trainer.step == before:  # the machine has become slower
+        duration *= 1.5
     os.write(1, f"killed {kill} {trainer.step}\\n".encode())
 """
 
