@@ -82,11 +82,13 @@ def expand_batch(tensor: Tensor, batch: int) -> Tensor:
     return tensor if len(tensor) == batch else tensor.expand(batch, *tensor.shape[1:])
 
 
-def resize_to_person(name: str, image: Tensor, height: int, width: int, mode: str) -> Tensor:
+def resize_to_person(
+    name: str, image: Tensor, height: int, width: int, mode: str = "bilinear"
+) -> Tensor:
     """B x C x h x w -> B x C x height x width, for an input that belongs to the person image.
 
-    name: of the input, for the error. mode: "bilinear" (antialiased) or "nearest". ImageError
-    unless the aspects agree within a pixel.
+    name: of the input, for the error. mode: "bilinear" (without antialiasing, as in the
+    released data path) or "nearest". ImageError unless the aspects agree within a pixel.
     """
     h, w = image.shape[2:]
     if (h, w) == (height, width):
@@ -96,8 +98,8 @@ def resize_to_person(name: str, image: Tensor, height: int, width: int, mode: st
             f"The {name} is {w} x {h} (width x height) and the person image {width} x {height}: "
             f"their aspects differ. Make the {name} from the same crop as the person image."
         )
-    smooth = {"align_corners": False, "antialias": True} if mode == "bilinear" else {}
-    return F.interpolate(image, size=(height, width), mode=mode, **smooth)
+    align_corners = False if mode == "bilinear" else None
+    return F.interpolate(image, size=(height, width), mode=mode, align_corners=align_corners)
 
 
 def resize_mask_to_person(name: str, mask: Tensor, height: int, width: int) -> Tensor:
@@ -133,7 +135,8 @@ def _pad_with_border_colour(image: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def make_keep_mask(mask: Tensor) -> Tensor:
-    """MASK (1 = change) -> keep-mask (1 = keep), binarised at 128 of 255.
+    """MASK (1 = change) -> keep-mask (1 = keep), binarised at 128 of 255. This comes before any
+    resizing; a resized keep-mask has soft edges and is never binarised again.
 
     The threshold is 127.5 / 255, so that 128 / 255 in half precision still counts as change.
     """
@@ -145,9 +148,8 @@ def resize_keep_mask(keep: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(keep, size=size, mode="bilinear", align_corners=False)
 
 
-def make_agnostic_image(person: Tensor, mask: Tensor) -> Tensor:
-    """The person (B x 3 x H x W in -1..1) with the region of a MASK replaced by grey 128."""
-    keep = rearrange(make_keep_mask(mask), "b h w -> b 1 h w")
+def make_agnostic_image(person: Tensor, keep: Tensor) -> Tensor:
+    """The person B x 3 x H x W in -1..1, grey 128 where the keep-mask B x 1 x H x W is not 1."""
     return torch.where(keep == 1, person, torch.full_like(person, GREY))
 
 

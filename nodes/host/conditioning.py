@@ -16,7 +16,6 @@ from ...stableviton_core.image_tensors import (
     make_keep_mask,
     pad_garment,
     resize_keep_mask,
-    resize_mask_to_person,
     resize_to_person,
     to_signed,
 )
@@ -50,21 +49,21 @@ def encode_conditioning(
 
     device = person.device
     person = to_signed(person)
-    mask = resize_mask_to_person("mask", mask.to(device, torch.float32), height, width)
+    keep = rearrange(make_keep_mask(mask.to(device, torch.float32)), "b h w -> b 1 h w")
+    keep = resize_to_person("mask", keep, height, width)
     densepose = to_signed(densepose.to(device))
-    densepose = resize_to_person("DensePose image", densepose, height, width, "nearest")
+    densepose = resize_to_person("DensePose image", densepose, height, width)
     garment = pad_garment(to_signed(garment.to(device)), height, width)
     if agnostic is None:
-        pairs = find_batch_size({"person": len(person), "mask": len(mask)})
-        agnostic = make_agnostic_image(expand_batch(person, pairs), expand_batch(mask, pairs))
+        pairs = find_batch_size({"person": len(person), "mask": len(keep)})
+        agnostic = make_agnostic_image(expand_batch(person, pairs), expand_batch(keep, pairs))
     else:
         agnostic = to_signed(agnostic.to(device))
-        agnostic = resize_to_person("agnostic image", agnostic, height, width, "bilinear")
+        agnostic = resize_to_person("agnostic image", agnostic, height, width)
 
     scale = stableviton.config.autoencoder.latent_scale
     progress = comfy.utils.ProgressBar(5)
     start = _encode(vae, person, progress)
-    keep = rearrange(make_keep_mask(mask), "b h w -> b 1 h w")
     latents = {
         AGNOSTIC: _encode(vae, agnostic, progress) * scale,
         KEEP: resize_keep_mask(keep, tuple(start.shape[2:])),

@@ -98,7 +98,7 @@ def load_augmented_sample(pair: Pair, config: TrainConfig, variant: int) -> Samp
 
 def augment(sample: Sample, augmentation: Augmentation) -> Sample:
     """The images after the augmentation; uncovered borders are black. The agnostic image is grey
-    exactly where the transformed mask says generate."""
+    exactly where the transformed mask is above 0."""
     person, garment, colours = augmentation.person, augmentation.garment, augmentation.colours
     keep = sample.mask[..., None] == 0
     # the person under the mask, so that no grey bleeds over its edge when the image is resampled

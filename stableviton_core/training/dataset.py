@@ -1,6 +1,6 @@
 """Pairs of person and garment in the VITON-HD folder layout, and their images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -43,9 +43,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Sample:
-    """The images of a pair: H x W x 3 uint8 RGB; masks H x W uint8, 0 or 255.
+    """The images of a pair: H x W x 3 uint8 RGB; masks H x W uint8.
 
-    mask: 255 = generate. warped_mask: 255 = the garment on the person. garment_coordinates: for
+    mask: 255 = generate, 0 = keep, soft at the edges of a resized one. warped_mask: 255 = the
+    garment on the person, else 0. garment_coordinates: for
     each of these pixels its column and row on the garment image, both scaled to 0..255, in red and
     green; blue is 255 where they are known, else 0. The last two are None where unknown.
     """
@@ -124,24 +125,24 @@ def find_file(folder: Path, spellings: tuple[str, ...], stem: str, suffix: str) 
 
 
 def load_sample(pair: Pair, height: int, width: int) -> Sample:
-    """The images of a pair at one size. StableVITONError where one cannot be read."""
+    """The images of a pair at one size, resized as in the released data path: linearly, masks after
+    they were binarised at the size of their file. StableVITONError where one cannot be read."""
     check_size("training size", height, width)
 
-    def load(path: Path, interpolation: int = cv2.INTER_AREA) -> np.ndarray:
-        return _resize(read_image(path), height, width, interpolation)
+    def load(path: Path) -> np.ndarray:
+        return _resize(read_image(path), height, width)
 
-    def load_mask(path: Path) -> np.ndarray:
-        return _resize(read_mask(path), height, width, cv2.INTER_NEAREST)
+    def load_labels(path: Path | None, read: Callable[[Path], np.ndarray]) -> np.ndarray | None:
+        return _resize(read(path), height, width, cv2.INTER_NEAREST) if path else None
 
-    coordinates = pair.garment_coordinates
     return Sample(
         image=load(pair.image),
         agnostic=load(pair.agnostic),
-        mask=load_mask(pair.mask),
-        densepose=load(pair.densepose, cv2.INTER_NEAREST),
+        mask=_resize(read_mask(pair.mask), height, width),
+        densepose=load(pair.densepose),
         garment=load(pair.cloth),
-        warped_mask=load_mask(pair.warped_mask) if pair.warped_mask else None,
-        garment_coordinates=load(coordinates, cv2.INTER_NEAREST) if coordinates else None,
+        warped_mask=load_labels(pair.warped_mask, read_mask),
+        garment_coordinates=load_labels(pair.garment_coordinates, read_image),
     )
 
 
@@ -150,10 +151,12 @@ def load_target_image(pair: Pair, height: int, width: int) -> np.ndarray | None:
     has the garment's name. None where there is no such image."""
     garment = Path(pair.garment)
     file = find_file(pair.image.parent.parent, ("image",), garment.stem, garment.suffix)
-    return _resize(read_image(file), height, width, cv2.INTER_AREA) if file.is_file() else None
+    return _resize(read_image(file), height, width) if file.is_file() else None
 
 
-def _resize(image: np.ndarray, height: int, width: int, interpolation: int) -> np.ndarray:
+def _resize(
+    image: np.ndarray, height: int, width: int, interpolation: int = cv2.INTER_LINEAR
+) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=interpolation)

@@ -26,7 +26,7 @@ from .distributed_sampler import SampleIndex
 from .tryon_model import TryOnModel
 from .vae import encode_images, normalize_uint8
 
-FORMAT = "2"  # raise it when augmentation, encoding or the fields of Latents change
+FORMAT = "3"  # raise it when augmentation, encoding or the fields of Latents change
 SHARD_SIZE = 64  # entries a file
 ENCODING_BATCH = 8
 
@@ -85,7 +85,7 @@ def encode_samples(
         )
     }
     person = tensors["person"]
-    keep = torch.from_numpy(stack("mask") == 0).float()[:, None]
+    keep = (1 - torch.from_numpy(stack("mask")).float() / 255)[:, None]
     tensors["keep"] = resize_keep_mask(keep, tuple(person.shape[2:])).to(person)
     garments = torch.from_numpy(stack("garment")).to(person.device)
     if model.trains_embedding():

@@ -7,12 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.golden import make_pixel_files, read_golden
 from stableviton_core.errors import ImageError
 from stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
     make_agnostic_image,
+    make_keep_mask,
     paste_back,
+    resize_keep_mask,
+    resize_to_person,
     to_arrays,
     to_images,
     to_masks,
@@ -187,8 +191,8 @@ def test_sizes_are_multiples_of_8():
 
 
 def test_the_agnostic_region_is_grey_128():
-    person, mask = make_array([RED, RED, RED]), torch.tensor([[[0.0, 127 / 255, 128 / 255]]])
-    agnostic = make_agnostic_image(to_signed(to_images([person])), mask)
+    person, mask = make_array([RED, RED, RED]), torch.tensor([[[[0.0, 127 / 255, 128 / 255]]]])
+    agnostic = make_agnostic_image(to_signed(to_images([person])), make_keep_mask(mask))
     assert ((agnostic + 1) * 127.5)[0, :, 0, 2].tolist() == pytest.approx([128] * 3)
     assert agnostic[0, :, 0, 0].tolist() == agnostic[0, :, 0, 1].tolist() == [1, -1, -1]
     filled = fill_agnostic_region(person, make_array([0, 1, 255]))
@@ -202,3 +206,18 @@ def test_feathering_lies_inside_the_mask():
     assert torch.equal(paste_back(person, tryon, mask, 0)[..., 0], mask)
     feathered = paste_back(person, tryon, mask, 1)[0, 0, :, 0]
     assert feathered.tolist() == pytest.approx([0, 0.5, 1, 1, 1, 1, 1, 0.5, 0], abs=0.01)
+
+
+@pytest.mark.parametrize("size", ["512x384", "256x192", "640x480"])
+def test_pixels_in_the_nodes_are_the_authors(size):
+    height, width = map(int, size.split("x"))
+    files, golden = make_pixel_files(), read_golden("pixel_path")
+    for name in ("person", "densepose"):
+        image = resize_to_person(name, to_signed(to_images([files[name]])), height, width)
+        difference = image[0, :, ::16, ::16].permute(1, 2, 0) - golden[f"{name}/{size}"]
+        assert difference.abs().max() <= 2 / 255  # 1 of 255 levels in -1..1
+    mask = to_masks([files["mask"] / 255])
+    keep = resize_to_person("mask", make_keep_mask(mask)[:, None], height, width)
+    assert (keep[0, 0, ::4, ::4] - golden[f"keep/{size}"]).abs().max() <= 1 / 255
+    latent = resize_keep_mask(keep, (height // 8, width // 8))[0, 0]
+    assert (latent - golden[f"keep_latent/{size}"]).abs().max() <= 1 / 255

@@ -64,6 +64,20 @@ def golden_inputs(case: str, batch: int, rows: int, columns: int, context_dim: i
     )
 
 
+def make_pixel_files() -> dict[str, np.ndarray]:
+    """The files of `pixel_path`, 1024 x 768: person and densepose H x W x 3, mask H x W, uint8."""
+    y, x = np.mgrid[:1024, :768]
+    mask = np.where(((y - 503) / 301) ** 2 + ((x - 379) / 187) ** 2 <= 1, 255, 0).astype(np.uint8)
+    mask[700:711, 100:300] = 127  # kept
+    mask[720:731, 100:300] = 128  # changed
+
+    def image(name: str) -> np.ndarray:
+        values = fill(f"input/pixel/{name}", (1024, 768, 3)).numpy() * 0.25 + 0.5
+        return (values * 255).round().clip(0, 255).astype(np.uint8)
+
+    return {"person": image("person"), "densepose": image("densepose"), "mask": mask}
+
+
 def read_golden(file: str) -> dict[str, Tensor]:
     return load_file(FOLDER / f"{file}.safetensors")
 
