@@ -146,7 +146,7 @@ class StableVITONPasteBack(io.ComfyNode):
         height, width = person.shape[1:3]
         batch = find_batch_size({"person": len(person), "tryon": len(tryon), "mask": len(mask)})
         person, tryon = to_rgb(person), to_channels_first(tryon)
-        tryon = resize_to_person("try-on", tryon, height, width)
+        tryon = resize_to_person("try-on", tryon, height, width, antialias=True)
         tryon = rearrange(tryon, "b c h w -> b h w c")
         mask = resize_mask_to_person("mask", mask, height, width)
         person, tryon, mask = (expand_batch(x, batch).to(person) for x in (person, tryon, mask))

@@ -83,12 +83,17 @@ def expand_batch(tensor: Tensor, batch: int) -> Tensor:
 
 
 def resize_to_person(
-    name: str, image: Tensor, height: int, width: int, mode: str = "bilinear"
+    name: str,
+    image: Tensor,
+    height: int,
+    width: int,
+    mode: str = "bilinear",
+    antialias: bool = False,
 ) -> Tensor:
     """B x C x h x w -> B x C x height x width, for an input that belongs to the person image.
 
-    name: of the input, for the error. mode: "bilinear" (without antialiasing, as in the
-    released data path) or "nearest". ImageError unless the aspects agree within a pixel.
+    name: of the input, for the error. mode: "bilinear" or "nearest". antialias: for bilinear; the
+    released data path has none. ImageError unless the aspects agree within a pixel.
     """
     h, w = image.shape[2:]
     if (h, w) == (height, width):
@@ -99,7 +104,9 @@ def resize_to_person(
             f"their aspects differ. Make the {name} from the same crop as the person image."
         )
     align_corners = False if mode == "bilinear" else None
-    return F.interpolate(image, size=(height, width), mode=mode, align_corners=align_corners)
+    return F.interpolate(
+        image, size=(height, width), mode=mode, align_corners=align_corners, antialias=antialias
+    )
 
 
 def resize_mask_to_person(name: str, mask: Tensor, height: int, width: int) -> Tensor:
@@ -110,7 +117,7 @@ def resize_mask_to_person(name: str, mask: Tensor, height: int, width: int) -> T
 
 def pad_garment(garment: Tensor, height: int, width: int) -> Tensor:
     """Garment B x 3 x h x w in -1..1 -> B x 3 x height x width: padded to the person's aspect with
-    the median colour of its border, then resized; never stretched."""
+    the median colour of its border, then resized as the other inputs; never stretched."""
     h, w = garment.shape[2:]
     if (h, w) == (height, width):
         return garment
@@ -118,9 +125,7 @@ def pad_garment(garment: Tensor, height: int, width: int) -> Tensor:
     missing_columns = max(0, round(h * width / height) - w)
     if missing_rows or missing_columns:
         garment = _pad_with_border_colour(garment, missing_rows, missing_columns)
-    return F.interpolate(
-        garment, size=(height, width), mode="bilinear", align_corners=False, antialias=True
-    ).clamp(-1, 1)
+    return F.interpolate(garment, size=(height, width), mode="bilinear", align_corners=False)
 
 
 def _pad_with_border_colour(image: Tensor, rows: int, columns: int) -> Tensor:

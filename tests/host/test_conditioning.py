@@ -159,3 +159,12 @@ def test_paste_back_of_a_batch_and_of_another_size(host):
         "StableVITONPasteBack", person=inputs["person"], tryon=tryon, mask=inputs["mask"], feather=2
     )
     assert result.shape == (3, 128, 96, 3)
+
+
+def test_paste_back_averages_a_larger_tryon(host):
+    tryon = torch.tensor([1.0, 0, 0, 1]).repeat(96)[None, None, :, None].expand(1, 512, 384, 3)
+    inputs = make_images() | {"mask": torch.ones(1, 128, 96)}
+    (result,) = host.node(
+        "StableVITONPasteBack", person=inputs["person"], tryon=tryon, mask=inputs["mask"], feather=0
+    )
+    assert (result[:, 4:-4, 4:-4] - 0.5).abs().max() < 0.15, "every fourth pixel would give 0"
