@@ -80,22 +80,14 @@ def singles(server, folder) -> dict[str, np.ndarray]:
     return asyncio.run(run_all())
 
 
+def make_command(pairs: Path, output: Path, flags: Sequence[str]) -> list[str | Path]:
+    command = [sys.executable, "-m", "stableviton_core", "batch", "--graph", GRAPH]
+    return [*command, "--pairs", pairs, "--output", output, *SETTINGS, *flags]
+
+
 def start_batch(folder: Path, output: Path, where: Sequence[str]) -> subprocess.Popen:
     return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "stableviton_core",
-            "batch",
-            "--graph",
-            GRAPH,
-            "--pairs",
-            folder / "pairs.csv",
-            "--output",
-            output,
-            *SETTINGS,
-            *where,
-        ],
+        make_command(folder / "pairs.csv", output, where),
         cwd=PACK,
         stderr=subprocess.PIPE,
         text=True,
@@ -153,22 +145,7 @@ def test_one_unreadable_image_fails_one_result(server, folder, singles, tmp_path
     changed.write_text("\n".join([*rows[:12], rows[12].replace("garment3.png", "broken.png")]))
     output = tmp_path / "out"
     process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "stableviton_core",
-            "batch",
-            "--graph",
-            GRAPH,
-            "--pairs",
-            changed,
-            "--output",
-            output,
-            "--server",
-            server.url,
-            "--contact-sheet",
-            *SETTINGS,
-        ],
+        make_command(changed, output, ["--server", server.url, "--contact-sheet"]),
         cwd=PACK,
         capture_output=True,
         text=True,
@@ -186,23 +163,7 @@ def test_servers_that_the_batch_starts(comfyui, folder, singles, tmp_path):
     two = folder / "two.csv"
     two.write_text("\n".join((folder / "pairs.csv").read_text().splitlines()[:3]))
     process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "stableviton_core",
-            "batch",
-            "--graph",
-            GRAPH,
-            "--pairs",
-            two,
-            "--output",
-            tmp_path / "out",
-            "--start-servers",
-            "1",
-            "--comfyui",
-            comfyui,
-            *SETTINGS,
-        ],
+        make_command(two, tmp_path / "out", ["--start-servers", "1", "--comfyui", comfyui]),
         cwd=PACK,
         capture_output=True,
         text=True,

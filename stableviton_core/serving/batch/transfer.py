@@ -106,7 +106,7 @@ class JobRunner:
     async def _download(self, name: str, file: dict[str, str]) -> bytes:
         content = await client.download(self.session, file)
         try:
-            decode_image(content)
+            await asyncio.to_thread(decode_image, content)  # large images would block the others
         except ImageError as error:
             raise ServerError(f"The server sent {name}, but {error}") from error
         return content
