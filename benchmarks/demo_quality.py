@@ -26,13 +26,17 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from stableviton_core.dataset.samples import Sample  # noqa: E402
 from stableviton_core.image_tensors import paste_back, to_channels_first, to_images  # noqa: E402
 from stableviton_core.images import make_image_grid, write_image  # noqa: E402
+from stableviton_core.inference.encoding import encode_samples  # noqa: E402
+from stableviton_core.inference.sampling import sample_tryon  # noqa: E402
 from stableviton_core.model.attention_recorder import AttentionRecorder  # noqa: E402
+from stableviton_core.model.pretrained import load_model  # noqa: E402
+from stableviton_core.model.tryon_model import TryOnModel  # noqa: E402
+from stableviton_core.model.vae import decode_latents, encode_images  # noqa: E402
 from stableviton_core.synthetic.renderer import SyntheticSample  # noqa: E402
 from stableviton_core.synthetic.write_dataset import TEST_SEED_OFFSET, generate_samples  # noqa: E402
-from stableviton_core.training.dataset import Sample  # noqa: E402
-from stableviton_core.training.latent_cache import encode_samples  # noqa: E402
 from stableviton_core.training.losses import (  # noqa: E402
     TimestepsAndNoise,
     attention_total_variation,
@@ -41,10 +45,6 @@ from stableviton_core.training.losses import (  # noqa: E402
     token_grid,
     true_coordinates,
 )
-from stableviton_core.training.pretrained import load_model  # noqa: E402
-from stableviton_core.training.tryon_model import TryOnModel  # noqa: E402
-from stableviton_core.training.vae import decode_latents, encode_images  # noqa: E402
-from stableviton_core.training.validation import sample_tryon  # noqa: E402
 
 BATCH_SIZE = 8
 GRID_ROWS = 8

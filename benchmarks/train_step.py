@@ -28,19 +28,19 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from stableviton_core.dataset.samples import Sample  # noqa: E402
+from stableviton_core.inference.encoding import Latents, encode_samples  # noqa: E402
 from stableviton_core.model.config import AutoencoderConfig, ClipConfig, ModelConfig, NetworkConfig  # noqa: E402
 from stableviton_core.model.layers import CrossAttention, split_heads  # noqa: E402
+from stableviton_core.model.tryon_model import TryOnModel  # noqa: E402
+from stableviton_core.model.vae import build_autoencoder  # noqa: E402
 from stableviton_core.training.config import TrainConfig  # noqa: E402
-from stableviton_core.training.dataset import Sample  # noqa: E402
-from stableviton_core.training.latent_cache import Latents, encode_samples  # noqa: E402
 from stableviton_core.training.losses import (  # noqa: E402
     make_model_inputs,
     noise_loss,
     sample_timesteps_and_noise,
 )
 from stableviton_core.training.trainable_parameters import choose_trainable  # noqa: E402
-from stableviton_core.training.tryon_model import TryOnModel  # noqa: E402
-from stableviton_core.training.vae import build_autoencoder  # noqa: E402
 
 REDUCED = ModelConfig(
     network=NetworkConfig(model_channels=64, context_dim=96),

@@ -141,7 +141,7 @@ def check_data(data: Path, *, splits: tuple[str, ...] = ("train", "test")) -> in
         data: Folder of the VITON-HD layout.
         splits: Parts of the data set to check.
     """
-    from .training.check_data import check_data
+    from .dataset.check_data import check_data
 
     problems, counts = check_data(data, splits)
     print("\n".join([*problems, counts]))

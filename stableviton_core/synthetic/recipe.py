@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 from ..model.checkpoint import LICENSE_KEY, join, lists_to_tuples
 from ..model.config import ClipConfig, ModelConfig, NetworkConfig
+from ..model.pretrained import save_weights
+from ..model.tryon_model import TryOnModel
+from ..model.vae import build_autoencoder, load_ldm, to_ldm
 from ..training.checkpointing import WEIGHTS, list_checkpoints
 from ..training.config import TrainConfig
 from ..training.initialization import copy_encoder, zero_layer
-from ..training.pretrained import save_weights
 from ..training.trainer import train
-from ..training.tryon_model import TryOnModel
-from ..training.vae import build_autoencoder, load_ldm, to_ldm
 from . import toy_autoencoder
 from .shapes import ASPECT
 from .warm_start import initialize_denoiser

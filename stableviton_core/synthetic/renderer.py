@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..dataset.samples import Sample
 from ..images import fill_agnostic_region
 from ..person import densepose
 from ..person.labels import CIHP
-from ..training.dataset import Sample
 from .draw_garment import (
     FLAT_LIMB,
     FLAT_NECK,

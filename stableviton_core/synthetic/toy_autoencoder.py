@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ..files import replace_atomically
 from ..model.config import AutoencoderConfig
-from ..training.vae import build_autoencoder, normalize_uint8, to_ldm
+from ..model.vae import build_autoencoder, normalize_uint8, to_ldm
 from .draw_garment import generate_garment
 from .draw_person import generate_person
 from .renderer import render_sample

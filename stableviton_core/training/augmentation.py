@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
+from ..dataset.pairs import Pair
+from ..dataset.samples import Sample, load_sample
 from ..images import fill_agnostic_region
 from .config import TrainConfig
-from .dataset import Pair, Sample, load_sample
 from .distributed_sampler import SampleIndex
 
 PROBABILITY = 0.5

@@ -20,7 +20,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import StableVITONError
+from ..model.checkpoint import Weights, join
+from ..model.pretrained import read_components
 from .distributed import take_shard
+from .trainable_parameters import checkpoint_name
 
 WEIGHTS = "stableviton.safetensors"
 TRAINED = "trained.safetensors"
@@ -166,3 +169,11 @@ def _read_parameters(file: Path, parameters: Mapping[str, nn.Parameter]) -> dict
             "with the train_patterns, freeze_patterns and train_input_conv that it had."
         )
     return weights
+
+
+def merge_trained(init: Path, vae: Path | None, trained: Mapping[str, Tensor]) -> Weights:
+    """The weights of a checkpoint by released key, with the trained ones, by name in TryOnModel,
+    replaced. Frozen weights come from the file because mixed precision has rounded those in memory.
+    """
+    components, _, _ = read_components(init, vae)
+    return join(components) | {checkpoint_name(name)[1]: value for name, value in trained.items()}

@@ -15,6 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from ..dataset.check_data import require_files
+from ..dataset.pairs import read_pairs
+from ..dataset.samples import load_sample
 from ..errors import StableVITONError
 from ..evaluation.lpips import load_lpips
 from ..files import replace_atomically
@@ -27,11 +30,9 @@ from ..model.checkpoint import (
     split,
 )
 from ..model.config import AutoencoderConfig
-from .check_data import require_files
+from ..model.vae import load_autoencoder, normalize_uint8, to_ldm
 from .config import VaeConfig
-from .dataset import load_sample, read_pairs
 from .distributed_sampler import DistributedStepSampler
-from .vae import load_autoencoder, normalize_uint8, to_ldm
 
 AUTOENCODER_KEY = "stableviton.autoencoder"  # metadata: AutoencoderConfig as JSON
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from ..model.checkpoint import LICENSE_KEY, Weights, join, read_weights, split
 from ..model.config import ModelConfig
+from ..model.pretrained import save_weights
+from ..model.tryon_model import TOWER, TryOnModel
+from ..model.vae import load_autoencoder, to_ldm
 from ..model.zero_cross_attention import TryOnNetwork
-from .pretrained import save_weights
-from .tryon_model import TOWER, TryOnModel
-from .vae import load_autoencoder, to_ldm
 
 INPUT_CONVOLUTION_KEY = "input_blocks.0.0.weight"
 SOURCE_LICENSE = "CreativeML OpenRAIL-M"  # of Stable Diffusion 1.5 and Paint-by-Example

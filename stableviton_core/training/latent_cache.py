@@ -3,10 +3,8 @@ so that a step needs neither images nor the autoencoder."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
@@ -16,86 +14,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ..dataset.pairs import Pair
 from ..errors import StableVITONError
 from ..files import replace_atomically
-from ..image_tensors import resize_keep_mask
+from ..inference.encoding import Latents, encode_samples
+from ..model.tryon_model import TryOnModel
 from .augmentation import load_augmented_sample
 from .config import TrainConfig
-from .dataset import Pair, Sample
 from .distributed_sampler import SampleIndex
-from .tryon_model import TryOnModel
-from .vae import encode_images, normalize_uint8
 
 FORMAT = "3"  # raise it when augmentation, encoding or the fields of Latents change
 SHARD_SIZE = 64  # entries a file
 ENCODING_BATCH = 8
-
-
-@dataclass(frozen=True)
-class Latents:
-    """A batch of training pairs.
-
-    person, agnostic, densepose, garment: B x 4 x h x w, scaled. keep: B x 1 x h x w, 1 = keep.
-    embedding: B x 1 x CLIP's width, input of the image projector's last layer, where CLIP and the
-    projector's transformer are frozen; else garment_image: B x H x W x 3 uint8. Where the data set
-    has them, warped_mask: B x H x W uint8, 1 = the garment on the person, and garment_coordinates:
-    B x H x W x 3 uint8, as in `Sample`.
-    """
-
-    person: Tensor
-    agnostic: Tensor
-    densepose: Tensor
-    garment: Tensor
-    keep: Tensor
-    embedding: Tensor | None = None
-    garment_image: Tensor | None = None
-    warped_mask: Tensor | None = None
-    garment_coordinates: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.person)
-
-    def tensors(self) -> dict[str, Tensor]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def __getitem__(self, index: Tensor | slice) -> "Latents":
-        return Latents(**{name: value[index] for name, value in self.tensors().items()})
-
-    def to(self, device: torch.device) -> "Latents":
-        return Latents(**{name: value.to(device) for name, value in self.tensors().items()})
-
-
-@torch.no_grad()
-def encode_samples(
-    autoencoder: AutoencoderKL, model: TryOnModel, samples: Sequence[Sample]
-) -> Latents:
-    """Encode samples of one size, on the autoencoder's device."""
-
-    def stack(name: str) -> np.ndarray:
-        return np.stack([getattr(sample, name) for sample in samples])
-
-    tensors = {
-        name: encode_images(autoencoder, stack(field))
-        for name, field in (
-            ("person", "image"),
-            ("agnostic", "agnostic"),
-            ("densepose", "densepose"),
-            ("garment", "garment"),
-        )
-    }
-    person = tensors["person"]
-    keep = (1 - torch.from_numpy(stack("mask")).float() / 255)[:, None]
-    tensors["keep"] = resize_keep_mask(keep, tuple(person.shape[2:])).to(person)
-    garments = torch.from_numpy(stack("garment")).to(person.device)
-    if model.trains_embedding():
-        tensors["garment_image"] = garments
-    else:
-        tensors["embedding"] = model.embed_garment(normalize_uint8(garments))
-    for name, divisor in (("warped_mask", 255), ("garment_coordinates", 1)):
-        if all(getattr(sample, name) is not None for sample in samples):
-            tensors[name] = torch.from_numpy(stack(name) // divisor).to(person.device)
-    return Latents(**tensors)
 
 
 class LatentCache:

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..dataset.pairs import Pair
 from ..errors import StableVITONError
-from ..model.config import CONCATENATED_INPUTS, NetworkConfig
+from ..inference.encoding import Latents, concat_network_input
+from ..model.config import NetworkConfig
 from ..schedule import TIMESTEPS, add_noise, alphas_cumprod
 from .config import TrainConfig
-from .dataset import Pair
-from .latent_cache import Latents
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,6 @@ def sample_timesteps_and_noise(
     count = shape[0] if cond_drop_per == "sample" else 1
     drop_mask = torch.rand(count, generator=generator) < cond_drop_prob
     return TimestepsAndNoise(timesteps, noise, drop_mask.expand(shape[0]))
-
-
-def concat_network_input(noisy: Tensor, batch: Latents) -> Tensor:
-    """Noisy latent B x 4 x h x w and the CONCATENATED_INPUTS of a batch -> B x 13 x h x w."""
-    return torch.cat([noisy, *(getattr(batch, name) for name in CONCATENATED_INPUTS)], dim=1)
 
 
 def make_model_inputs(batch: Latents, sampled: TimestepsAndNoise) -> dict[str, Tensor | None]:

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from ..errors import StableVITONError
 from ..model.checkpoint import full_key
-from .tryon_model import TOWER, TryOnModel
+from ..model.tryon_model import TOWER, TryOnModel
 
 MODULES = {
     "network.unet.": "unet",

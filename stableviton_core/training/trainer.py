@@ -15,13 +15,16 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..dataset.check_data import require_files
+from ..dataset.pairs import Pair, read_pairs
 from ..errors import StableVITONError
 from ..images import write_image
+from ..inference.encoding import Latents, encode_samples
 from ..model.attention_recorder import AttentionRecorder
 from ..model.checkpoint import LICENSE_KEY
 from ..model.layers import enable_gradient_checkpointing
+from ..model.pretrained import load_model, save_weights
 from .augmentation import AugmentedDataset
-from .check_data import require_files
 from .checkpointing import (
     EMA,
     STATE,
@@ -34,13 +37,13 @@ from .checkpointing import (
     list_checkpoints,
     load_ema,
     load_parameters,
+    merge_trained,
     parse_step,
     prepare_output,
     save_parameters,
     write_checkpoint,
 )
 from .config import TrainConfig
-from .dataset import Pair, read_pairs
 from .distributed import (
     clip_gradients,
     gather_full_tensors,
@@ -52,15 +55,7 @@ from .distributed import (
     uses_fsdp,
 )
 from .distributed_sampler import DistributedStepSampler, iterate_batches
-from .latent_cache import (
-    LatentCache,
-    LatentDataset,
-    Latents,
-    compute_cache_keys,
-    compute_hash,
-    encode_samples,
-    fill_cache,
-)
+from .latent_cache import LatentCache, LatentDataset, compute_cache_keys, compute_hash, fill_cache
 from .losses import (
     compute_loss,
     list_recorded_blocks,
@@ -68,7 +63,6 @@ from .losses import (
     require_annotations,
     sample_timesteps_and_noise,
 )
-from .pretrained import load_model, merge_trained, save_weights
 from .trainable_parameters import INPUT_CONVOLUTION, choose_trainable, format_counts
 from .validation import ValidationSet
 

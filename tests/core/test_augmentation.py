@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stableviton_core.dataset.samples import Sample
 from stableviton_core.images import fill_agnostic_region
 from stableviton_core.person.densepose import PARULA_PALETTE
 from stableviton_core.synthetic.draw_garment import PATCHWORK, generate_garment
@@ -17,7 +18,6 @@ from stableviton_core.training.augmentation import (
     augment,
     sample_augmentation,
 )
-from stableviton_core.training.dataset import Sample
 
 AFFINE = Affine(0.11, -0.07, 0.9)
 

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 from helpers.training import equal_weights, tiny_config, write_inputs
 from stableviton_core.errors import StableVITONError
+from stableviton_core.model import pretrained
 from stableviton_core.model.checkpoint import LICENSE_KEY, config_from_metadata
-from stableviton_core.training import checkpointing, pretrained
+from stableviton_core.training import checkpointing
 from stableviton_core.training.trainer import Trainer, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -209,7 +210,7 @@ import os, random, signal, time
 import torch
 from helpers.training import tiny_config
 from stableviton_core.training import checkpointing
-from stableviton_core.training.pretrained import load_model
+from stableviton_core.model.pretrained import load_model
 from stableviton_core.training.trainer import Trainer
 torch.set_num_threads(1)
 inputs, output = Path(sys.argv[2]), Path(sys.argv[3])

@@ -108,7 +108,7 @@ def test_a_config_file_is_overridden_by_later_flags(tmp_path):
 
 @pytest.mark.parametrize(
     ("module", "install"),
-    [("jsonargparse", "pip install"), ("stableviton_core.training.check_data", ".[train]")],
+    [("jsonargparse", "pip install"), ("stableviton_core.dataset.check_data", ".[train]")],
 )
 def test_what_is_not_installed_is_named(monkeypatch, capsys, module, install):
     monkeypatch.setitem(sys.modules, module, None)

@@ -9,6 +9,9 @@ from PIL import Image
 
 from helpers.golden import make_pixel_files, read_golden
 from helpers.training import HEIGHT, WIDTH, tiny_config
+from stableviton_core.dataset.check_data import check_data
+from stableviton_core.dataset.pairs import read_pairs
+from stableviton_core.dataset.samples import load_sample, load_target_image
 from stableviton_core.errors import StableVITONError
 from stableviton_core.image_tensors import resize_keep_mask
 from stableviton_core.images import write_image
@@ -17,8 +20,6 @@ from stableviton_core.synthetic.write_dataset import (
     generate_samples,
     write_dataset,
 )
-from stableviton_core.training.check_data import check_data
-from stableviton_core.training.dataset import load_sample, load_target_image, read_pairs
 from stableviton_core.training.trainer import train
 
 

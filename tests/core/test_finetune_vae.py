@@ -8,10 +8,10 @@ from helpers.training import HEIGHT, WIDTH, write_inputs
 from stableviton_core.errors import StableVITONError
 from stableviton_core.model.checkpoint import split
 from stableviton_core.model.config import AutoencoderConfig
+from stableviton_core.model.pretrained import load_model
+from stableviton_core.model.vae import build_autoencoder, load_ldm, to_ldm
 from stableviton_core.training import finetune_vae as module
 from stableviton_core.training.finetune_vae import VaeConfig, finetune_vae
-from stableviton_core.training.pretrained import load_model
-from stableviton_core.training.vae import build_autoencoder, load_ldm, to_ldm
 
 SMALL = AutoencoderConfig(model_channels=96, channel_mult=(1, 1, 1, 2), num_res_blocks=1)
 

@@ -7,8 +7,8 @@ from helpers.golden import error, fill, read_golden, weight
 from stableviton_core.model.checkpoint import PREFIXES, full_key
 from stableviton_core.model.config import ModelConfig
 from stableviton_core.model.image_projector import ImageProjector, preprocess_for_clip
-from stableviton_core.training.tryon_model import TOWER, build_clip
-from stableviton_core.training.vae import build_autoencoder, load_ldm, to_ldm
+from stableviton_core.model.tryon_model import TOWER, build_clip
+from stableviton_core.model.vae import build_autoencoder, load_ldm, to_ldm
 
 
 def cloth() -> torch.Tensor:

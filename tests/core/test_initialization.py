@@ -7,12 +7,12 @@ from safetensors.torch import load_file, save_file
 from helpers.checkpoints import seeded_weights
 from helpers.training import TINY
 from stableviton_core.errors import CheckpointError
+from stableviton_core.model.pretrained import load_model
 from stableviton_core.training.initialization import (
     INPUT_CONVOLUTION_KEY,
     initialize_checkpoint,
     widen_input_convolution,
 )
-from stableviton_core.training.pretrained import load_model
 
 KEY = "model.diffusion_model." + INPUT_CONVOLUTION_KEY
 

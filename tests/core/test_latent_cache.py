@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from helpers.training import tiny_config, write_inputs
+from stableviton_core.dataset.pairs import read_pairs
 from stableviton_core.errors import StableVITONError
-from stableviton_core.training.dataset import read_pairs
-from stableviton_core.training.latent_cache import LatentCache, Latents, compute_cache_keys
-from stableviton_core.training.pretrained import load_model
+from stableviton_core.inference.encoding import Latents
+from stableviton_core.model.pretrained import load_model
+from stableviton_core.training.latent_cache import LatentCache, compute_cache_keys
 
 
 @pytest.fixture(scope="module")

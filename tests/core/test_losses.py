@@ -8,10 +8,11 @@ import torch
 
 from helpers.golden import REDUCED, error, fill, golden_network, read_golden
 from helpers.training import TINY
+from stableviton_core.inference.encoding import Latents
 from stableviton_core.model.attention_recorder import AttentionRecorder
+from stableviton_core.model.tryon_model import TryOnModel
 from stableviton_core.schedule import add_noise, alphas_cumprod
 from stableviton_core.training.config import TrainConfig
-from stableviton_core.training.latent_cache import Latents
 from stableviton_core.training.losses import (
     TimestepsAndNoise,
     attention_total_variation,
@@ -22,7 +23,6 @@ from stableviton_core.training.losses import (
     sample_timesteps_and_noise,
     token_grid,
 )
-from stableviton_core.training.tryon_model import TryOnModel
 
 SHAPE = (4, 4, 8, 6)
 

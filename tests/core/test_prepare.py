@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stableviton_core.dataset.check_data import check_data
+from stableviton_core.dataset.pairs import read_pairs
+from stableviton_core.dataset.samples import load_sample
 from stableviton_core.errors import StableVITONError
 from stableviton_core.person.analysis import NoPersonError, analyze_person, find_bodies
 from stableviton_core.person.densepose import TORSO, decode_parts
@@ -14,8 +17,6 @@ from stableviton_core.person.prepare import REPORT, prepare_dataset
 from stableviton_core.synthetic.draw_garment import generate_garment
 from stableviton_core.synthetic.draw_person import generate_person
 from stableviton_core.synthetic.renderer import render_sample
-from stableviton_core.training.check_data import check_data
-from stableviton_core.training.dataset import load_sample, read_pairs
 
 HOPPER = Path(__file__).resolve().parents[1] / "golden" / "person" / "grace_hopper.jpg"
 

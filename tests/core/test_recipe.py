@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from stableviton_core.model.checkpoint import config_from_metadata, read_weights, split
+from stableviton_core.model.pretrained import load_model
 from stableviton_core.synthetic import recipe, toy_autoencoder
-from stableviton_core.training.pretrained import load_model
 
 SHIPPED = Path(__file__).resolve().parents[2] / "demo" / recipe.CHECKPOINT
 COMPARED = (

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from stableviton_core.model.config import AutoencoderConfig
+from stableviton_core.model.vae import build_autoencoder
 from stableviton_core.synthetic.toy_autoencoder import (
     CONFIG,
     AutoencoderTraining,
     initialize_mean_colour,
     train_autoencoder,
 )
-from stableviton_core.training.vae import build_autoencoder
 
 
 @torch.no_grad()

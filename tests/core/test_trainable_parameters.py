@@ -8,6 +8,7 @@ from stableviton_core.__main__ import parse_arguments
 from stableviton_core.errors import StableVITONError
 from stableviton_core.model.checkpoint import join
 from stableviton_core.model.config import ModelConfig
+from stableviton_core.model.tryon_model import TryOnModel
 from stableviton_core.training.config import TrainConfig
 from stableviton_core.training.trainable_parameters import (
     INPUT_CONVOLUTION,
@@ -15,7 +16,6 @@ from stableviton_core.training.trainable_parameters import (
     choose_trainable,
     format_counts,
 )
-from stableviton_core.training.tryon_model import TryOnModel
 
 RELEASED = TrainConfig.train_patterns
 

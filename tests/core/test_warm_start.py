@@ -8,10 +8,10 @@ import torch
 from helpers.checkpoints import SMALL
 from helpers.golden import fill
 from stableviton_core.model.config import NetworkConfig
+from stableviton_core.model.tryon_model import TryOnModel
 from stableviton_core.schedule import add_noise, alphas_cumprod
 from stableviton_core.synthetic.warm_start import initialize_denoiser
 from stableviton_core.training.initialization import copy_encoder, zero_initial_layers
-from stableviton_core.training.tryon_model import TryOnModel
 
 WIDE = replace(
     SMALL,

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from stableviton_core.model.checkpoint import config_to_metadata, join
 from stableviton_core.model.config import AutoencoderConfig, ClipConfig, ModelConfig
-from stableviton_core.training.tryon_model import TryOnModel
-from stableviton_core.training.vae import build_autoencoder, to_ldm
+from stableviton_core.model.tryon_model import TryOnModel
+from stableviton_core.model.vae import build_autoencoder, to_ldm
 
 from .golden import REDUCED, weight
 

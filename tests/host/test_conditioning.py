@@ -7,8 +7,8 @@ from helpers.checkpoints import SMALL, seeded_weights
 from helpers.host import conditioning, make_images
 from stableviton_core.image_tensors import pad_garment
 from stableviton_core.model.checkpoint import split
-from stableviton_core.training.tryon_model import TryOnModel
-from stableviton_core.training.vae import build_autoencoder, load_ldm
+from stableviton_core.model.tryon_model import TryOnModel
+from stableviton_core.model.vae import build_autoencoder, load_ldm
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import torch
 
 from helpers.golden import error, fill
 from helpers.host import predict_noise
+from stableviton_core.model.pretrained import load_model
 from stableviton_core.synthetic.write_dataset import write_dataset
 from stableviton_core.training.checkpointing import WEIGHTS
 from stableviton_core.training.config import TrainConfig
-from stableviton_core.training.pretrained import load_model
 from stableviton_core.training.trainer import train
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "stableviton-demo.safetensors"

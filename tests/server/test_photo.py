@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from stableviton_core.dataset.check_data import check_data
 from stableviton_core.images import decode_image, read_image, write_image
 from stableviton_core.serving import client
 from stableviton_core.serving.graph import find_class, find_title, load_graph, set_image
 from stableviton_core.serving.install import PACK
-from stableviton_core.training.check_data import check_data
 
 PHOTO, GARMENT = PACK / "demo" / "photo.jpg", PACK / "demo" / "garment.png"
 

@@ -9,7 +9,11 @@ from safetensors.torch import load as load_latent
 
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
 from stableviton_core.images import decode_image, write_image
+from stableviton_core.inference.encoding import encode_samples
+from stableviton_core.inference.sampling import make_noise_predictor
 from stableviton_core.model.checkpoint import split
+from stableviton_core.model.tryon_model import TryOnModel
+from stableviton_core.model.vae import build_autoencoder, load_ldm
 from stableviton_core.plms import plms_timesteps, sample_plms
 from stableviton_core.schedule import start_code
 from stableviton_core.serving import client
@@ -18,10 +22,6 @@ from stableviton_core.serving.install import PACK
 from stableviton_core.synthetic.draw_garment import generate_garment
 from stableviton_core.synthetic.draw_person import generate_person
 from stableviton_core.synthetic.renderer import SyntheticSample, render_sample
-from stableviton_core.training.latent_cache import encode_samples
-from stableviton_core.training.tryon_model import TryOnModel
-from stableviton_core.training.vae import build_autoencoder, load_ldm
-from stableviton_core.training.validation import make_noise_predictor
 
 STEPS = 10
 SEED = 3

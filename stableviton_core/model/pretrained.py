@@ -9,18 +9,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import replace_atomically
-from ..model.checkpoint import (
+from .checkpoint import (
     DTYPES,
     LICENSE_KEY,
     Weights,
     config_to_metadata,
-    join,
     parse_checkpoint,
     read_weights,
     split,
 )
-from ..model.config import ModelConfig
-from .trainable_parameters import checkpoint_name
+from .config import ModelConfig
 from .tryon_model import TryOnModel
 from .vae import load_autoencoder
 
@@ -62,11 +60,3 @@ def save_weights(
     }
     with replace_atomically(file) as partial:
         save_file(converted, partial, config_to_metadata(config) | metadata)
-
-
-def merge_trained(init: Path, vae: Path | None, trained: Mapping[str, Tensor]) -> Weights:
-    """The weights of a checkpoint by released key, with the trained ones, by name in TryOnModel,
-    replaced. Frozen weights come from the file because mixed precision has rounded those in memory.
-    """
-    components, _, _ = read_components(init, vae)
-    return join(components) | {checkpoint_name(name)[1]: value for name, value in trained.items()}

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from ..model.config import ClipConfig, ModelConfig
-from ..model.image_projector import ImageProjector, preprocess_for_clip
-from ..model.zero_cross_attention import TryOnNetwork
+from .config import ClipConfig, ModelConfig
+from .image_projector import ImageProjector, preprocess_for_clip
 from .vae import normalize_uint8
+from .zero_cross_attention import TryOnNetwork
 
 TOWER = "vision_model."  # of CLIP's keys in a checkpoint; transformers 5 leaves it out
 

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from ..errors import StableVITONError
 from ..images import read_image, read_mask
-from .dataset import Pair, find_file, read_pairs
+from .pairs import Pair, find_file, read_pairs
 
 MAX_LISTED = 20
 

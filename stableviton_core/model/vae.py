@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..model.config import AutoencoderConfig
+from .config import AutoencoderConfig
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
