@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .nodes.crop import StableVITONCrop, StableVITONStitch
 from .nodes.host.folders import register_folders
 from .nodes.loading import StableVITONLoader
+from .nodes.lora import StableVITONLora
 from .nodes.masks import StableVITONAgnosticMask, StableVITONGarment
 from .nodes.person import StableVITONDensePose, StableVITONParse, StableVITONPose
 from .nodes.sampling import StableVITONPLMS, StableVITONSchedule
@@ -17,6 +18,7 @@ class StableVITONExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             StableVITONLoader,
+            StableVITONLora,
             StableVITONApply,
             StableVITONConditioning,
             StableVITONPLMS,

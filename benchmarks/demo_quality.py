@@ -30,7 +30,7 @@ from stableviton_core.dataset.samples import Sample  # noqa: E402
 from stableviton_core.image_tensors import paste_back, to_channels_first, to_images  # noqa: E402
 from stableviton_core.images import make_image_grid, write_image  # noqa: E402
 from stableviton_core.inference.encoding import encode_samples  # noqa: E402
-from stableviton_core.inference.sampling import sample_tryon  # noqa: E402
+from stableviton_core.inference.sampling import draw_noise, sample_tryon  # noqa: E402
 from stableviton_core.model.attention_recorder import AttentionRecorder  # noqa: E402
 from stableviton_core.model.pretrained import load_model  # noqa: E402
 from stableviton_core.model.tryon_model import TryOnModel  # noqa: E402
@@ -142,7 +142,10 @@ def report(
     ]
     results = []
     for seed, group in enumerate(tqdm(chunk(samples), desc="sampling")):
-        latents = sample_tryon(model, encode_samples(autoencoder, model, group), 20, seed)
+        batch = encode_samples(autoencoder, model, group)
+        names = [f"{seed}/{item}" for item in range(len(group))]
+        noise = draw_noise(names, batch.person.shape[1:], seed=0)
+        latents = sample_tryon(model, batch, noise, steps=20, start="noise")
         results.append(decode_latents(autoencoder, latents))
     results = np.concatenate(results)
     truth = np.stack([target.image for target in targets])

@@ -17,6 +17,7 @@ from ..stableviton_core.image_tensors import (
     to_images,
     to_masks,
 )
+from ..stableviton_core.person import large_networks
 from ..stableviton_core.person.agnostic import DENSEPOSE_IMAGE, SKELETON
 from ..stableviton_core.person.analysis import NoPersonError, analyze_person, find_bodies
 from ..stableviton_core.person.densepose import colour_parts, decode_parts
@@ -100,7 +101,7 @@ class StableVITONPose(io.ComfyNode):
     ) -> io.NodeOutput:
         keypoints, skeletons = [], []
         with ExitStack() as stack:
-            find_poses: person_networks.OpenPose = find_blazeposes
+            find_poses: large_networks.OpenPose = find_blazeposes
             if model != BLAZEPOSE:
                 path = folders.find_person_model(folders.OPENPOSE, model)
                 find_poses = stack.enter_context(person_networks.load_openpose(path))

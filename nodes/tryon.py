@@ -127,8 +127,8 @@ class StableVITONPasteBack(io.ComfyNode):
             category=CATEGORY,
             description="Keep the person's own pixels outside the mask, exactly.",
             inputs=[
-                io.Image.Input("person", tooltip="The person image that the try-on was made from."),
                 io.Image.Input("tryon", tooltip="The decoded try-on."),
+                io.Image.Input("person", tooltip="The person image that the try-on was made from."),
                 io.Mask.Input("mask", tooltip="White (1) where the try-on is taken."),
                 io.Int.Input(
                     "feather",

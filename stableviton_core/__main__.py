@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from .errors import StableVITONError
+from .inference.config import TryOnConfig
+from .person.prepare_config import Category, Device, PrepareConfig, Split
 from .serving.batch.config import BatchConfig
 from .training.config import TrainConfig, VaeConfig
 
@@ -28,17 +30,26 @@ INSTALL = {  # by missing module; other modules come with the extra `train`
 }
 
 
-def convert(input: Path, output: Path, *, dtype: Dtype = "fp16") -> None:
-    """Write a released checkpoint, or its VAE, as .safetensors.
+def convert(
+    input: Path,
+    output: Path,
+    *,
+    dtype: Dtype = "fp16",
+    lora: tuple[Path, ...] = (),
+    lora_strength: float = 1.0,
+) -> None:
+    """Write a released checkpoint, or its VAE, as .safetensors; merge LoRAs into it.
 
     Args:
         input: A .ckpt or .safetensors file.
         output: The .safetensors file to write.
         dtype: Type of the weights.
+        lora: LoRAs of `train --lora-rank` whose updates are added to the weights.
+        lora_strength: Factor of these updates.
     """
     from .model.convert import convert
 
-    convert(input, output, dtype)
+    convert(input, output, dtype, lora, lora_strength)
 
 
 def init(
@@ -49,20 +60,21 @@ def init(
     dtype: Dtype = "fp16",
     license: str | None = None,
 ) -> None:
-    """Make a checkpoint to train from, out of Paint-by-Example or Stable Diffusion 1.5.
+    """Make a checkpoint to train from, of the released start, Paint-by-Example or SD 1.5.
 
     Args:
-        input: A checkpoint with 9 or 4 input channels.
+        input: VITONHD_PBE_pose.ckpt, Paint-by-Example, or Stable Diffusion 1.5 (13, 9 or 4 input
+            channels).
         output: The .safetensors file to write.
         clip: A CLIP ViT-L/14, required where the input has none.
         dtype: Type of the weights.
-        license: License of the input, if not CreativeML OpenRAIL-M.
+        license: License of the input, if its metadata names none and it is not the usual one:
+            CC BY-NC-SA 4.0 with 13 input channels, else CreativeML OpenRAIL-M.
     """
-    from .training.initialization import SOURCE_LICENSE, initialize_checkpoint
+    from .training.initialization import initialize_checkpoint
 
-    license = license or SOURCE_LICENSE
     new = initialize_checkpoint(input, output, clip, dtype, license=license)
-    print(f"wrote {output}. New, to be trained: {'; '.join(new)}")
+    print(f"wrote {output}. New, to be trained: {'; '.join(new) or 'nothing, it was complete'}")
 
 
 def train(config: TrainConfig) -> None:
@@ -107,24 +119,53 @@ def evaluate(
 
 
 def prepare(
-    output: Path, *, persons: Path, garments: Path, height: int = 512, width: int = 384
+    output: Path,
+    *,
+    persons: Path,
+    garments: Path,
+    split: Split = "test",
+    height: int = 512,
+    width: int = 384,
+    category: Category = "upper",
+    densepose: Path | None = None,
+    segformer: Path | None = None,
+    openpose: Path | None = None,
+    device: Device = "auto",
+    workers: int = 1,
 ) -> int:
-    """Make a data set of photos, with approximate agnostic masks and DensePose images.
+    """Make a data set of photos: agnostic masks, DensePose and label images. Run again, it resumes.
 
     Args:
         output: Folder to write the VITON-HD layout into.
         persons: Folder of person photos.
-        garments: Folder of garment photos.
+        garments: Folder of garment photos. One with a person's name is the garment that the person
+            wears, which the split train needs of everyone.
+        split: Part of the data set to write, and its pair file.
         height: Pixels, a multiple of 8.
         width: Pixels, a multiple of 8.
+        category: Of the garments: upper, lower or dresses.
+        densepose: DensePose as TorchScript; without it, drawn from the pose. TorchScript is a
+            program that can write files when it is loaded: take it from its publisher only.
+        segformer: Folder of a SegFormer that labels clothes; without it, drawn from the pose.
+        openpose: OpenPose's body network, which needs controlnet_aux; without it, BlazePose.
+        device: Of these three networks: auto, cpu, cuda or mps.
+        workers: Processes. Each holds networks of its own.
     """
-    from .person.prepare import REPORT, prepare_dataset
+    from .person.prepare import run
 
-    report = prepare_dataset(persons, garments, output, height, width)
-    print(f"{len(report.persons)} persons, {len(report.garments)} garments in {output}")
-    if report.unused:
-        print(f"{len(report.unused)} photos could not be used, see {output / REPORT}")
-    return 0 if report.persons and report.garments else 1
+    return run(
+        PrepareConfig(
+            *(output, persons, garments, split, height, width, category),
+            *(densepose, segformer, openpose, device, workers),
+        )
+    )
+
+
+def tryon(config: TryOnConfig) -> int:
+    """Dress the persons of a data set, or of one photo, without ComfyUI; run again, it resumes."""
+    from .inference.command import run
+
+    return run(config)
 
 
 def batch(config: BatchConfig) -> int:
@@ -190,19 +231,22 @@ def train_synthetic(output: Path) -> None:
 COMMANDS: dict[str, Command] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        *(convert, init, train, finetune_vae, evaluate, prepare, batch, check_data),
+        *(convert, init, train, finetune_vae, tryon, evaluate, prepare, batch, check_data),
         *(make_synthetic, train_synthetic),
     )
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a failure with a message, 2 wrong arguments."""
+    """Exit code: 0 done, 1 a failure with a message, 2 wrong arguments, 130 after Ctrl-C."""
     try:
         command, values = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         return command(**values) or 0
     except StableVITONError as error:
         print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(error if error.args else "Stopped.", file=sys.stderr)
+        return 130
     except ModuleNotFoundError as error:
         install = INSTALL.get(error.name or "", "pip install -e .[train]")
         print(f"error: {error}. This command needs: {install}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from .errors import ImageError
 from .files import replace_atomically
@@ -52,7 +52,12 @@ def decode_image(content: bytes) -> np.ndarray:
                 image = Image.alpha_composite(white, image.convert("RGBA"))
             return np.array(image.convert("RGB"))  # a copy, for torch needs a writable array
     except UNDECODABLE as error:
-        raise ImageError(f"it is no readable image ({error})") from error
+        raise ImageError(f"it is no readable image ({_describe(error)})") from error
+
+
+def _describe(error: BaseException) -> str:
+    """The message of a decoder, without the address of what it read from."""
+    return str(error).partition(" <_io.BytesIO")[0]
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -62,8 +67,14 @@ def read_image(path: Path) -> np.ndarray:
     except FileNotFoundError as error:
         raise ImageError(f"{path} is missing.") from error
     except (OSError, ImageError) as error:
-        reason = error.__cause__ or error
+        reason = _describe(error.__cause__ or error)
         raise ImageError(f"{path} cannot be read as an image ({reason}).") from error
+
+
+def read_orientation(path: Path) -> int:
+    """The EXIF orientation of an image file, 1 to 8; 1 is upright, and that of files without."""
+    with Image.open(path) as opened:
+        return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -108,3 +119,9 @@ def check_size(name: str, height: int, width: int, advice: str = "") -> None:
 def fill_agnostic_region(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """An array with the region of a mask (H x W, 0 = keep) replaced by grey 128."""
     return np.where(mask[..., None] > 0, np.uint8(GREY_LEVEL), image)
+
+
+def blend_agnostic_region(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """An array with grey 128 in place of the region of a soft mask (H x W uint8, 255 = change)."""
+    change = mask[..., None].astype(np.float32) / 255
+    return (image * (1 - change) + GREY_LEVEL * change).round().astype(np.uint8)

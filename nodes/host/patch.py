@@ -58,6 +58,19 @@ def _check_model(model: ModelPatcher, stableviton: StableVITON) -> None:
             f"The model is on {model.load_device}, spatial encoder and zero cross-attention are on "
             f"{device}. Choose the device after StableVITONApply."
         )
+    adapter = stableviton.adapter
+    others = [
+        other
+        for key, patchers in model.additional_models.items()
+        for other in patchers
+        if key.startswith(KEY) and other.is_clone(adapter)
+    ]
+    if any(other.patches_uuid != adapter.patches_uuid for other in others):
+        raise StableVITONError(
+            "The model already has the networks of this checkpoint with other LoRAs, and their "
+            "weights are in memory only once. Connect the same stableviton to every "
+            "StableVITONApply of a model."
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..model.vae import encode_images, normalize_uint8
 
 @dataclass(frozen=True)
 class Latents:
-    """A batch of training pairs.
+    """A batch of pairs.
 
     person, agnostic, densepose, garment: B x 4 x h x w, scaled. keep: B x 1 x h x w, 1 = keep.
     embedding: B x 1 x CLIP's width, input of the image projector's last layer, where CLIP and the
@@ -45,6 +45,11 @@ class Latents:
 
     def __getitem__(self, index: Tensor | slice) -> "Latents":
         return Latents(**{name: value[index] for name, value in self.tensors().items()})
+
+    def repeat(self, times: int) -> "Latents":
+        """The whole batch several times, one after the other."""
+        values = self.tensors().items()
+        return Latents(**{name: torch.cat([value] * times) for name, value in values})
 
     def to(self, device: torch.device) -> "Latents":
         return Latents(**{name: value.to(device) for name, value in self.tensors().items()})

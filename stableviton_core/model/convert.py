@@ -1,5 +1,6 @@
-"""`convert`: a released checkpoint, or its VAE, as .safetensors."""
+"""`convert`: a released checkpoint, or its VAE, as .safetensors, with LoRAs merged into it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,26 +21,40 @@ from .checkpoint import (
     parse_checkpoint,
     read_weights,
 )
+from .lora import check_base, merge_lora, read_lora
 
 
-def convert(source: Path, target: Path, dtype: str) -> None:
+def convert(
+    source: Path, target: Path, dtype: str, loras: Sequence[Path] = (), strength: float = 1.0
+) -> None:
     """Write a StableVITON checkpoint, or a VAE on its own, as .safetensors.
 
-    Drops entries that are not weights, validates the rest, writes under another name, compares the
-    written file with the source, then renames it. CheckpointError where the source is something
-    else or the copy differs.
+    loras: files whose updates are added to the checkpoint's weights, `strength` times each. Drops
+    entries that are not weights, validates the rest, writes under another name, compares the
+    written file with the source, then renames it. CheckpointError where a file is something else or
+    the copy differs.
     """
     if target.exists() and target.samefile(source):
         raise CheckpointError(f"{target} is the file to convert. Name another file to write.")
     if target.suffix != ".safetensors":
         raise CheckpointError(f"The converted file must end in .safetensors, got {target.name}.")
     weights, metadata = read_weights(source)
+    license = metadata.get(LICENSE_KEY, RELEASED_LICENSE)
     if is_autoencoder(weights):
+        if loras:
+            raise CheckpointError(f"{source} is a VAE on its own: no LoRA fits it.")
         weights = {key: value for key, value in weights.items() if not key.startswith("loss.")}
         description = {"modelspec.architecture": "stable-diffusion-v1/vae"}
     else:
         checkpoint = parse_checkpoint(str(source), weights, metadata)
         weights = join(checkpoint.components)
+        licenses = [license]
+        for file in loras:
+            lora = read_lora(file)
+            check_base(lora, str(file), checkpoint.config)
+            weights = merge_lora(weights, lora, strength)
+            licenses.append(lora.license)
+        license = " AND ".join(dict.fromkeys(licenses))
         description = config_to_metadata(checkpoint.config)
         description["modelspec.architecture"] = "stableviton"
     converted = {
@@ -47,7 +62,7 @@ def convert(source: Path, target: Path, dtype: str) -> None:
         for key, value in weights.items()
     }
     description |= {
-        LICENSE_KEY: metadata.get(LICENSE_KEY, RELEASED_LICENSE),
+        LICENSE_KEY: license,
         "stableviton.source": source.name,
         "stableviton.source_sha256": hash_file(source),
     }

@@ -1,101 +1,180 @@
 """A data set in VITON-HD's layout from photos of persons and of garments."""
 
+import logging
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
+from ..devices import choose_device, list_missing_devices
 from ..errors import StableVITONError
 from ..files import replace_atomically
-from ..image_tensors import to_arrays, to_images
-from ..images import fill_agnostic_region, list_images, read_image, write_image
-from .agnostic import MaskOptions, PersonInputs, check_mask, make_agnostic_mask
-from .analysis import analyze_person, find_person_box
-from .crop import crop, find_crop_region
-from .densepose import colour_parts
-from .garment import place_on_white, segment_garment
-from .labels import colour_labels
+from ..images import list_images
+from .prepare_config import PrepareConfig, record_settings
+from .prepare_workers import Item, Kind, Prepare, start_workers
 
 REPORT = "report.txt"
+INTERRUPTED = 130  # exit code
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PreparationReport:
-    """Names of the images written, and the photos left out with the reason."""
+    """persons, garments: names of the images that are there, in order. pairs: lines of the pair
+    file. unused: the photos that are in no pair, with the reason."""
 
     persons: list[str]
     garments: list[str]
+    pairs: list[str]
     unused: dict[str, str]
 
 
-def prepare_dataset(
-    persons: Path, garments: Path, output: Path, height: int, width: int
-) -> PreparationReport:
-    """Write `output/test` and `output/test_pairs.txt`: every person with the garment of the same
-    name, where there is one, else with all garments.
+def run(config: PrepareConfig) -> int:
+    """Prepare a data set and say what came of it. The exit code: 0 where there are pairs, 1 where
+    there are none, 130 after Ctrl-C or SIGTERM."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        report = prepare_dataset(config)
+    except KeyboardInterrupt:
+        _log.warning(
+            "Stopped. What is done is in %s. Run the same command again to go on.", config.output
+        )
+        return INTERRUPTED
+    persons, garments, pairs = map(len, (report.persons, report.garments, report.pairs))
+    _log.info("%d persons, %d garments, %d pairs in %s", persons, garments, pairs, config.output)
+    if report.unused:
+        _log.warning("%d photos are not used, see %s", len(report.unused), config.output / REPORT)
+    return 0 if report.pairs else 1
 
-    Items that an earlier run finished are skipped. Photos that cannot be used are left out, with
-    the reason in report.txt. ImageError where a folder has no photos.
+
+def _raise_interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def prepare_dataset(config: PrepareConfig) -> PreparationReport:
+    """Write the split's folder, its pair file and report.txt.
+
+    For the split train a pair is a person and the garment of the same name, which the person wears;
+    photos without a counterpart are left out. For test, it is every person with the garment of the
+    same name, where there is one, else with all garments. Items that an earlier run finished are
+    skipped. StableVITONError lists what is wrong with settings, folders and device, before a
+    network is loaded; and where the output was made with other settings.
     """
-    folder = output / "test"
+    problems = config.list_problems() + list_missing_devices(choose_device(config.device))
+    items: dict[Kind, list[Item]] = {}
     unused: dict[str, str] = {}
-    used: dict[str, list[str]] = {}
-    for kind, source, write in (
-        ("image", persons, write_person),
-        ("cloth", garments, write_garment),
-    ):
-        used[kind] = []
-        for photo in tqdm(list_images(source), desc=source.name, mininterval=1):
-            name = f"{photo.stem}.png"
-            if not (folder / kind / name).is_file():
-                try:
-                    write(read_image(photo), folder, name, height, width)
-                except StableVITONError as error:
-                    unused[str(photo)] = str(error).removeprefix(f"{photo} ")
-                    continue
-            used[kind].append(name)
-    _write_lines(output / "test_pairs.txt", _list_pairs(used["image"], used["cloth"]))
-    _write_lines(output / REPORT, [f"{photo}: {reason}" for photo, reason in unused.items()])
-    return PreparationReport(used["image"], used["cloth"], unused)
+    folders: tuple[tuple[Kind, Path], ...] = (("cloth", config.garments), ("image", config.persons))
+    for kind, folder in folders:
+        try:
+            items[kind] = _list_items(kind, folder, unused)
+        except StableVITONError as error:
+            problems.append(str(error))
+    if problems:
+        listing = "\n".join(f"- {problem}" for problem in problems)
+        raise StableVITONError(f"nothing was made, {len(problems)} problems:\n{listing}")
+    record_settings(config)
+    if config.split == "train":
+        items["cloth"], items["image"] = (
+            _select_partners(items["cloth"], items["image"], "no person's photo", unused),
+            _select_partners(items["image"], items["cloth"], "no garment's photo", unused),
+        )
+    try:
+        report = _prepare_items(config, items["image"], items["cloth"], unused)
+        _write_pairs(config.pair_file, report.pairs)
+        reasons = [f"{photo}: {reason}" for photo, reason in unused.items()]
+        _write_lines(config.output / REPORT, reasons)
+    except OSError as error:
+        raise StableVITONError(
+            f"{config.output} cannot be written ({error}). What is done is kept: run the same "
+            "command again."
+        ) from error
+    return report
 
 
-def write_person(photo: np.ndarray, folder: Path, name: str, height: int, width: int) -> None:
-    """The person's images of a pair, cropped to the working size around the largest person. The
-    image itself comes last: where it exists, the others do."""
-    region = find_crop_region(to_images([photo]), height, width, find_person_box(photo))
-    working, _ = crop(region, height, width)
-    (image,) = to_arrays(working)
-    person = analyze_person(image)
-    options = MaskOptions()
-    mask, _ = make_agnostic_mask(image, PersonInputs(person.pose, person.parse), options)
-    check_mask(mask, options.category)
-    levels = np.where(mask, 255, 0).astype(np.uint8)
-    write_image(folder / "agnostic-v3.2" / name, fill_agnostic_region(image, mask))
-    write_image(folder / "agnostic-mask" / f"{Path(name).stem}_mask.png", levels)
-    write_image(folder / "image-densepose" / name, colour_parts(person.parts))
-    write_image(folder / "image-parse-v3" / name, colour_labels(person.parse))
-    write_image(folder / "image" / name, image)
+def _list_items(kind: Kind, folder: Path, unused: dict[str, str]) -> list[Item]:
+    """The photos of a folder under the names of their images: pair files allow no spaces. Photos
+    whose name another one has go into unused."""
+    items: dict[str, Item] = {}
+    for photo in list_images(folder):
+        name = "_".join(photo.stem.split())
+        if name in items:
+            taken = items[name].photo.name
+            unused[str(photo)] = f"{taken} has the same name; rename one of them."
+        else:
+            items[name] = Item(kind, photo, name)
+    return list(items.values())
 
 
-def write_garment(photo: np.ndarray, folder: Path, name: str, height: int, width: int) -> None:
-    """The garment's images of a pair, on white at the working size."""
-    garment, mask = place_on_white(photo, segment_garment(photo), height, width)
-    levels = np.where(mask > 0.5, 255, 0).astype(np.uint8)
-    write_image(folder / "cloth-mask" / name, levels)
-    write_image(folder / "cloth" / name, garment)
+def _select_partners(
+    items: Sequence[Item], others: Sequence[Item], what: str, unused: dict[str, str]
+) -> list[Item]:
+    """The items whose name one of the others has, too; the rest goes into unused."""
+    names = {other.name for other in others}
+    for item in items:
+        if item.name not in names:
+            unused[str(item.photo)] = f"{what} has the name {item.name!r}, so it is in no pair."
+    return [item for item in items if item.name in names]
 
 
-def _list_pairs(persons: Sequence[str], garments: Sequence[str]) -> list[str]:
+def _prepare_items(
+    config: PrepareConfig, persons: Sequence[Item], garments: Sequence[Item], unused: dict[str, str]
+) -> PreparationReport:
+    """Make the images that are missing. Persons come first, for their networks may not load."""
+    with start_workers(config) as prepare:
+        dressed = _make_missing(config, persons, prepare, "persons", unused)
+        worn = _make_missing(config, garments, prepare, "garments", unused)
+    images, cloth = [item.file for item in dressed], [item.file for item in worn]
+    if config.split == "train":
+        both = set(images) & set(cloth)
+        for item in (*dressed, *worn):
+            if item.file not in both:
+                unused[str(item.photo)] = "the photo of the same name could not be used."
+    return PreparationReport(images, cloth, _list_pairs(images, cloth, config.split), unused)
+
+
+def _make_missing(
+    config: PrepareConfig,
+    items: Sequence[Item],
+    prepare: Prepare,
+    description: str,
+    unused: dict[str, str],
+) -> list[Item]:
+    """The items whose images are there in the end; the others go into unused."""
+    missing = [item for item in items if not _is_finished(item, config)]
+    made = len(items) - len(missing)
+    with tqdm(total=len(items), initial=made, desc=description, unit="photo", mininterval=1) as bar:
+        reasons: dict[Item, str] = {}
+        for item, reason in prepare(missing):
+            if reason is not None:
+                reasons[item] = reason
+            bar.update()
+    unused.update({str(item.photo): reasons[item] for item in items if item in reasons})
+    return [item for item in items if item not in reasons]
+
+
+def _is_finished(item: Item, config: PrepareConfig) -> bool:
+    return (config.folder / item.kind / item.file).is_file()
+
+
+def _list_pairs(persons: Sequence[str], garments: Sequence[str], split: str) -> list[str]:
+    present = set(garments)
     return [
         f"{person} {garment}"
         for person in persons
-        for garment in ([person] if person in garments else garments)
+        for garment in ([person] if person in present else [] if split == "train" else garments)
     ]
 
 
+def _write_pairs(file: Path, lines: Sequence[str]) -> None:
+    """Write a pair file. One that is there with other lines is kept under a name with .old."""
+    if file.is_file() and file.read_text(encoding="utf-8").splitlines() != list(lines):
+        file.replace(file.with_name(f"{file.name}.old"))
+    _write_lines(file, lines)
+
+
 def _write_lines(file: Path, lines: Sequence[str]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     with replace_atomically(file) as partial:
         partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

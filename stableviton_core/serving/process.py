@@ -113,6 +113,7 @@ def start_servers(count: int, comfyui: Path, base: Path) -> Iterator[Sequence[Se
 @contextmanager
 def start_server(comfyui: Path, base: Path, index: int, devices: int) -> Iterator[Server]:
     """As `start_servers`, the server of this index, on one of so many devices."""
+    base = base.resolve()  # the server runs in another folder
     base.mkdir(parents=True, exist_ok=True)
     if not (comfyui / "custom_nodes" / FOLDER_NAME).exists():
         install_pack(base)

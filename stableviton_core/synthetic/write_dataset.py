@@ -55,14 +55,14 @@ def write_dataset(
             f"the height must be a multiple of 32 (the width is 3/4), got {height}"
         )
     people = generate_samples(count, garments, height, seed, patterns)
-    names = _write_split(output / "train", people, count)
-    _write_pairs(output / "train_pairs.txt", [(name, name) for person in names for name in person])
+    names = write_split(output / "train", people, count)
+    write_pairs(output / "train_pairs.txt", [(name, name) for person in names for name in person])
     people = generate_samples(test_count, 2, height, seed + TEST_SEED_OFFSET)
-    names = _write_split(output / "test", people, test_count)
-    _write_pairs(output / "test_pairs.txt", [(first, second) for first, second in names])
+    names = write_split(output / "test", people, test_count)
+    write_pairs(output / "test_pairs.txt", [(first, second) for first, second in names])
 
 
-def _write_split(
+def write_split(
     folder: Path, people: Iterable[list[SyntheticSample]], count: int
 ) -> list[list[str]]:
     """Returns the file names of each person's samples."""
@@ -89,5 +89,5 @@ def _write_sample(folder: Path, name: str, sample: SyntheticSample) -> None:
         write_image(folder / path, image)
 
 
-def _write_pairs(file: Path, pairs: Iterable[tuple[str, str]]) -> None:
+def write_pairs(file: Path, pairs: Iterable[tuple[str, str]]) -> None:
     file.write_text("".join(f"{person} {garment}\n" for person, garment in pairs), encoding="utf-8")

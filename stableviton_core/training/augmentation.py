@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ..dataset.pairs import Pair
 from ..dataset.samples import Sample, load_sample
-from ..images import fill_agnostic_region
+from ..images import blend_agnostic_region
 from .config import TrainConfig
 from .distributed_sampler import SampleIndex
 
@@ -80,6 +80,9 @@ class AugmentedDataset(Dataset):
     def __init__(self, pairs: Sequence[Pair], config: TrainConfig):
         self.pairs, self.config = pairs, config
 
+    def __len__(self) -> int:
+        return len(self.pairs)
+
     def __getitem__(self, index: SampleIndex) -> Sample:
         pair, epoch = index
         return load_augmented_sample(self.pairs[pair], self.config, epoch)
@@ -98,20 +101,20 @@ def load_augmented_sample(pair: Pair, config: TrainConfig, variant: int) -> Samp
 
 
 def augment(sample: Sample, augmentation: Augmentation) -> Sample:
-    """The images after the augmentation; uncovered borders are black. The agnostic image is grey
-    exactly where the transformed mask is above 0."""
+    """The images after the augmentation, moved linearly, masks too; uncovered borders are black.
+    The agnostic image is grey where the moved mask is, blended where that is soft."""
     person, garment, colours = augmentation.person, augmentation.garment, augmentation.colours
     keep = sample.mask[..., None] == 0
     # the person under the mask, so that no grey bleeds over its edge when the image is resampled
     unmasked = np.where(keep, sample.agnostic, sample.image)
-    mask = _transform(sample.mask, person, cv2.INTER_NEAREST)
+    mask = _transform(sample.mask, person)
     agnostic = _jitter_colours(_transform(unmasked, person), colours)
     result = replace(
         sample,
         image=_jitter_colours(_transform(sample.image, person), colours),
-        agnostic=fill_agnostic_region(agnostic, mask),
+        agnostic=blend_agnostic_region(agnostic, mask),
         mask=mask,
-        densepose=_transform(sample.densepose, person, cv2.INTER_NEAREST),
+        densepose=_transform(sample.densepose, person),
         garment=_jitter_colours(_transform(sample.garment, garment), colours),
     )
     if sample.warped_mask is not None:

@@ -135,10 +135,11 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(renamed, ignore_errors=True)
 
 
-def save_parameters(file: Path, parameters: Mapping[str, Tensor], step: int = 0) -> None:
-    """Full tensors by parameter name. step: the EMA's count of optimizer steps."""
+def save_parameters(file: Path, parameters: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Full tensors by parameter name. metadata: under STEP_KEY the count of optimizer steps, for an
+    EMA of those that it has averaged."""
     weights = {name: value.detach().cpu().contiguous() for name, value in parameters.items()}
-    save_file(weights, file, {STEP_KEY: str(step)})
+    save_file(weights, file, metadata)
 
 
 def load_parameters(file: Path, parameters: Mapping[str, nn.Parameter]) -> None:

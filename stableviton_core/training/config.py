@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .ranges import check_ranges
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -37,6 +39,11 @@ class TrainConfig:
         freeze_patterns: Names to freeze among these.
         train_input_conv: Also train the UNet's first convolution. The released code lists it but
             gives it no gradient.
+        lora_rank: Rank of low-rank updates (LoRA), which are trained while all weights are frozen;
+            0 for none.
+        lora_alpha: Updates are scaled by lora_alpha / lora_rank; lora_rank by default.
+        lora_patterns: Checkpoint names (with * and ?) of weights with an update: of linear layers
+            and convolutions of spatial encoder, zero cross-attention and image projector.
         cond_drop_prob: Probability of replacing the garment embedding by the learned vector.
         cond_drop_per: Drop per sample, or per batch as released.
         loss_weighting: none as released; snr divides the noise error by alphas_cumprod, equivalent
@@ -49,7 +56,7 @@ class TrainConfig:
         augmentation: Random flips, shifts, scales and colour jitter, as in the paper.
         cache_latents: Encode all images once, to disk; otherwise in every step.
         cache_variants: Augmented variants per pair in the cache.
-        cache_dir: Cache folder; latents in output by default.
+        cache_dir: Cache folder; latents beside output by default, for all runs there.
         dataloader_num_workers: Loader processes; 0 loads in the main process.
         use_ema: Keep an EMA of the trained weights, which checkpoints then hold.
         ema_decay: Decay of the EMA.
@@ -57,6 +64,9 @@ class TrainConfig:
         checkpoints_total_limit: Number of checkpoints to keep; the oldest are deleted.
         save_dtype: dtype of the weights in checkpoints; the training state is not rounded.
         resume_from_checkpoint: latest, or a checkpoint folder of an earlier run.
+        allow_changed: Resume with other settings, data or initial weights than the run had. Without
+            it only what leaves the meaning of the run as it is may change, such as learning_rate,
+            max_train_steps, paths, checkpointing and validation.
         validation_steps: Sample validation images every so many steps, and at the end; 0 for never.
         validation_pairs: Pairs file of the validation images, in data; the split is test.
         num_validation_images: Number of validation pairs.
@@ -93,6 +103,9 @@ class TrainConfig:
     )
     freeze_patterns: tuple[str, ...] = ()
     train_input_conv: bool = False
+    lora_rank: int = 0
+    lora_alpha: float | None = None
+    lora_patterns: tuple[str, ...] = ("control_model.*", "model.diffusion_model.warp_*")
     cond_drop_prob: float = 0.2
     cond_drop_per: Literal["sample", "batch"] = "sample"
     loss_weighting: Literal["none", "snr"] = "none"
@@ -111,26 +124,20 @@ class TrainConfig:
     checkpoints_total_limit: int = 3
     save_dtype: Literal["fp32", "fp16", "bf16"] = "fp16"
     resume_from_checkpoint: str | None = None
+    allow_changed: bool = False
     validation_steps: int = 500
     validation_pairs: str = "test_pairs.txt"
     num_validation_images: int = 4
     num_inference_steps: int = 20
 
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache_dir or self.output.parent / "latents"
+
     def __post_init__(self) -> None:
-        for name in ("height", "width"):
-            if getattr(self, name) % 8 or getattr(self, name) <= 0:
-                raise ValueError(
-                    f"{name} must be a positive multiple of 8, got {getattr(self, name)}"
-                )
-        for name in (
-            *("train_batch_size", "gradient_accumulation_steps", "max_train_steps"),
-            *("checkpointing_steps", "checkpoints_total_limit", "cache_variants"),
-            *("num_validation_images", "num_inference_steps"),
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.cond_drop_prob <= 1:
-            raise ValueError(f"cond_drop_prob must be in 0..1, got {self.cond_drop_prob}")
+        check_ranges(self)
+        if self.lora_rank and self.train_input_conv:
+            raise ValueError("train_input_conv trains a weight itself; lora_rank must be 0 with it")
 
 
 @dataclass(frozen=True)
@@ -166,5 +173,6 @@ class VaeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_ranges(self)
         if self.output.suffix != ".safetensors":
             raise ValueError(f"output must end in .safetensors, got {self.output.name}")

@@ -1,6 +1,7 @@
 """What differs between one process, DDP and FSDP: the accelerator, sharded parameters, the training
 state."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,7 +29,7 @@ SHARDED_STATE = "sharded.pt"
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """StableVITONError for a kind of distribution that the trainer does not support."""
+    """StableVITONError for a kind of distribution or a precision that does not work."""
     accelerator = Accelerator(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         mixed_precision=config.mixed_precision,
@@ -45,11 +46,40 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
             f"{', version 1' if is_fsdp1 else ''}, which this trainer does not support. Choose "
             "several processes (DDP), or FSDP version 2, in `accelerate config`."
         )
+    if accelerator.num_processes == 1:
+        _require_single_process(os.environ)
+    if accelerator.device.type == "cpu" and config.mixed_precision == "fp16":
+        raise StableVITONError(
+            "mixed_precision fp16 needs a GPU, and this run is on a CPU. Take --mixed_precision "
+            "bf16, or no."
+        )
     return accelerator
+
+
+def _require_single_process(environment: Mapping[str, str]) -> None:
+    """StableVITONError where a launcher was asked for several processes and started one.
+    `accelerate launch --cpu --num_processes 2` does so without MPI: it names an address for the
+    processes to meet, and gives the only one neither a rank nor a count."""
+    count = environment.get("WORLD_SIZE")
+    lonely = "MASTER_ADDR" in environment and "ACCELERATE_MIXED_PRECISION" in environment
+    if int(count or 1) > 1 or (lonely and count is None):
+        raise StableVITONError(
+            "The launcher was asked for several processes, but this run is a single one. For "
+            "several processes on CPUs use `ACCELERATE_USE_CPU=true accelerate launch --multi_gpu "
+            "--num_processes N -m stableviton_core train ...`; for one, --num_processes 1."
+        )
 
 
 def uses_fsdp(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type is DistributedType.FSDP
+
+
+def any_process(accelerator: Accelerator, value: bool) -> bool:
+    """Whether a value is true in any process. All processes take part."""
+    if accelerator.num_processes == 1:
+        return value
+    flag = torch.tensor([value], device=accelerator.device)
+    return bool(accelerator.gather(flag).any())
 
 
 def clip_gradients(

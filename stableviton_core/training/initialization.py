@@ -1,23 +1,53 @@
-"""Initialize a StableVITON checkpoint from Paint-by-Example or Stable Diffusion 1.5 (paper, section
-4.1)."""
+"""The start of a training: a checkpoint made from the released start, Paint-by-Example or Stable
+Diffusion 1.5 (paper, section 4.1)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..model.checkpoint import LICENSE_KEY, Weights, join, read_weights, split
+from ..model.checkpoint import (
+    LICENSE_KEY,
+    RELEASED_LICENSE,
+    Weights,
+    config_from_metadata,
+    join,
+    read_weights,
+    split,
+)
 from ..model.config import ModelConfig
-from ..model.pretrained import save_weights
+from ..model.pretrained import load_model, save_weights
 from ..model.tryon_model import TOWER, TryOnModel
 from ..model.vae import load_autoencoder, to_ldm
 from ..model.zero_cross_attention import TryOnNetwork
 
 INPUT_CONVOLUTION_KEY = "input_blocks.0.0.weight"
+GARMENT_INPUT = "cond_first_block."  # of the spatial encoder, zero at first
 SOURCE_LICENSE = "CreativeML OpenRAIL-M"  # of Stable Diffusion 1.5 and Paint-by-Example
-SOURCES = {4: "a Stable Diffusion 1.5", 9: "a Paint-by-Example or inpainting"}  # input channels
+SOURCES = {  # by input channels of the UNet
+    4: "a Stable Diffusion 1.5",
+    9: "a Paint-by-Example or inpainting",
+    13: "a StableVITON",
+}
+
+
+def load_initial_model(init: Path, vae: Path | None) -> tuple[TryOnModel, AutoencoderKL, str]:
+    """`load_model`, whose CheckpointError also names the command that makes a start."""
+    try:
+        return load_model(init, vae)
+    except CheckpointError as error:
+        if not init.is_file():
+            raise
+        raise CheckpointError(
+            f"{error}\nTo start from a file that is no complete StableVITON checkpoint, such as "
+            "Paint-by-Example, first make one of it: `python -m stableviton_core init "
+            f"{init.name} start.safetensors`, then give that as --init."
+        ) from error
 
 
 def initialize_checkpoint(
@@ -26,34 +56,47 @@ def initialize_checkpoint(
     clip: Path | None = None,
     dtype: str = "fp16",
     config: ModelConfig | None = None,
-    license: str = SOURCE_LICENSE,
+    license: str | None = None,
 ) -> list[str]:
     """Write a StableVITON checkpoint that predicts what the source does: its UNet with zero weights
-    for the new input channels, the spatial encoder a copy of it, zero convolutions zero.
+    for the new input channels. What it has beyond a UNet is taken over; without, the spatial
+    encoder is a copy of the UNet's, and zero cross-attention has zero convolutions of zero.
 
-    clip: a CLIP vision tower's .safetensors, required where the source has none (Stable Diffusion
-    has a text tower). config: sizes, if not the released ones. license: written where the source's
-    metadata names none. Returns the newly initialized components. CheckpointError where a file
-    holds something else.
+    source: 4, 9 or 13 input channels; the released start (VITONHD_PBE_pose.ckpt) has 13. clip: a
+    CLIP vision tower's .safetensors, required where the source has none (Stable Diffusion has a
+    text tower). config: sizes, if not those in the source's metadata or else the released ones.
+    license: written where the source's metadata names none; by default the one of such sources.
+    Returns the newly initialized components. CheckpointError where a file holds something else.
     """
     torch.manual_seed(0)
     weights, metadata = read_weights(source)
     components = split(weights)
-    model = TryOnModel(config or ModelConfig())
+    with _explain_metadata(source):
+        model = TryOnModel(config or config_from_metadata(metadata))
     _load_unet(model, source, components["unet"])
     autoencoder = load_autoencoder(model.config.autoencoder, components["autoencoder"], source)
     _load_clip(model, source, components["clip"], clip)
-    new = ["zero cross-attention (model.diffusion_model.warp_*)"]
+    new = []
+    zero_initial_layers(model.network)
+    encoder, weights = model.network.encoder, components["encoder"]
+    state = encoder.state_dict()
+    garment_input = {key: value for key, value in state.items() if key.startswith(GARMENT_INPUT)}
+    if not _load_part(source, "encoder", encoder, weights and garment_input | weights):
+        copy_encoder(model.network)
+        new.append("spatial encoder (control_model.*; a copy of the UNet's encoder)")
+    cross_attention = model.network.zero_cross_attention
+    name = "zero_cross_attention"
+    if not _load_part(source, name, cross_attention, components[name]):
+        new.append("zero cross-attention (model.diffusion_model.warp_*)")
     if not _load_image_projector(model, components["image_projector"]):
         new.append(
             "image projector (proj_out.*, learnable_vector; cond_stage_model.mapper.* is the "
             "identity)"
         )
-    copy_encoder(model.network)
-    zero_initial_layers(model.network)
     output.parent.mkdir(parents=True, exist_ok=True)
     weights = join(model.components() | {"autoencoder": to_ldm(autoencoder)})
-    license = metadata.get(LICENSE_KEY, license)
+    known = RELEASED_LICENSE if _count_channels(components["unet"]) == 13 else SOURCE_LICENSE
+    license = metadata.get(LICENSE_KEY, license or known)
     save_weights(output, weights, model.config, dtype, {LICENSE_KEY: license})
     return new
 
@@ -66,9 +109,9 @@ def widen_input_convolution(weight: Tensor, channels: int) -> Tensor:
 
 
 def _load_unet(model: TryOnModel, source: Path, weights: Weights) -> None:
-    first = weights.get(INPUT_CONVOLUTION_KEY)
-    if first is None or first.ndim != 4 or first.shape[1] not in SOURCES:
-        content = "no UNet" if first is None else f"a UNet of {first.shape[1]} input channels"
+    channels = _count_channels(weights)
+    if channels not in SOURCES:
+        content = f"a UNet of {channels} input channels" if channels else "no UNet"
         raise CheckpointError(
             f"{source} has {content}. Expected {' or '.join(SOURCES.values())} checkpoint "
             f"({' or '.join(map(str, SOURCES))} channels)."
@@ -81,6 +124,34 @@ def _load_unet(model: TryOnModel, source: Path, weights: Weights) -> None:
         model.network.unet.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{source}'s UNet has another size: {error}") from error
+
+
+def _count_channels(unet: Weights) -> int:
+    """Input channels of a UNet's weights; 0 where there is no UNet."""
+    first = unet.get(INPUT_CONVOLUTION_KEY)
+    return first.shape[1] if first is not None and first.ndim == 4 else 0
+
+
+def _load_part(source: Path, name: str, module: nn.Module, weights: Weights) -> bool:
+    """A component of StableVITON's own. Without one in the source, False is returned."""
+    if not weights:
+        return False
+    try:
+        module.load_state_dict(_to_float(weights))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{source}'s {name.replace('_', ' ')} is incomplete or has another size: {error}"
+        ) from error
+    return True
+
+
+@contextmanager
+def _explain_metadata(source: Path) -> Iterator[None]:
+    """The file's name before a CheckpointError about its metadata."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
 
 
 def _load_clip(model: TryOnModel, source: Path, weights: Weights, file: Path | None) -> None:

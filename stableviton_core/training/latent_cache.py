@@ -2,9 +2,11 @@
 so that a step needs neither images nor the autoencoder."""
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
@@ -22,8 +24,9 @@ from ..model.tryon_model import TryOnModel
 from .augmentation import load_augmented_sample
 from .config import TrainConfig
 from .distributed_sampler import SampleIndex
+from .interruption import Interrupt
 
-FORMAT = "3"  # raise it when augmentation, encoding or the fields of Latents change
+FORMAT = "4"  # raise it when augmentation, encoding, packing or the fields of Latents change
 SHARD_SIZE = 64  # entries a file
 ENCODING_BATCH = 8
 
@@ -56,12 +59,12 @@ class LatentCache:
     def __getitem__(self, key: str) -> dict[str, Tensor]:
         with safe_open(self.shards[key], framework="pt") as file:
             names = [name for name in file.keys() if name.startswith(f"{key}/")]
-            return {name.split("/")[1]: file.get_tensor(name) for name in names}
+            return {name.split("/")[1]: unpack(file.get_tensor(name)) for name in names}
 
     def add(self, entries: Mapping[str, Latents]) -> None:
         """Write entries, each a batch of one, as one shard."""
         tensors = {
-            f"{key}/{name}": value[0].cpu().clone(memory_format=torch.contiguous_format)
+            f"{key}/{name}": pack(value[0].cpu())
             for key, latents in entries.items()
             for name, value in latents.tensors().items()
         }
@@ -77,6 +80,9 @@ class LatentDataset(Dataset):
     def __init__(self, cache: LatentCache, keys: Sequence[Sequence[str]]):
         self.cache, self.keys = cache, keys
 
+    def __len__(self) -> int:
+        return len(self.keys)
+
     def __getitem__(self, index: SampleIndex) -> dict[str, Tensor]:
         pair, epoch = index
         variants = self.keys[pair]
@@ -88,6 +94,21 @@ class LatentDataset(Dataset):
         return Latents(**{name: torch.stack([item[name] for item in items]) for name in names})
 
 
+def pack(value: Tensor) -> Tensor:
+    """An entry's tensor as it is stored: images (uint8, H x W or H x W x 3) as the bytes of a PNG
+    file, which are few, others as they are."""
+    if value.dtype != torch.uint8:
+        return value.clone(memory_format=torch.contiguous_format)
+    return torch.from_numpy(cv2.imencode(".png", value.numpy())[1])
+
+
+def unpack(value: Tensor) -> Tensor:
+    """The inverse of `pack`, bit for bit."""
+    if value.dtype != torch.uint8:
+        return value
+    return torch.from_numpy(cv2.imdecode(value.numpy(), cv2.IMREAD_UNCHANGED))
+
+
 def compute_hash(*items: str | bytes) -> str:
     digest = hashlib.sha256()
     for item in items:
@@ -97,11 +118,13 @@ def compute_hash(*items: str | bytes) -> str:
 
 
 def _hash_weights(module: torch.nn.Module) -> str:
+    """Of the weights in half precision, in which a checkpoint of the first phase holds them, so
+    that the second phase finds its entries."""
     return compute_hash(
         *(
             item
             for name, value in module.state_dict().items()
-            for item in (name, value.detach().float().cpu().numpy().tobytes())
+            for item in (name, value.detach().half().cpu().numpy().tobytes())
         )
     )
 
@@ -147,9 +170,11 @@ def fill_cache(
     model: TryOnModel,
     autoencoder: AutoencoderKL,
     accelerator: Accelerator,
+    interrupt: Interrupt,
 ) -> None:
     """Encode the entries that the cache lacks, divided among the processes. StableVITONError where
-    those of another process do not appear on this one's disk."""
+    those of another process do not appear on this one's disk. KeyboardInterrupt where the run is
+    interrupted; entries that are encoded are kept."""
     accelerator.wait_for_everyone()  # before the first writes, so that all list the same entries
     cache.refresh()
     missing = [
@@ -159,6 +184,12 @@ def fill_cache(
         if key not in cache
     ]
     share = missing[accelerator.process_index :: accelerator.num_processes]
+    if missing and accelerator.is_main_process:
+        tqdm.write(
+            f"Before the first step, {len(missing)} latents are encoded into {cache.folder} "
+            f"({sum(map(len, keys))} are needed: {len(pairs)} pairs x {len(keys[0])} variants)."
+        )
+    start, done = time.perf_counter(), 0
     with tqdm(total=len(share), desc="encoding", mininterval=1, disable=not share) as bar:
         for shard in _chunk(share, SHARD_SIZE):
             entries: dict[str, Latents] = {}
@@ -167,6 +198,16 @@ def fill_cache(
                 latents = encode_samples(autoencoder, model, samples)
                 entries |= {key: latents[i : i + 1] for i, (key, _, _) in enumerate(group)}
                 bar.update(len(group))
+                done += len(group)
+                if done == len(group) < len(share) and accelerator.is_main_process:
+                    seconds = (time.perf_counter() - start) / done * (len(share) - done)
+                    tqdm.write(_describe_wait(seconds, len(keys[0])))
+                if interrupt.requested:
+                    cache.add(entries)
+                    raise KeyboardInterrupt(
+                        f"Stopped: {done} of {len(share)} latents are encoded and kept in "
+                        f"{cache.folder}. The same command goes on there."
+                    )
             cache.add(entries)
     accelerator.wait_for_everyone()
     cache.refresh()
@@ -175,6 +216,21 @@ def fill_cache(
             f"{cache.folder} lacks latents that another process encoded. cache_dir, or output, "
             "must lie on a disk that all processes share."
         )
+
+
+def _describe_wait(seconds: float, variants: int) -> str:
+    sooner = "--cache_latents false encodes in every step instead, so that training starts now"
+    if variants > 1:
+        sooner = f"--cache_variants 1 takes 1/{variants} of that; {sooner}"
+    return f"Encoding takes about {_format_duration(seconds)} more. {sooner}."
+
+
+def _format_duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _chunk(items: list, size: int) -> list[list]:

@@ -1,8 +1,7 @@
 """Training: from a configuration to the last checkpoint."""
 
-import json
+import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,19 +11,15 @@ from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.fsdp import register_fsdp_forward_method
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..dataset.check_data import require_files
-from ..dataset.pairs import Pair, read_pairs
 from ..errors import StableVITONError
 from ..images import write_image
 from ..inference.encoding import Latents, encode_samples
 from ..model.attention_recorder import AttentionRecorder
 from ..model.checkpoint import LICENSE_KEY
 from ..model.layers import enable_gradient_checkpointing
-from ..model.pretrained import load_model, save_weights
-from .augmentation import AugmentedDataset
+from ..model.pretrained import save_weights
 from .checkpointing import (
     EMA,
     STATE,
@@ -44,7 +39,9 @@ from .checkpointing import (
     write_checkpoint,
 )
 from .config import TrainConfig
+from .data import make_dataset, make_loader, read_training_pairs
 from .distributed import (
+    any_process,
     clip_gradients,
     gather_full_tensors,
     gather_sharded_state,
@@ -54,15 +51,18 @@ from .distributed import (
     use_ema_weights,
     uses_fsdp,
 )
-from .distributed_sampler import DistributedStepSampler, iterate_batches
-from .latent_cache import LatentCache, LatentDataset, compute_cache_keys, compute_hash, fill_cache
+from .distributed_sampler import DistributedStepSampler
+from .initialization import load_initial_model
+from .interruption import Interrupt, catch_interrupts
+from .lora import LORA, add_lora, save_lora
 from .losses import (
     compute_loss,
     list_recorded_blocks,
     make_model_inputs,
-    require_annotations,
     sample_timesteps_and_noise,
 )
+from .reporting import StepReporter, StepResult, describe_setup
+from .resume import describe_run, require_same_run
 from .trainable_parameters import INPUT_CONVOLUTION, choose_trainable, format_counts
 from .validation import ValidationSet
 
@@ -74,12 +74,14 @@ def train(config: TrainConfig) -> Path:
     """Train, and return the folder of the last checkpoint.
 
     StableVITONError says what is wrong with the data, the checkpoint, the settings or the disk.
+    KeyboardInterrupt after Ctrl-C or SIGTERM, when what is done is saved; it says how to go on.
     """
     try:
-        trainer = Trainer(config)
-        if config.resume_from_checkpoint:
-            trainer.resume()
-        return trainer.train()
+        with catch_interrupts() as interrupt:
+            trainer = Trainer(config, interrupt)
+            if config.resume_from_checkpoint:
+                trainer.resume()
+            return trainer.train()
     except (OSError, SafetensorError) as error:
         raise StableVITONError(
             f"The run cannot write: {error}. {describe_last_checkpoint(config.output)}"
@@ -94,8 +96,9 @@ class Trainer:
     process's shards.
     """
 
-    def __init__(self, config: TrainConfig):
+    def __init__(self, config: TrainConfig, interrupt: Interrupt | None = None):
         self.config = config
+        self.interrupt = interrupt or Interrupt()
         self.step = 0
         self.accelerator = make_accelerator(config)
         self.sampler = DistributedStepSampler(
@@ -104,9 +107,11 @@ class Trainer:
             self.accelerator.num_processes,
             self.accelerator.process_index,
         )
+        self._say(describe_setup(self.accelerator, config, self.sampler.joint_batch_size))
         # whatever can be wrong is found before images are encoded, which can take hours
         self._read_data()
         self._load_model()
+        self._describe_run()
         self._make_optimizer()
         self._make_datasets()
         self._wrap()
@@ -118,32 +123,32 @@ class Trainer:
                 f"{config.output} holds checkpoints of another run. Go on from them with "
                 "--resume_from_checkpoint latest, or name another --output."
             )
-        self.pairs = read_pairs(config.data, "train", paired=True)
-        self.validation_pairs: list[Pair] = []
-        if config.validation_steps:
-            pairs = read_pairs(config.data, "test", paired=False, pair_file=config.validation_pairs)
-            self.validation_pairs = pairs[: config.num_validation_images]
-        require_files([*self.pairs, *self.validation_pairs])
-        require_annotations(config, self.pairs)
+        self.pairs, self.validation_pairs = read_training_pairs(config)
 
     def _load_model(self) -> None:
         config = self.config
-        self.model, self.autoencoder, license = load_model(config.init, config.vae)
+        self.model, self.autoencoder, license = load_initial_model(config.init, config.vae)
         self.autoencoder.requires_grad_(False)
         patterns = config.train_patterns + (INPUT_CONVOLUTION,) * config.train_input_conv
-        counts = choose_trainable(self.model, patterns, config.freeze_patterns)
-        if self.accelerator.is_main_process:
-            tqdm.write(format_counts(counts))
+        if config.lora_rank:
+            counts = add_lora(self.model, config)
+        else:
+            counts = choose_trainable(self.model, patterns, config.freeze_patterns)
+        self._say(format_counts(counts))
         self.attention = AttentionRecorder(
             self.model.network.zero_cross_attention, list_recorded_blocks(config)
         )
-        files = (path for pair in self.pairs for _, path in pair.files())
-        self.metadata = {
-            LICENSE_KEY: license,
-            # paths without their folders: checkpoints are shared
-            "stableviton.training": json.dumps(asdict(config), default=lambda path: path.name),
-            "stableviton.data": compute_hash(*(f"{f.name} {f.stat().st_size}" for f in files)),
-        }
+        self.metadata = {LICENSE_KEY: license}
+
+    def _describe_run(self) -> None:
+        """Metadata of the checkpoints. StableVITONError where the one to resume has others."""
+        config = self.config
+        self.metadata |= describe_run(config, self.pairs, self.sampler.joint_batch_size)
+        if config.resume_from_checkpoint:
+            folder = find_checkpoint(config.output, config.resume_from_checkpoint)
+            file = folder / TRAINED
+            for difference in require_same_run(file, self.metadata, config.allow_changed):
+                self._say(f"changed: {difference}")
 
     def _make_optimizer(self) -> None:
         config = self.config
@@ -175,14 +180,9 @@ class Trainer:
             for parameter in module.parameters():
                 if not parameter.requires_grad:
                     parameter.data = parameter.data.to(FROZEN_DTYPES[config.mixed_precision])
-        self.dataset: LatentDataset | AugmentedDataset
-        if config.cache_latents:
-            cache = LatentCache(config.cache_dir or config.output / "latents")
-            keys = compute_cache_keys(self.pairs, config, model, autoencoder)
-            fill_cache(cache, keys, self.pairs, config, model, autoencoder, accelerator)
-            self.dataset = LatentDataset(cache, keys)
-        else:
-            self.dataset = AugmentedDataset(self.pairs, config)
+        self.dataset = make_dataset(
+            config, self.pairs, model, autoencoder, accelerator, self.interrupt
+        )
         self.validation: ValidationSet | None = None
         if self.validation_pairs:
             self.validation = ValidationSet(
@@ -212,7 +212,10 @@ class Trainer:
         # the state holds no weights: trained ones lie beside it, frozen ones are in config.init
         accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
         accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
-        accelerator.init_trackers("logs")
+
+    def _say(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            tqdm.write(text)
 
     def resume(self) -> None:
         """Load the last checkpoint. Rates of this configuration replace the saved ones."""
@@ -233,49 +236,45 @@ class Trainer:
         self.step = parse_step(folder)
 
     def train(self) -> Path:
-        """All remaining steps -> the folder of the last checkpoint."""
-        config, is_main = self.config, self.accelerator.is_main_process
-        indices = iterate_batches(
-            config.seed, self.step, config.max_train_steps, len(self.pairs), self.sampler
-        )
-        batches = iter(
-            DataLoader(
-                self.dataset,
-                batch_sampler=indices,
-                collate_fn=self.dataset.collate,
-                num_workers=config.dataloader_num_workers,
-            )
-        )
+        """All remaining steps -> the folder of the last checkpoint. Interrupted, it saves after the
+        current step and raises KeyboardInterrupt with what to do."""
+        config = self.config
+        batches = iter(make_loader(config, self.dataset, self.sampler, self.step))
         folder = checkpoint_folder(config.output, self.step)
-        with tqdm(
-            total=config.max_train_steps,
-            initial=self.step,
-            desc="training",
-            unit="step",
-            mininterval=1,
-            disable=not is_main,
-        ) as bar:
-            while self.step < config.max_train_steps:
-                self._report(bar, self.train_step(batches))
-                if self._is_due(config.checkpointing_steps):
+        interrupted = any_process(self.accelerator, self.interrupt.requested)
+        with StepReporter(
+            self.accelerator, self.step, config.max_train_steps, self.sampler.joint_batch_size
+        ) as reporter:
+            while self.step < config.max_train_steps and not interrupted:
+                result = self.train_step(batches)
+                reporter.report(self.step, result, self.lr_scheduler.get_last_lr()[0])
+                interrupted = any_process(self.accelerator, self.interrupt.requested)
+                if interrupted or self._is_due(config.checkpointing_steps):
                     folder = self.save_checkpoint()
-                if self.validation and self._is_due(config.validation_steps):
+                if self.validation and self._is_due(config.validation_steps) and not interrupted:
                     self.validate(self.validation)
-        self.accelerator.end_training()
-        if is_main:
-            tqdm.write(f"last checkpoint: {folder}")
+        if self.step < config.max_train_steps:
+            raise KeyboardInterrupt(
+                f"Stopped after step {self.step} of {config.max_train_steps}. "
+                f"{describe_last_checkpoint(config.output)} Go on with the same command and "
+                "--resume_from_checkpoint latest."
+                if self.step
+                else "Stopped before the first step."
+            )
+        self._say(f"last checkpoint: {folder}")
         return folder
 
     def _is_due(self, interval: int) -> bool:
         return self.step % interval == 0 or self.step == self.config.max_train_steps
 
-    def train_step(self, batches: Iterator) -> dict[str, float]:
-        """One optimizer step, over all accumulation steps -> the terms of the loss by name, means
-        over them and over all processes. StableVITONError where loss or gradient is not finite."""
+    def train_step(self, batches: Iterator) -> StepResult:
+        """One optimizer step, over all accumulation steps, whose terms of the loss are means over
+        them and over all processes. StableVITONError where loss or gradient is not finite."""
+        start = time.perf_counter()
         config, accelerator = self.config, self.accelerator
         network, maps = self.model.config.network, self.attention.maps
         self.model.train()
-        means = []
+        means, norm = [], torch.zeros(())
         for index in range(self.sampler.accumulation_steps):
             batch = self._encode(next(batches))
             sampled = sample_timesteps_and_noise(
@@ -306,7 +305,8 @@ class Trainer:
             if self.ema:
                 self.ema.step(self.trained.values())
         self.step += 1
-        return dict(zip(terms, torch.stack(means).mean(dim=0).tolist(), strict=True))
+        mean_terms = dict(zip(terms, torch.stack(means).mean(dim=0).tolist(), strict=True))
+        return StepResult(mean_terms, norm.item(), time.perf_counter() - start)
 
     def _encode(self, loaded: Latents | list) -> Latents:
         """A batch of the data set, cached latents or samples, on the device."""
@@ -328,20 +328,6 @@ class Trainer:
             f"lower learning rate (now {config.learning_rate})."
         )
 
-    def _report(self, bar: tqdm, terms: dict[str, float]) -> None:
-        rate, loss = self.lr_scheduler.get_last_lr()[0], sum(terms.values())
-        scalars = {"loss": loss, "learning_rate": rate}
-        scalars |= {f"loss/{name}": value for name, value in terms.items()}
-        self.accelerator.log(scalars, step=self.step)
-        bar.update()
-        speed = bar.format_dict["rate"]
-        bar.set_postfix(
-            loss=f"{loss:.4f}",
-            lr=f"{rate:.1e}",
-            samples_per_second="?" if not speed else f"{speed * self.sampler.joint_batch_size:.1f}",
-            refresh=False,
-        )
-
     def save_checkpoint(self) -> Path:
         """Write this step's checkpoint -> its folder. StableVITONError where that fails; earlier
         checkpoints stay."""
@@ -358,15 +344,20 @@ class Trainer:
             save_state(accelerator, folder / STATE, state)
             if not accelerator.is_main_process:
                 return
-            save_parameters(folder / TRAINED, trained)
+            weights, metadata = ema_weights or trained, self.metadata | {STEP_KEY: str(self.step)}
+            save_parameters(folder / TRAINED, trained, metadata)
             if self.ema and ema_weights:
-                save_parameters(folder / EMA, ema_weights, self.ema.optimization_step)
+                count = {STEP_KEY: str(self.ema.optimization_step)}
+                save_parameters(folder / EMA, ema_weights, count)
+            if config.lora_rank:
+                save_lora(folder / LORA, weights, self.model.config, config, metadata)
+                return
             save_weights(
                 folder / WEIGHTS,
-                merge_trained(config.init, config.vae, ema_weights or trained),
+                merge_trained(config.init, config.vae, weights),
                 self.model.config,
                 config.save_dtype,
-                self.metadata | {STEP_KEY: str(self.step)},
+                metadata,
             )
 
         folder = checkpoint_folder(config.output, self.step)

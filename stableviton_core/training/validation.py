@@ -9,7 +9,7 @@ from ..dataset.pairs import Pair
 from ..dataset.samples import load_sample, load_target_image
 from ..images import GREY_LEVEL, make_image_grid
 from ..inference.encoding import encode_samples
-from ..inference.sampling import sample_tryon
+from ..inference.sampling import draw_noise, sample_tryon
 from ..model.tryon_model import TryOnModel
 from ..model.vae import decode_latents
 
@@ -26,6 +26,7 @@ class ValidationSet:
         autoencoder: AutoencoderKL,
     ):
         samples = [load_sample(pair, height, width) for pair in pairs]
+        self.names = [pair.name for pair in pairs]
         self.garments = [sample.garment for sample in samples]
         self.persons = [sample.image for sample in samples]
         unknown = np.full_like(self.persons[0], GREY_LEVEL)
@@ -37,5 +38,7 @@ class ValidationSet:
         self, model: TryOnModel, autoencoder: AutoencoderKL, steps: int
     ) -> np.ndarray:
         """A row a pair: garment, person, try-on, ground truth (grey where there is none)."""
-        results = decode_latents(autoencoder, sample_tryon(model, self.batch, steps))
+        noise = draw_noise(self.names, self.batch.person.shape[1:], seed=0)
+        latents = sample_tryon(model, self.batch, noise, steps, start="noise")
+        results = decode_latents(autoencoder, latents)
         return make_image_grid(self.garments, self.persons, list(results), self.targets)

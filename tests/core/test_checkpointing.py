@@ -163,8 +163,10 @@ def test_only_the_last_checkpoint_is_resumed(inputs, tmp_path):
             train(replace(config, resume_from_checkpoint=name))
     assert train(replace(config, resume_from_checkpoint=folder.name)) == folder
     other = replace(config, resume_from_checkpoint="latest", train_input_conv=True)
-    with pytest.raises(StableVITONError, match="holds other trained parameters"):
+    with pytest.raises(StableVITONError, match="train_input_conv: false -> true"):
         train(other)
+    with pytest.raises(StableVITONError, match="holds other trained parameters"):
+        train(replace(other, allow_changed=True))
 
 
 def test_a_new_learning_rate_holds_after_resuming(inputs, tmp_path):

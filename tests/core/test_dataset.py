@@ -2,18 +2,19 @@
 
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from helpers.golden import make_pixel_files, read_golden
+from helpers.golden import fill, make_pixel_files, read_golden
 from helpers.training import HEIGHT, WIDTH, tiny_config
 from stableviton_core.dataset.check_data import check_data
-from stableviton_core.dataset.pairs import read_pairs
-from stableviton_core.dataset.samples import load_sample, load_target_image
+from stableviton_core.dataset.pairs import format_result_name, read_pairs
+from stableviton_core.dataset.samples import load_sample, load_target_image, pad_to_aspect
 from stableviton_core.errors import StableVITONError
-from stableviton_core.image_tensors import resize_keep_mask
+from stableviton_core.image_tensors import pad_garment, resize_keep_mask
 from stableviton_core.images import write_image
 from stableviton_core.synthetic.write_dataset import (
     TEST_SEED_OFFSET,
@@ -124,12 +125,13 @@ def test_everything_wrong_is_in_one_list(data):
     shutil.rmtree(train / "gt_cloth_warped_mask")
     problems, counts = check_data(data)
     text = "\n".join(problems)
-    assert len(problems) == 4
+    assert len(problems) == 5
+    assert "image-densepose/00001_00.png is black" in text
     assert "00000_00.png is missing" in text
     assert "00000_01.png cannot be read as an image" in text
     assert f"densepose is 30 x 20, the image {WIDTH} x {HEIGHT}" in text
     assert "00001_01_mask.png is empty: there is nothing to generate" in text
-    assert "6 pairs, 6 with a garment mask, 0 with a warped" in counts and "4 problems" in counts
+    assert "6 pairs, 6 with a garment mask, 0 with a warped" in counts and "5 problems" in counts
 
 
 def test_a_split_that_is_not_there_is_one_problem(data):
@@ -166,6 +168,30 @@ def test_an_invalid_data_set_is_an_error(data, change, message):
     change(data)
     with pytest.raises(StableVITONError, match=message):
         read_pairs(data, "train", paired=True)
+
+
+@pytest.mark.parametrize(("height", "width"), [(80, 48), (64, 96), (64, 48), (63, 50)])
+def test_a_padded_garment_is_that_of_the_nodes(height, width):
+    garment = (fill("garment", (height, width, 3)) * 60 + 128).clamp(0, 255).to(torch.uint8)
+    padded = pad_to_aspect(garment.numpy(), HEIGHT, WIDTH)
+    assert abs(padded.shape[1] * HEIGHT / padded.shape[0] - WIDTH) <= 1
+    signed = garment.permute(2, 0, 1)[None].float() / 127.5 - 1
+    expected = pad_garment(signed, HEIGHT, WIDTH)
+    resized = cv2.resize(padded.astype(np.float32), (WIDTH, HEIGHT)) / 127.5 - 1
+    assert np.allclose(resized, expected[0].permute(1, 2, 0), atol=1e-4)
+
+
+def test_results_have_the_names_of_the_released_script(data):
+    pair = read_pairs(data, "test", paired=False)[1]
+    assert format_result_name(pair, ".jpg") == "00001_00_00001_01.jpg"
+
+
+def test_other_garments_than_uppers_are_refused(data):
+    assert read_pairs(data, "test", paired=False, category="upper")
+    with pytest.raises(StableVITONError, match="has upper garments only, not 'lower'"):
+        read_pairs(data, "test", paired=False, category="lower")
+    with pytest.raises(StableVITONError, match="upper, lower, dresses, got 'shoes'"):
+        read_pairs(data, "test", paired=False, category="shoes")
 
 
 def test_a_data_set_is_written_into_a_new_folder_only(data):

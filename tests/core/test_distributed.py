@@ -10,7 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from helpers.training import PROPORTIONAL, equal_weights, tiny_config, write_inputs
+from stableviton_core.errors import StableVITONError
 from stableviton_core.training import checkpointing
+from stableviton_core.training.distributed import _require_single_process
 from stableviton_core.training.trainer import VALIDATION_IMAGE, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +23,25 @@ def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     write_inputs(folder)
     return folder
+
+
+def test_a_launcher_that_starts_one_process_of_several_is_refused(inputs, tmp_path):
+    """What `accelerate launch --cpu --num_processes 2` does without MPI."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2"]
+    launcher += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    script = str(ROOT / "tests" / "helpers" / "gradients.py")
+    arguments = [*launcher, script, str(inputs), str(tmp_path / "run"), "2"]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0
+    assert "several processes, but this run is a single one" in done.stderr
+    assert "--multi_gpu" in done.stderr and not (tmp_path / "run").exists()
+
+
+def test_a_count_of_processes_in_the_environment_is_believed():
+    _require_single_process({"WORLD_SIZE": "1", "MASTER_ADDR": "x"})
+    _require_single_process({"ACCELERATE_MIXED_PRECISION": "no"})
+    with pytest.raises(StableVITONError, match="--num_processes N"):
+        _require_single_process({"WORLD_SIZE": "2"})
 
 
 def launch(processes: int, script: str, folder: Path, *arguments: object) -> None:

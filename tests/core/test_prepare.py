@@ -1,24 +1,43 @@
 """Photos into a data set."""
 
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from helpers.checkpoints import write_checkpoint
+from helpers.person_networks import write_segformer, write_torchscript
+from helpers.training import TINY, tiny_config
 from stableviton_core.dataset.check_data import check_data
 from stableviton_core.dataset.pairs import read_pairs
 from stableviton_core.dataset.samples import load_sample
 from stableviton_core.errors import StableVITONError
+from stableviton_core.images import read_image, read_mask
 from stableviton_core.person.analysis import NoPersonError, analyze_person, find_bodies
 from stableviton_core.person.densepose import TORSO, decode_parts
-from stableviton_core.person.labels import select_labels
+from stableviton_core.person.labels import CIHP, decode_labels, select_labels
+from stableviton_core.person.large_networks import load_segformer
+from stableviton_core.person.pose import Pose
 from stableviton_core.person.prepare import REPORT, prepare_dataset
+from stableviton_core.person.prepare_config import SETTINGS, PrepareConfig, record_settings
+from stableviton_core.person.prepare_photo import PersonNetworks, find_worn_garment, write_person
 from stableviton_core.synthetic.draw_garment import generate_garment
 from stableviton_core.synthetic.draw_person import generate_person
 from stableviton_core.synthetic.renderer import render_sample
+from stableviton_core.training.checkpointing import WEIGHTS
+from stableviton_core.training.trainer import train
 
-HOPPER = Path(__file__).resolve().parents[1] / "golden" / "person" / "grace_hopper.jpg"
+ROOT = Path(__file__).resolve().parents[2]
+HOPPER = ROOT / "tests" / "golden" / "person" / "grace_hopper.jpg"
 
 
 def astronaut() -> np.ndarray:
@@ -49,9 +68,22 @@ def folders(tmp_path_factory) -> Path:
     return root
 
 
+def configure(folders: Path, output: Path, **changes: object) -> PrepareConfig:
+    config = PrepareConfig(output, folders / "persons", folders / "garments", height=256, width=192)
+    return replace(config, **changes)
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
 def test_photos_become_a_data_set(folders, tmp_path):
     output = tmp_path / "data"
-    report = prepare_dataset(folders / "persons", folders / "garments", output, 256, 192)
+    report = prepare_dataset(configure(folders, output))
     assert report.persons == ["astronaut.png", "hopper.png", "phone.png"]
     assert report.garments == ["hopper.png", "shirt.png"]
     reasons = (output / REPORT).read_text()
@@ -73,17 +105,186 @@ def test_photos_become_a_data_set(folders, tmp_path):
     parts = decode_parts(person.densepose)
     assert (person.mask[parts == TORSO] > 0).mean() > 0.95
     assert (person.agnostic[person.mask > 0] == 128).all()
+    assert np.array_equal(person.warped_mask > 0, parts == TORSO), "approximately, the garment"
+
+
+def test_several_processes_write_the_same_files(folders, tmp_path):
+    prepare_dataset(configure(folders, tmp_path / "one"))
+    prepare_dataset(configure(folders, tmp_path / "two", workers=2))
+    one, two = read_all(tmp_path / "one"), read_all(tmp_path / "two")
+    assert one == two and len(one) > 20
 
 
 def test_a_second_run_makes_only_what_is_missing(folders, tmp_path):
     output = tmp_path / "data"
-    prepare_dataset(folders / "persons", folders / "garments", output, 256, 192)
+    prepare_dataset(configure(folders, output))
+    before = read_all(output)
     kept, missing = (output / "test" / "image" / f"{n}.png" for n in ("hopper", "astronaut"))
-    before = kept.stat().st_mtime_ns
+    written = kept.stat().st_mtime_ns
     missing.unlink()
-    report = prepare_dataset(folders / "persons", folders / "garments", output, 256, 192)
-    assert missing.is_file() and kept.stat().st_mtime_ns == before
-    assert len(report.persons) == 3
+    prepare_dataset(configure(folders, output))
+    assert read_all(output) == before and kept.stat().st_mtime_ns == written
+
+
+def test_a_stopped_run_goes_on(folders, tmp_path):
+    prepare_dataset(configure(folders, tmp_path / "whole"))
+    output = tmp_path / "stopped"
+    command = [sys.executable, "-m", "stableviton_core", "prepare", str(output)]
+    command += ["--persons", str(folders / "persons"), "--garments", str(folders / "garments")]
+    command += ["--height", "256", "--width", "192"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not list(output.glob("test/image-densepose/*.png")) and process.poll() is None:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
+    _, messages = process.communicate(timeout=100)
+    assert process.returncode == 130 and "Run the same command again" in messages, messages
+    assert not (output / "test_pairs.txt").exists() and not list(output.rglob("*.partial"))
+    done = subprocess.run([*command, "--workers", "2"], cwd=ROOT, check=False)
+    assert done.returncode == 0 and read_all(output) == read_all(tmp_path / "whole")
+
+
+def test_training_pairs_are_persons_in_their_own_garment(folders, tmp_path):
+    output = tmp_path / "data"
+    report = prepare_dataset(configure(folders, output, split="train"))
+    assert report.pairs == (output / "train_pairs.txt").read_text().splitlines()
+    assert report.pairs == ["hopper.png hopper.png"]
+    reasons = (output / REPORT).read_text()
+    for name in ("astronaut.jpg: no garment", "phone.jpg: no garment", "shirt.png: no person"):
+        assert name in reasons
+    assert sorted(file.name for file in (output / "train" / "image").iterdir()) == ["hopper.png"]
+    problems, counts = check_data(output, ["train"])
+    assert problems == [] and "1 with a warped garment mask" in counts
+    prepare_dataset(configure(folders, output))
+    assert check_data(output)[0] == [], "the other split goes into the same folder"
+
+
+def test_a_person_whose_garment_cannot_be_used_is_in_no_training_pair(folders, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(folders, root)
+    Image.new("RGB", (300, 400), "white").save(root / "garments" / "astronaut.png")
+    report = prepare_dataset(configure(root, tmp_path / "data", split="train"))
+    assert report.pairs == ["hopper.png hopper.png"]
+    reason = report.unused[str(root / "persons" / "astronaut.jpg")]
+    assert "same name could not be used" in reason
+
+
+def test_prepared_photos_train_the_second_phase(folders, tmp_path):
+    data = tmp_path / "data"
+    prepare_dataset(configure(folders, data, split="train"))
+    prepare_dataset(configure(folders, data))
+    write_checkpoint(tmp_path / "tiny.safetensors", config=TINY)
+    config = tiny_config(tmp_path, tmp_path / "run", max_train_steps=1, train_batch_size=1)
+    folder = train(replace(config, data=data, phase="atv"))
+    assert (folder / WEIGHTS).is_file()
+
+
+def test_the_warped_mask_is_the_persons_own_garment_by_category():
+    labels = np.array([CIHP.index(name) for name in ("upper", "dress", "skirt", "pants", "face")])
+    parse = labels[None].repeat(2, axis=0)
+    others = np.zeros(parse.shape, bool)
+    others[1] = True
+    for category, expected in (
+        ("upper", [True, True, False, False, False]),
+        ("lower", [False, False, True, True, False]),
+        ("dresses", [True, True, True, False, False]),
+    ):
+        worn = find_worn_garment(parse, category, others)
+        assert worn.tolist() == [expected, [False] * 5]
+        assert find_worn_garment(parse, category)[1].tolist() == expected
+
+
+def test_large_networks_take_the_place_of_the_skeleton(folders, tmp_path):
+    densepose = write_torchscript(tmp_path / "dense.torchscript", 2)
+    segformer = write_segformer(tmp_path / "clothes")
+    config = configure(folders, tmp_path / "data", densepose=densepose, segformer=segformer)
+    prepare_dataset(config)
+    folder = tmp_path / "data" / "test"
+    names = {name: f"{name}/hopper.png" for name in ("image", "image-densepose", "image-parse-v3")}
+    image, colours, coloured = (read_image(folder / file) for file in names.values())
+    parts = decode_parts(colours)
+    assert set(np.unique(parts)) <= {0, 2, 3} and parts.any(), "the network knows two parts"
+    with load_segformer(segformer, lambda _: nullcontext(torch.device("cpu"))) as parse:
+        labels = parse(image, analyze_person(image).pose)
+    assert np.array_equal(decode_labels(coloured, "viton-hd"), labels)
+    worn = read_mask(folder / "gt_cloth_warped_mask" / "hopper.png") > 0
+    assert worn.any() and not (worn & ~select_labels(labels, "upper", "coat", "dress")).any()
+
+
+def test_an_openpose_network_gives_the_pose(folders, tmp_path):
+    photo = read_image(folders / "persons" / "hopper.jpg")
+    config = configure(folders, tmp_path / "plain")
+    write_person(photo, "hopper", config, PersonNetworks())
+
+    def find_poses(image: np.ndarray) -> list[Pose]:
+        return [body.to_pose() for body in find_bodies(image)]
+
+    openpose = PersonNetworks(openpose=find_poses)
+    write_person(photo, "hopper", replace(config, output=tmp_path / "same"), openpose)
+    assert read_all(tmp_path / "plain") == read_all(tmp_path / "same")
+    with pytest.raises(NoPersonError, match="OpenPose found nobody"):
+        write_person(photo, "hopper", config, PersonNetworks(openpose=lambda image: []))
+
+
+def test_other_settings_do_not_mix(folders, tmp_path):
+    output = tmp_path / "data"
+    network = write_torchscript(tmp_path / "dense.torchscript", 1)
+    config = configure(folders, output, densepose=network)
+    record_settings(config)
+    moved = tmp_path / "elsewhere" / "renamed.torchscript"
+    moved.parent.mkdir()
+    moved.write_bytes(network.read_bytes())
+    record_settings(replace(config, densepose=moved, split="train", workers=3))
+    for changes, message in (
+        ({"height": 512}, "height was 256, is 512"),
+        ({"category": "lower"}, "category was upper, is lower"),
+        ({"densepose": None}, "densepose was dense.torchscript .*, is not given"),
+    ):
+        with pytest.raises(StableVITONError, match=message):
+            prepare_dataset(replace(config, **changes))
+    write_torchscript(network, 2)
+    with pytest.raises(StableVITONError, match="densepose was"):
+        prepare_dataset(config)
+    (output / SETTINGS).write_text("{")
+    with pytest.raises(StableVITONError, match=f"{SETTINGS} cannot be read"):
+        prepare_dataset(config)
+    (output / "test" / "image").mkdir(parents=True)
+    (output / SETTINGS).unlink()
+    with pytest.raises(StableVITONError, match="did not make"):
+        prepare_dataset(config)
+
+
+def test_everything_wrong_is_listed_before_anything_is_made(folders, tmp_path):
+    config = configure(folders, tmp_path / "data", height=100, workers=0)
+    files = {"densepose": tmp_path / "none", "segformer": tmp_path, "openpose": tmp_path / "no"}
+    with pytest.raises(StableVITONError) as caught:
+        prepare_dataset(replace(config, garments=tmp_path / "nothing", **files))
+    for part in (
+        *("--height must be a positive multiple of 8", "--workers must be", "--densepose:"),
+        *("--openpose:", "nothing is not a folder", "5 problems"),
+    ):
+        assert part in str(caught.value)
+    with pytest.raises(StableVITONError, match="no SegFormer in transformers' layout"):
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        prepare_dataset(configure(folders, tmp_path / "data", segformer=empty))
+    assert not (tmp_path / "data" / "test").exists()
+
+
+def test_names_fit_pair_files(folders, tmp_path):
+    root = tmp_path / "photos"
+    for name in ("persons", "garments"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(folders / "persons" / "hopper.jpg", root / "persons" / "my photo.jpg")
+    shutil.copy(folders / "persons" / "hopper.jpg", root / "persons" / "my_photo.jpeg")
+    shutil.copy(folders / "garments" / "shirt.png", root / "garments" / "my photo.png")
+    output = tmp_path / "data"
+    pair_file = output / "test_pairs.txt"
+    record_settings(configure(root, output))
+    pair_file.write_text("mine.jpg mine.jpg\n")
+    report = prepare_dataset(configure(root, output))
+    assert report.pairs == ["my_photo.png my_photo.png"] and check_data(output, ["test"])[0] == []
+    assert "my photo.jpg has the same name" in report.unused[str(root / "persons/my_photo.jpeg")]
+    assert (output / "test_pairs.txt.old").read_text() == "mine.jpg mine.jpg\n"
 
 
 def test_the_largest_of_several_persons_is_dressed():

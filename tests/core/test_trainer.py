@@ -1,11 +1,13 @@
 """Training runs: what they train, their losses, their validation images, and why they stop."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -31,6 +33,14 @@ from stableviton_core.training.losses import (
 from stableviton_core.training.trainer import Trainer, train
 
 PLAIN = {"augmentation": False}
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """accelerate keeps a process to one precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +159,35 @@ def test_validation_images_and_scalars_are_written(inputs, tmp_path):
     events = EventAccumulator(str(output / "logs"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4]
-    assert {"loss", "loss/noise", "loss/atv", "learning_rate"} <= set(events.Tags()["scalars"])
+    names = {"loss", "loss/noise", "loss/atv", "learning_rate", "gradient_norm"}
+    assert names | {"samples_per_second"} <= set(events.Tags()["scalars"])
+    for name in ("gradient_norm", "samples_per_second"):
+        assert all(event.value > 0 for event in events.Scalars(name))
     total, noise, atv = (events.Scalars(n)[0].value for n in ("loss", "loss/noise", "loss/atv"))
     assert atv > 0 and total == pytest.approx(noise + atv)
     assert [event.step for event in events.Images("validation")] == [2, 4]
+
+
+def test_a_killed_and_resumed_run_logs_each_step_once(inputs, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny_config(inputs, tmp_path / "run", checkpointing_steps=2)
+    train_step = Trainer.train_step
+
+    def stop_at_step_4(run, batches):
+        if run.step == 3:
+            raise RuntimeError("killed")
+        return train_step(run, batches)
+
+    monkeypatch.setattr(Trainer, "train_step", stop_at_step_4)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config)
+    monkeypatch.undo()
+    train(replace(config, resume_from_checkpoint="latest"))
+    events = EventAccumulator(str(tmp_path / "run/logs"))
+    events.Reload()
+    for name in ("loss", "gradient_norm", "learning_rate"):
+        assert [event.step for event in events.Scalars(name)] == [1, 2, 3, 4], name
 
 
 def test_a_loss_that_is_nan_stops_the_run(inputs, tmp_path, monkeypatch):
@@ -195,20 +230,28 @@ def test_a_gradient_that_is_nan_never_reaches_the_weights(inputs, tmp_path, monk
         ({"lr_scheduler": "sinus"}, "'sinus' is not a valid"),
         ({"validation_steps": 1, "validation_pairs": "none.txt"}, "none.txt is not there"),
         ({"train_patterns": ("nothing",)}, "no parameter has a name like 'nothing'"),
+        ({"mixed_precision": "fp16"}, "fp16 needs a GPU.*bf16"),
     ],
 )
+@pytest.mark.usefixtures("fresh_accelerate")
 def test_wrong_settings_are_found_before_encoding(inputs, tmp_path, monkeypatch, changes, message):
-    monkeypatch.setattr(trainer, "compute_cache_keys", lambda *_: pytest.fail("it encodes first"))
+    monkeypatch.setattr(trainer, "make_dataset", lambda *_: pytest.fail("it encodes first"))
     with pytest.raises(StableVITONError, match=message):
         train(tiny_config(inputs, tmp_path / "run", **changes))
 
 
-def test_the_cache_is_used_again(inputs, tmp_path, monkeypatch):
-    train(tiny_config(inputs, tmp_path / "first", max_train_steps=1))
-    entries = len(LatentCache(inputs / "latents").shards)
+def test_the_second_phase_uses_the_cache_of_the_first(inputs, tmp_path, monkeypatch):
+    """Its initial checkpoint is in half precision, and the cache lies beside the outputs."""
+    changes = {"cache_dir": None, "max_train_steps": 1}
+    config = tiny_config(inputs, tmp_path / "base", save_dtype="fp16", **changes)
+    assert config.cache_folder == tmp_path / "latents"
+    start = train(config) / WEIGHTS
+    entries = set(LatentCache(tmp_path / "latents").shards)
+    assert len(entries) == 12
     monkeypatch.setattr(
         "stableviton_core.training.latent_cache.encode_samples",
         lambda *_: pytest.fail("it encodes what the cache holds"),
     )
-    train(tiny_config(inputs, tmp_path / "second", max_train_steps=1))
-    assert len(LatentCache(inputs / "latents").shards) == entries >= 12
+    train(tiny_config(inputs, tmp_path / "atv", init=start, phase="atv", **changes))
+    assert set(LatentCache(tmp_path / "latents").shards) == entries
+    assert not (tmp_path / "base/latents").exists()

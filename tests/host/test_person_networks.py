@@ -9,41 +9,19 @@ import comfy.model_management
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+from torch import nn
+from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
 
+from helpers.person_networks import ATR, write_segformer, write_torchscript
 from helpers.person_nodes import densepose, parse, pose
 
 
-class SmallDensePose(nn.Module):
-    """One part a person: the torso in the left of two boxes, a hand in the right, larger one."""
-
-    def __init__(self, people: int):
-        super().__init__()
-        self.people = people
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        assert image.dtype == torch.uint8 and image.dim() == 3
-        boxes = torch.tensor([[10.0, 20.0, 50.0, 80.0], [60.0, 10.0, 120.0, 110.0]])
-        coarse = torch.zeros(2, 2, 8, 8)
-        coarse[:, 1] = self.weight[0]
-        fine = torch.zeros(2, 25, 8, 8)
-        fine[0, 2] = 1.0
-        fine[1, 3] = 1.0
-        n = self.people
-        return boxes[:n], coarse[:n], fine[:n], fine[:n], fine[:n]
-
-
-def write_torchscript(host, name: str, people: int) -> str:
-    folder = host.base / "models" / "densepose"
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.jit.save(torch.jit.script(SmallDensePose(people)), str(folder / name))
-    return name
+def write_densepose(host, name: str, people: int) -> str:
+    return write_torchscript(host.base / "models" / "densepose" / name, people).name
 
 
 def test_a_torchscript_densepose_is_decoded_exactly(host):
-    name = write_torchscript(host, "two.torchscript", 2)
+    name = write_densepose(host, "two.torchscript", 2)
     image = torch.zeros(1, 120, 128, 3)
     _, numbers, source = densepose(host, image, model=name)
     expected = torch.zeros(120, 128)
@@ -57,7 +35,7 @@ def test_a_torchscript_densepose_is_decoded_exactly(host):
 
 
 def test_a_torchscript_network_is_the_memory_managers(host):
-    path = host.base / "models" / "densepose" / write_torchscript(host, "one.torchscript", 1)
+    path = host.base / "models" / "densepose" / write_densepose(host, "one.torchscript", 1)
     networks = host.module("nodes.host.person_networks")
 
     def loaded() -> list[str]:
@@ -76,7 +54,7 @@ def test_a_torchscript_network_is_the_memory_managers(host):
 def test_a_densepose_that_finds_nobody_or_is_damaged(host, errors):
     with pytest.raises(errors, match="found nobody"):
         densepose(
-            host, torch.zeros(1, 120, 128, 3), model=write_torchscript(host, "no.torchscript", 0)
+            host, torch.zeros(1, 120, 128, 3), model=write_densepose(host, "no.torchscript", 0)
         )
     damaged = host.base / "models" / "densepose" / "damaged.torchscript"
     damaged.write_bytes(b"PK\3\4 not a network")
@@ -86,26 +64,6 @@ def test_a_densepose_that_finds_nobody_or_is_damaged(host, errors):
         densepose(host, torch.zeros(1, 120, 128, 3), model="../../secret.torchscript")
 
 
-ATR = (
-    "Background",
-    "Hat",
-    "Hair",
-    "Sunglasses",
-    "Upper-clothes",
-    "Skirt",
-    "Pants",
-    "Dress",
-    "Belt",
-    "Left-shoe",
-    "Right-shoe",
-    "Face",
-    "Left-leg",
-    "Right-leg",
-    "Left-arm",
-    "Right-arm",
-    "Bag",
-    "Scarf",
-)
 FASHN = (
     "background",
     "face",
@@ -128,27 +86,12 @@ FASHN = (
 )
 
 
-def write_segformer(host, name: str, labels: tuple[str, ...]) -> Path:
-    folder = host.base / "models" / "segformer" / name
-    torch.manual_seed(3)
-    config = SegformerConfig(
-        hidden_sizes=[8, 16, 16, 16],
-        depths=[1, 1, 1, 1],
-        num_attention_heads=[1, 1, 1, 1],
-        decoder_hidden_size=16,
-        id2label=dict(enumerate(labels)),
-        label2id={label: index for index, label in enumerate(labels)},
-    )
-    network = SegformerForSemanticSegmentation(config).eval()
-    with torch.no_grad():
-        network.decode_head.classifier.weight.normal_(0, 1)
-    network.save_pretrained(folder)
-    SegformerImageProcessor(size={"height": 128, "width": 96}).save_pretrained(folder)
-    return folder
+def segformer_folder(host, name: str) -> Path:
+    return host.base / "models" / "segformer" / name
 
 
 def test_a_segformer_is_read_by_its_labels(host, working):
-    folder = write_segformer(host, "clothes", ATR)
+    folder = write_segformer(segformer_folder(host, "clothes"), ATR)
     found, coloured, region, source = parse(
         host, working, model="clothes", labels="left_arm, upper"
     )
@@ -168,7 +111,7 @@ def test_a_segformer_is_read_by_its_labels(host, working):
 
 
 def test_a_segformer_of_unknown_labels_is_refused(host, working, errors):
-    write_segformer(host, "city", ("road", "car", "sky"))
+    write_segformer(segformer_folder(host, "city"), ("road", "car", "sky"))
     with pytest.raises(errors, match="road, car, sky are not those"):
         parse(host, working, model="city")
     empty = host.base / "models" / "segformer" / "empty"
@@ -213,7 +156,7 @@ def test_openpose_without_its_package_says_so(host, working, errors, tmp_path, m
 
 def test_the_models_come_from_comfyuis_folders(host):
     folders = host.module("nodes.host.folders")
-    write_torchscript(host, "listed.torchscript", 1)
+    write_densepose(host, "listed.torchscript", 1)
     assert "listed.torchscript" in folders.list_person_models(folders.DENSEPOSE)
-    write_segformer(host, "listed", ATR)
+    write_segformer(segformer_folder(host, "listed"), ATR)
     assert "listed" in folders.list_person_models(folders.SEGFORMER)

@@ -1,0 +1,143 @@
+"""Images/s of the command `tryon` against the released inference loop.
+
+    python benchmarks/tryon.py [--small] [--steps 10] [--batch 1] [--rounds 3]
+
+The released loop, written from its description with the same modules, encodes the garment with the
+VAE again in every pass of the network; `tryon` encodes it once. Both take the same samples, weights
+and noise in fp32 and go from decoded images to result images, alternating within one process;
+prints the medians, the largest difference of their latents and the peak memory of each. Sizes: the
+released ones (10 GB of memory), or 64 model channels, 32 in the VAE and a CLIP of width 64
+(--small); 512 x 384. Weights are random. On a CUDA GPU memory is the GPU's.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from process_memory import PeakMonitor
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from stableviton_core.dataset.samples import Sample  # noqa: E402
+from stableviton_core.devices import choose_device  # noqa: E402
+from stableviton_core.inference.config import TryOnConfig  # noqa: E402
+from stableviton_core.inference.encoding import encode_samples  # noqa: E402
+from stableviton_core.inference.sampling import draw_noise, make_noise_predictor  # noqa: E402
+from stableviton_core.inference.tryons import Networks, sample_latents  # noqa: E402
+from stableviton_core.model.config import AutoencoderConfig, ClipConfig, ModelConfig, NetworkConfig  # noqa: E402
+from stableviton_core.model.tryon_model import TryOnModel  # noqa: E402
+from stableviton_core.model.vae import build_autoencoder, decode_latents, encode_images  # noqa: E402
+from stableviton_core.plms import plms_timesteps, sample_plms  # noqa: E402
+from stableviton_core.schedule import start_code  # noqa: E402
+
+SMALL = ModelConfig(
+    network=NetworkConfig(model_channels=64, context_dim=96),
+    clip=ClipConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=128,
+        patch_size=32,
+    ),
+    autoencoder=AutoencoderConfig(model_channels=32),
+    mapper_layers=1,
+)
+HEIGHT, WIDTH = 512, 384
+
+
+def make_samples(batch: int) -> list[Sample]:
+    rng = np.random.default_rng(0)
+
+    def image() -> np.ndarray:
+        return rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[128:400, 96:288] = 255
+    return [Sample(image(), image(), mask, image(), image()) for _ in range(batch)]
+
+
+@torch.inference_mode()
+def run_released_loop(
+    networks: Networks, samples: list[Sample], names: list[str], config: TryOnConfig
+) -> Tensor:
+    """As `sample_latents`, with the garment encoded in every pass."""
+    batch = encode_samples(networks.autoencoder, networks.model, samples)
+    garments = np.stack([sample.garment for sample in samples])
+
+    def predict_noise(x: Tensor, t: int) -> Tensor:
+        garment = encode_images(networks.autoencoder, garments)
+        return make_noise_predictor(networks.model, replace(batch, garment=garment))(x, t)
+
+    noise = draw_noise(names, batch.person.shape[1:], config.seed).to(batch.person)
+    return sample_plms(predict_noise, start_code(batch.person, noise), plms_timesteps(config.steps))
+
+
+WAYS: dict[str, Callable[..., Tensor]] = {"released": run_released_loop, "tryon": sample_latents}
+
+
+def measure(way: str, networks: Networks, samples: list[Sample], config: TryOnConfig):
+    """Seconds for all samples, peak bytes, latents."""
+    names = [str(index) for index in range(len(samples))]
+    on_gpu = networks.autoencoder.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    with PeakMonitor("VmRSS") as monitor:
+        start = time.perf_counter()
+        latents = WAYS[way](networks, samples, names, config)
+        decode_latents(networks.autoencoder, latents)
+        seconds = time.perf_counter() - start
+    peak = torch.cuda.max_memory_allocated() if on_gpu else monitor.peak
+    return seconds, peak, latents.cpu()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    model_config, device = SMALL if arguments.small else ModelConfig(), choose_device("auto")
+    networks = Networks(
+        TryOnModel(model_config).eval().requires_grad_(False).to(device),
+        build_autoencoder(model_config.autoencoder).eval().requires_grad_(False).to(device),
+    )
+    samples = make_samples(arguments.batch)
+    config = TryOnConfig(checkpoint=Path(), output=Path(), steps=arguments.steps)
+    measure("tryon", networks, samples[:1], replace(config, steps=1))  # warm-up
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    peaks: dict[str, list[float]] = {way: [] for way in WAYS}
+    latents = {}
+    for _ in range(arguments.rounds):
+        for way in WAYS:
+            duration, peak, latents[way] = measure(way, networks, samples, config)
+            seconds[way].append(duration)
+            peaks[way].append(peak)
+    size = "64 model channels" if arguments.small else "released size"
+    print(
+        f"{size}, batch {arguments.batch}, {WIDTH} x {HEIGHT}, {arguments.steps} steps, fp32, "
+        f"{device.type}, {arguments.rounds} rounds"
+    )
+    print("| way | s | images/s | peak GB |\n|---|---|---|---|")
+    for way in WAYS:
+        median = statistics.median(seconds[way])
+        rate, peak = arguments.batch / median, statistics.median(peaks[way]) / 1e9
+        print(f"| {way} | {median:.2f} | {rate:.4f} | {peak:.2f} |")
+    pairs = zip(seconds["released"], seconds["tryon"], strict=True)
+    ratio = statistics.median(released / ours for released, ours in pairs)
+    error = (latents["tryon"] - latents["released"]).abs().max() / latents["released"].std()
+    print(f"tryon over released: {ratio:.2f} x images/s (median of the rounds)")
+    print(f"largest difference of the latents: {error:.1e} of their standard deviation")
+
+
+if __name__ == "__main__":
+    main()

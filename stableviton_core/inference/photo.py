@@ -1,0 +1,58 @@
+"""A try-on of one photo: person and garment are prepared with the shipped networks, and the result
+is put back into the photo."""
+
+import numpy as np
+from tqdm import tqdm
+
+from ..dataset.samples import Sample
+from ..image_tensors import to_arrays, to_images, to_masks
+from ..images import fill_agnostic_region, read_image, write_image
+from ..person.agnostic import MaskOptions, PersonInputs, check_mask, make_agnostic_mask
+from ..person.analysis import analyze_person, find_person_box
+from ..person.crop import CropRegion, crop, find_crop_region, stitch
+from ..person.densepose import colour_parts
+from ..person.garment import place_on_white, segment_garment
+from ..plms import plms_timesteps
+from .config import TryOnConfig
+from .tryons import load_networks, make_tryons
+
+GARMENTS = {"upper": "upper", "lower": "lower", "dresses": "dress"}  # category -> of the mask
+
+
+def dress_photo(config: TryOnConfig) -> None:
+    """Write the photo `config.person` with the garment of `config.garment`, at the photo's size.
+    Outside the agnostic mask its pixels are kept. StableVITONError where a photo cannot be read or
+    shows no person or no garment, before a model is loaded."""
+    assert config.person is not None and config.garment is not None
+    photo = read_image(config.person)
+    garment = read_image(config.garment)
+    sample, region = prepare_sample(photo, garment, config)
+    networks = load_networks(config)
+    name = f"{config.person.stem}+{config.garment.stem}"
+    with tqdm(total=len(plms_timesteps(config.steps)), desc=name, unit="step") as bar:
+        (result,) = make_tryons(networks, [sample], [name], config, bar.update)
+    mask = to_masks([sample.mask > 0])
+    (dressed,) = to_arrays(stitch(region, to_images([result]), mask))
+    write_image(config.output, dressed)
+
+
+def prepare_sample(
+    photo: np.ndarray, garment: np.ndarray, config: TryOnConfig
+) -> tuple[Sample, CropRegion]:
+    """The sample of two photos H x W x 3 uint8, cropped to the largest person, and the crop."""
+    height, width = config.height, config.width
+    region = find_crop_region(to_images([photo]), height, width, find_person_box(photo))
+    (image,) = to_arrays(crop(region, height, width)[0])
+    person = analyze_person(image)
+    options = MaskOptions(category=GARMENTS[config.category or "upper"])
+    mask, _ = make_agnostic_mask(image, PersonInputs(person.pose, person.parse), options)
+    check_mask(mask, options.category)
+    cloth, _ = place_on_white(garment, segment_garment(garment), height, width)
+    sample = Sample(
+        image=image,
+        agnostic=fill_agnostic_region(image, mask),
+        mask=np.where(mask, 255, 0).astype(np.uint8),
+        densepose=colour_parts(person.parts),
+        garment=cloth,
+    )
+    return sample, region

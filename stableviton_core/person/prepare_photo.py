@@ -1,0 +1,177 @@
+"""The images of a data set that one photo gives: of a person, or of a garment."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..devices import choose_device
+from ..errors import StableVITONError
+from ..image_tensors import to_arrays, to_images
+from ..images import fill_agnostic_region, write_image
+from ..model.checkpoint import Weights, read_weights
+from .agnostic import SKELETON, MaskOptions, PersonInputs, check_mask, make_agnostic_mask
+from .analysis import NoPersonError, analyze_person, find_person, find_person_box
+from .crop import crop, find_crop_region
+from .densepose import colour_parts
+from .garment import place_on_white, segment_garment
+from .labels import colour_labels, select_labels
+from .large_networks import (
+    DensePose,
+    OpenPose,
+    SegFormer,
+    load_densepose,
+    load_openpose,
+    load_segformer,
+)
+from .pose import Pose, choose_pose
+from .prepare_config import PrepareConfig
+
+MASK_CATEGORIES = {"upper": "upper", "lower": "lower", "dresses": "dress"}
+# Labels of the garment that a person wears, by category. Parsers often see a dress as a top and a
+# skirt.
+WORN = {
+    "upper": ("upper", "coat", "dress"),
+    "lower": ("pants", "skirt"),
+    "dresses": ("dress", "upper", "coat", "skirt"),
+}
+
+
+@dataclass(frozen=True)
+class PersonNetworks:
+    """The large networks that are to be used; None for a shipped, approximate way."""
+
+    densepose: DensePose | None = None
+    segformer: SegFormer | None = None
+    openpose: OpenPose | None = None
+
+
+@contextmanager
+def load_person_networks(config: PrepareConfig) -> Iterator[PersonNetworks]:
+    """The large networks of a configuration, on its device. StableVITONError names a file that is
+    not the network it should be."""
+    place = partial(_place_on_device, choose_device(config.device))
+    with ExitStack() as stack:
+        densepose = segformer = openpose = None
+        if config.densepose:
+            densepose = stack.enter_context(load_densepose(config.densepose, place))
+        if config.segformer:
+            segformer = stack.enter_context(load_segformer(config.segformer, place))
+        if config.openpose:
+            openpose = stack.enter_context(load_openpose(config.openpose, _read_tensors, place))
+        yield PersonNetworks(densepose, segformer, openpose)
+
+
+def _place_on_device(
+    device: torch.device, network: nn.Module
+) -> AbstractContextManager[torch.device]:
+    network.to(device)
+    return nullcontext(device)
+
+
+def _read_tensors(path: Path) -> Weights:
+    return read_weights(path)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Person:
+    """What is known of the dressed person of an image. parts: DensePose indices. inputs: pose,
+    labels and the outline of others, for the agnostic mask."""
+
+    parts: np.ndarray
+    inputs: PersonInputs
+
+
+def write_person(
+    photo: np.ndarray, name: str, config: PrepareConfig, networks: PersonNetworks
+) -> None:
+    """The person's images of a pair, NAME.png, cropped to the working size around the largest
+    person. The image itself comes last: where it exists, the others do.
+
+    StableVITONError where the photo cannot be used: nobody in it, nothing to mask, or for the
+    split train, nothing worn of the category.
+    """
+    region = find_crop_region(
+        to_images([photo]), config.height, config.width, find_person_box(photo)
+    )
+    (image,) = to_arrays(crop(region, config.height, config.width)[0])
+    person = _analyze(image, networks)
+    parse = person.inputs.parse
+    assert parse is not None
+    options = MaskOptions(category=MASK_CATEGORIES[config.category])
+    mask, _ = make_agnostic_mask(image, person.inputs, options)
+    check_mask(mask, options.category)
+    worn = find_worn_garment(parse, config.category, person.inputs.others)
+    if config.split == "train" and not worn.any():
+        raise StableVITONError(
+            f"nothing of the category {config.category!r} was found on this person, who is to wear "
+            "the garment. Take another photo."
+        )
+    file = f"{name}.png"
+    write_image(config.folder / "agnostic-v3.2" / file, fill_agnostic_region(image, mask))
+    write_image(config.folder / "agnostic-mask" / f"{name}_mask.png", _to_levels(mask))
+    write_image(config.folder / "image-densepose" / file, colour_parts(person.parts))
+    write_image(config.folder / "image-parse-v3" / file, colour_labels(parse))
+    if worn.any():
+        write_image(config.folder / "gt_cloth_warped_mask" / file, _to_levels(worn))
+    write_image(config.folder / "image" / file, image)
+
+
+def write_garment(photo: np.ndarray, name: str, config: PrepareConfig) -> None:
+    """The garment's images of a pair, NAME.png, on white at the working size. The garment itself
+    comes last. StableVITONError where nothing stands out from the background."""
+    mask = segment_garment(photo)
+    garment, mask = place_on_white(photo, mask, config.height, config.width)
+    write_image(config.folder / "cloth-mask" / f"{name}.png", _to_levels(mask > 0.5))
+    write_image(config.folder / "cloth" / f"{name}.png", garment)
+
+
+def find_worn_garment(
+    parse: np.ndarray, category: str, others: np.ndarray | None = None
+) -> np.ndarray:
+    """Where the garment of a category (of WORN) is on the person, H x W bool.
+
+    parse: labels H x W in CIHP ids. others: H x W bool, where the labels are other persons'. With
+    an approximate parse this is the torso, or for the category lower the legs.
+    """
+    worn = select_labels(parse, *WORN[category])
+    return worn if others is None else worn & ~others
+
+
+def _analyze(image: np.ndarray, networks: PersonNetworks) -> _Person:
+    """Pose, parts and labels of the largest person, by the large networks that are there, as in
+    the nodes."""
+    given = _find_pose(image, networks.openpose) if networks.openpose else None
+    parts = parse = others = None
+    if networks.densepose and networks.segformer:
+        pose, _, others = find_person(image, given)
+    else:
+        analysis = analyze_person(image, given)
+        pose, parts, parse = analysis.pose, analysis.parts, analysis.parse
+    if networks.densepose:
+        x, y = pose.centre()
+        parts = networks.densepose(image, (float(x), float(y)))
+    if networks.segformer:
+        parse = networks.segformer(image, pose)
+        if others is None:
+            others = find_person(image, pose)[2]
+    assert parts is not None
+    approximate = networks.segformer is None
+    source = SKELETON if approximate else "SegFormer"
+    return _Person(parts, PersonInputs(pose, parse, source, approximate, others=others))
+
+
+def _find_pose(image: np.ndarray, find_poses: OpenPose) -> Pose:
+    poses = find_poses(image)
+    if not poses:
+        raise NoPersonError("OpenPose found nobody in this image. Use another photo.")
+    return choose_pose(poses, None)
+
+
+def _to_levels(mask: np.ndarray) -> np.ndarray:
+    return np.where(mask, 255, 0).astype(np.uint8)

@@ -1,0 +1,61 @@
+"""The data of a run: its pairs, its data set of cached latents or of images, and its batches."""
+
+from accelerate import Accelerator
+from diffusers import AutoencoderKL
+from torch.utils.data import DataLoader
+
+from ..dataset.check_data import require_files
+from ..dataset.pairs import Pair, read_pairs
+from ..model.tryon_model import TryOnModel
+from .augmentation import AugmentedDataset
+from .config import TrainConfig
+from .distributed_sampler import DistributedStepSampler, iterate_batches
+from .interruption import Interrupt, ignore_interrupts
+from .latent_cache import LatentCache, LatentDataset, compute_cache_keys, fill_cache
+from .losses import require_annotations
+
+TrainingDataset = LatentDataset | AugmentedDataset
+
+
+def read_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to train on and those of the validation images. StableVITONError that lists files
+    that are missing."""
+    pairs = read_pairs(config.data, "train", paired=True)
+    validation_pairs: list[Pair] = []
+    if config.validation_steps:
+        listed = read_pairs(config.data, "test", paired=False, pair_file=config.validation_pairs)
+        validation_pairs = listed[: config.num_validation_images]
+    require_files([*pairs, *validation_pairs])
+    require_annotations(config, pairs)
+    return pairs, validation_pairs
+
+
+def make_dataset(
+    config: TrainConfig,
+    pairs: list[Pair],
+    model: TryOnModel,
+    autoencoder: AutoencoderKL,
+    accelerator: Accelerator,
+    interrupt: Interrupt,
+) -> TrainingDataset:
+    """Encodes the entries that the cache lacks, unless latents are not cached."""
+    if not config.cache_latents:
+        return AugmentedDataset(pairs, config)
+    cache = LatentCache(config.cache_folder)
+    keys = compute_cache_keys(pairs, config, model, autoencoder)
+    fill_cache(cache, keys, pairs, config, model, autoencoder, accelerator, interrupt)
+    return LatentDataset(cache, keys)
+
+
+def make_loader(
+    config: TrainConfig, dataset: TrainingDataset, sampler: DistributedStepSampler, step: int
+) -> DataLoader:
+    """This process's batches of the steps that remain after `step`."""
+    indices = iterate_batches(config.seed, step, config.max_train_steps, len(dataset), sampler)
+    return DataLoader(
+        dataset,
+        batch_sampler=indices,
+        collate_fn=dataset.collate,
+        num_workers=config.dataloader_num_workers,
+        worker_init_fn=ignore_interrupts,
+    )
