@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from .errors import StableVITONError
+from .evaluation.config import EvaluateConfig
 from .inference.config import TryOnConfig
 from .person.prepare_config import Category, Device, PrepareConfig, Split
 from .serving.batch.config import BatchConfig
@@ -91,31 +92,14 @@ def finetune_vae(config: VaeConfig) -> None:
     finetune_vae(config)
 
 
-def evaluate(
-    *,
-    results: Path,
-    reference: Path,
-    protocol: Literal["hr-viton", "catvton", "ladi-viton"],
-    unpaired: bool = False,
-    backbone_dir: Path | None = None,
-    json: Path | None = None,
-) -> None:
-    """Measure SSIM, LPIPS, FID and KID of results.
-
-    Args:
-        results: Folder of results.
-        reference: Folder of real images.
-        protocol: Publication whose details of measuring are followed.
-        unpaired: Results have no ground truth: measure FID and KID only.
-        backbone_dir: Folder with the weights of the networks of the metrics.
-        json: Also write the figures to this file.
-    """
+def evaluate(config: EvaluateConfig) -> None:
+    """Measure SSIM, LPIPS, FID and KID of results."""
     from .evaluation.metrics import evaluate
 
-    evaluation = evaluate(results, reference, protocol, not unpaired, backbone_dir)
+    evaluation = evaluate(config)
     print(evaluation.format_table())
-    if json:
-        evaluation.write_json(json)
+    if config.json:
+        evaluation.write_json(config.json)
 
 
 def prepare(
@@ -308,7 +292,7 @@ def _join_values(arguments: Sequence[str]) -> list[str]:
     command = COMMANDS[names[0]]
     parser = argparse.ArgumentParser(f"stableviton {names[0]}", add_help=False, allow_abbrev=False)
     for name, kind in _get_types(get_config_class(command) or command):
-        if get_origin(kind) is tuple:
+        if any(get_origin(k) is tuple for k in (kind, *get_args(kind))):
             parser.add_argument(f"--{name}", nargs="+", action="extend")
         elif bool in (kind, *get_args(kind)):
             parser.add_argument(f"--{name}", nargs="?", const="true")

@@ -1,9 +1,13 @@
-"""Files: atomic writing, and hashes."""
+"""Files: atomic writing, hashes, and safe names."""
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+MAX_NAME_BYTES = 120  # of a result's name; file systems allow 255 with ending and hash
 
 
 @contextmanager
@@ -25,3 +29,11 @@ def hash_file(path: Path) -> str:
         while chunk := file.read(1 << 24):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def make_safe_name(name: str) -> str:
+    """The name with letters and digits of any script and . + - _ only, in MAX_NAME_BYTES."""
+    safe = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
+    while len(os.fsencode(safe)) > MAX_NAME_BYTES:
+        safe = safe[: len(safe) * 9 // 10]
+    return safe

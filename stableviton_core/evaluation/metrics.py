@@ -1,69 +1,70 @@
 """SSIM, LPIPS, FID and KID of try-ons, in the protocols of the papers that report them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from cleanfid.fid import frechet_distance, get_files_features, kernel_distance
+from cleanfid.fid import frechet_distance, get_batch_features, kernel_distance
 from cleanfid.inception_torchscript import InceptionV3W
+from cleanfid.resize import build_resizer
 from PIL import Image
 from skimage.metrics import structural_similarity
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 from tqdm import tqdm
 
+from ..devices import choose_device, list_missing_devices
 from ..errors import StableVITONError
 from ..files import replace_atomically
 from ..image_tensors import to_channels_first, to_images
-from ..images import list_images, read_image
-from .lpips import Backbone, find_backbone, load_lpips
+from ..images import read_image
+from .config import EvaluateConfig
+from .lpips import find_backbone, load_lpips
+from .protocols import PROTOCOLS, Protocol, read_resized, resize
+from .results import (
+    is_paired,
+    list_results,
+    match_references,
+    read_reference,
+    read_test_split,
+    resolve_results,
+)
 
 INCEPTION = "inception-2015-12-05.pt"
-BATCH_SIZE = 16
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a paper measures. lpips_size: side of the square that images are resized to for LPIPS;
-    None: not resized."""
-
-    grey_ssim: bool
-    lpips_backbone: Backbone
-    lpips_size: int | None
-
-    def describe_ssim(self) -> str:
-        return "scikit-image, grey, Gaussian" if self.grey_ssim else "torchmetrics, RGB in 0..1"
-
-    def describe_lpips(self) -> str:
-        size = f"{self.lpips_size} x {self.lpips_size}" if self.lpips_size else "full size"
-        return f"{self.lpips_backbone}, {size}"
-
-
-PROTOCOLS = {
-    "hr-viton": Protocol(grey_ssim=True, lpips_backbone="alex", lpips_size=128),
-    "catvton": Protocol(grey_ssim=False, lpips_backbone="squeeze", lpips_size=None),
-    "ladi-viton": Protocol(grey_ssim=False, lpips_backbone="alex", lpips_size=None),
-}
+READERS = 4  # threads that decode images
+Reader = Callable[[Path], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Score:
-    """value: None where the metric's network was not given. method: how it was measured."""
+    """value: None where the metric's network was not given. protocol and method: how it was
+    measured."""
 
     metric: str
     value: float | None
+    protocol: str
     method: str
 
 
 @dataclass(frozen=True)
 class Evaluation:
+    """Figures with all that they depend on. height and width: pixels at which images are compared;
+    filter: that brought them there. num_paired: results that show a person in the own garment."""
+
     protocol: str
     paired: bool
     num_images: int
+    num_paired: int
+    num_references: int
+    height: int
+    width: int
+    filter: str
+    results: str
+    reference: str
     scores: list[Score]
 
     def write_json(self, file: Path) -> None:
@@ -71,143 +72,190 @@ class Evaluation:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def format_table(self) -> str:
-        """A Markdown table with the protocol above it."""
+        """A Markdown table with the protocol in every line."""
         kind = "paired" if self.paired else "unpaired"
         lines = [
-            f"{self.num_images} images, {kind}, protocol {self.protocol}",
-            "| metric | value | measured by |",
-            "|---|---|---|",
+            f"{self.num_images} images ({self.num_paired} in the person's own garment), {kind}, "
+            f"protocol {self.protocol}, {self.num_references} reference images",
+            "",
+            "| metric | value | protocol | measured by |",
+            "|---|---|---|---|",
         ]
         for score in self.scores:
             value = "needs --backbone-dir" if score.value is None else f"{score.value:.4f}"
-            lines.append(f"| {score.metric} | {value} | {score.method} |")
+            lines.append(f"| {score.metric} | {value} | {score.protocol} | {score.method} |")
         return "\n".join(lines)
 
 
-def evaluate(
-    results: Path, reference: Path, protocol: str, paired: bool, backbone_dir: Path | None
-) -> Evaluation:
-    """Compare two folders of images.
+def evaluate(config: EvaluateConfig) -> Evaluation:
+    """Compare results with the real images of a test split.
 
-    paired: every result has a reference of its name and size, and SSIM and LPIPS are measured.
-    backbone_dir: has torchvision's weights in `checkpoints` for LPIPS, and clean-fid's
-    inception-2015-12-05.pt (a TorchScript program: use its publisher's only); without it only SSIM
-    has a value. StableVITONError where images or networks are missing or do not fit.
+    Without `backbone_dir` only SSIM has a value. It has torchvision's weights in `checkpoints` for
+    LPIPS, and clean-fid's inception-2015-12-05.pt (a TorchScript program: use its publisher's
+    only). StableVITONError where settings, images or networks are wrong, missing or do not fit.
     """
-    settings = PROTOCOLS[protocol]
-    result_files, reference_files = _list_by_stem(results), _list_by_stem(reference)
+    config.check()
+    device = choose_device(config.device)
+    if problems := list_missing_devices(device):
+        raise StableVITONError("\n".join(problems))
+    protocol, paired = PROTOCOLS[config.protocol], not config.unpaired
+    if config.data is not None:
+        reference = read_test_split(config.data, config.category)
+    else:
+        assert config.reference is not None
+        reference = read_reference(config.reference)
+    results = resolve_results(list_results(config.results, paired), reference)
+    num_paired = sum(is_paired(result, reference) for result in results)
+    size = f"{config.width} x {config.height}, {protocol.filter}"
+    kind = "paired" if paired else "unpaired"
+    name = f"{config.protocol}, {kind}, {len(results)} images, {size}"
+
+    def read(file: Path) -> np.ndarray:
+        return read_resized(file, config.height, config.width, protocol.filter)
+
     scores = []
     if paired:
-        pairs = _match(result_files, reference_files, reference)
-        ssim = _compute_grey_ssim if settings.grey_ssim else _compute_rgb_ssim
-        scores.append(Score("SSIM", _average(ssim, pairs, "SSIM"), settings.describe_ssim()))
-        value = None
-        if backbone_dir:
-            network = load_lpips(settings.lpips_backbone, backbone_dir)
-            value = _average(
-                lambda a, b: _compute_lpips(network, settings.lpips_size, a, b), pairs, "LPIPS"
-            )
-        scores.append(Score("LPIPS", value, settings.describe_lpips()))
+        pairs = [(result.file, real) for result, real in match_references(results, reference)]
+        ssim, lpips = _compare_pairs(pairs, read, protocol, config, device)
+        scores.append(Score("SSIM", ssim, name, protocol.describe_ssim()))
+        scores.append(Score("LPIPS", lpips, name, protocol.describe_lpips()))
     fid, kid = None, None
-    if backbone_dir:
-        fid, kid = _measure_fid_kid(
-            list(result_files.values()), list(reference_files.values()), backbone_dir
-        )
-    method = f"clean-fid, {len(reference_files)} reference images"
-    scores += [Score("FID", fid, method), Score("KID x 1000", kid, method)]
-    return Evaluation(protocol, paired, len(result_files), scores)
-
-
-def _list_by_stem(folder: Path) -> dict[str, Path]:
-    files = list_images(folder)
-    by_stem = {path.stem: path for path in files}
-    if len(by_stem) < len(files):
-        raise StableVITONError(f"{folder} has several images of one name, such as a.jpg and a.png.")
-    return by_stem
-
-
-def _match(
-    results: dict[str, Path], references: dict[str, Path], folder: Path
-) -> list[tuple[Path, Path]]:
-    missing = [name for name in results if name not in references]
-    if missing:
-        raise StableVITONError(
-            f"{len(missing)} of {len(results)} results have no image of their name in {folder}, "
-            f"such as {missing[0]}. For results without ground truth use --unpaired."
-        )
-    return [(path, references[name]) for name, path in results.items()]
-
-
-def _average(
-    metric: Callable[[np.ndarray, np.ndarray], float], pairs: list[tuple[Path, Path]], name: str
-) -> float:
-    """Mean of a metric over pairs of (result, reference) files."""
-    values = []
-    for result_file, reference_file in tqdm(pairs, desc=name, mininterval=1):
-        result, reference = read_image(result_file), read_image(reference_file)
-        if result.shape != reference.shape:
-            raise StableVITONError(
-                f"{result_file} is {result.shape[1]} x {result.shape[0]}, its reference "
-                f"{reference_file} {reference.shape[1]} x {reference.shape[0]}. Bring them to one "
-                "size."
+    real_files = list(reference.images.values())
+    if config.backbone_dir is not None:
+        network = _load_inception(config.backbone_dir, device)
+        read_real = read if protocol.resize_fid_references else read_image
+        fid, kid = _compare_distributions(
+            *(
+                _compute_features(network, files, reader, config.batch_size, device)
+                for files, reader in (
+                    ([result.file for result in results], read),
+                    (real_files, read_real),
+                )
             )
-        values.append(metric(result, reference))
-    return float(np.mean(values))
-
-
-def _compute_grey_ssim(result: np.ndarray, reference: np.ndarray) -> float:
-    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (result, reference)]
-    return structural_similarity(
-        *grey, data_range=255, gaussian_weights=True, use_sample_covariance=False
+        )
+    method = f"{protocol.describe_fid()}, {len(real_files)} reference images"
+    scores += [Score("FID", fid, name, method), Score("KID x 1000", kid, name, method)]
+    return Evaluation(
+        protocol=config.protocol,
+        paired=paired,
+        num_images=len(results),
+        num_paired=num_paired,
+        num_references=len(real_files),
+        height=config.height,
+        width=config.width,
+        filter=protocol.filter,
+        results=str(config.results),
+        reference=str(config.data or config.reference),
+        scores=scores,
     )
 
 
-def _compute_rgb_ssim(result: np.ndarray, reference: np.ndarray) -> float:
-    return structural_similarity_index_measure(
-        _to_batch(result), _to_batch(reference), data_range=1.0
-    ).item()
+def _read_batches(
+    files: Sequence[Path], read: Reader, batch_size: int, name: str
+) -> Iterator[list[np.ndarray]]:
+    """Decoded images in batches, with a progress bar."""
+    with ThreadPoolExecutor(READERS) as pool, tqdm(total=len(files), desc=name) as progress:
+        for start in range(0, len(files), batch_size):
+            batch = list(pool.map(read, files[start : start + batch_size]))
+            yield batch
+            progress.update(len(batch))
+
+
+def _compare_pairs(
+    pairs: Sequence[tuple[Path, Path]],
+    read: Reader,
+    protocol: Protocol,
+    config: EvaluateConfig,
+    device: torch.device,
+) -> tuple[float, float | None]:
+    """Mean SSIM and LPIPS over pairs of (result, reference) files."""
+    network = None
+    if config.backbone_dir is not None:
+        network = load_lpips(protocol.lpips_backbone, config.backbone_dir).to(device)
+    compute_ssim = _compute_grey_ssim if protocol.grey_ssim else _compute_rgb_ssim
+    ssim, lpips = 0.0, 0.0
+    files = [file for pair in pairs for file in pair]
+    for images in _read_batches(files, read, 2 * config.batch_size, "SSIM, LPIPS"):
+        results, references = images[::2], images[1::2]
+        ssim += compute_ssim(results, references, device)
+        if network is not None:
+            lpips += _compute_lpips(network, protocol.lpips_size, results, references, device)
+    return ssim / len(pairs), None if network is None else lpips / len(pairs)
+
+
+def _compute_grey_ssim(
+    results: Sequence[np.ndarray], references: Sequence[np.ndarray], device: torch.device
+) -> float:
+    """Sum over a batch, as of the other functions beside it."""
+    return sum(
+        structural_similarity(
+            *(np.asarray(Image.fromarray(image).convert("L")) for image in pair),
+            data_range=255,
+            gaussian_weights=True,
+            use_sample_covariance=False,
+        )
+        for pair in zip(results, references, strict=True)
+    )
+
+
+def _compute_rgb_ssim(
+    results: Sequence[np.ndarray], references: Sequence[np.ndarray], device: torch.device
+) -> float:
+    pair = (_to_batch(images, device) for images in (results, references))
+    value = structural_similarity_index_measure(*pair, data_range=1.0, reduction="sum")
+    assert isinstance(value, Tensor)
+    return value.item()
 
 
 @torch.no_grad()
 def _compute_lpips(
-    network: nn.Module, size: int | None, result: np.ndarray, reference: np.ndarray
+    network: nn.Module,
+    size: int | None,
+    results: Sequence[np.ndarray],
+    references: Sequence[np.ndarray],
+    device: torch.device,
 ) -> float:
     if size:  # as torchvision resizes PIL images
-        result, reference = (
-            np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-            for image in (result, reference)
+        results, references = (
+            [resize(image, size, size, "bilinear") for image in images]
+            for images in (results, references)
         )
-    return network(_to_batch(result), _to_batch(reference)).item()
+    value = network(_to_batch(results, device), _to_batch(references, device))
+    return value.item() * len(results)
 
 
-def _to_batch(image: np.ndarray) -> Tensor:
-    """H x W x 3 uint8 -> 1 x 3 x H x W in 0..1."""
-    return to_channels_first(to_images([image]))
+def _to_batch(images: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Arrays H x W x 3 uint8 -> B x 3 x H x W in 0..1."""
+    return to_channels_first(to_images(images)).to(device)
 
 
-def _measure_fid_kid(
-    results: list[Path], references: list[Path], backbone_dir: Path
-) -> tuple[float, float]:
-    """FID and 1000 x KID."""
+def _load_inception(backbone_dir: Path, device: torch.device) -> nn.Module:
     find_backbone(backbone_dir, INCEPTION, "FID")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = InceptionV3W(str(backbone_dir), download=False).to(device).eval()
-    features = [
-        get_files_features(
-            [str(file) for file in files],
-            model=network,
-            num_workers=0,
-            batch_size=BATCH_SIZE,
-            device=device,
-            mode="clean",
-            description="FID ",
-        )
-        for files in (results, references)
-    ]
-    statistics = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in features]
+    return InceptionV3W(str(backbone_dir), download=False).to(device).eval()
+
+
+def _compute_features(
+    network: nn.Module, files: Sequence[Path], read: Reader, batch_size: int, device: torch.device
+) -> np.ndarray:
+    """Inception's features, N x 2048, of images brought to 299 x 299 as clean-fid does."""
+    resize_clean = build_resizer("clean")
+
+    def read_small(file: Path) -> np.ndarray:
+        return resize_clean(read(file))
+
+    features = []
+    for images in _read_batches(files, read_small, batch_size, "FID, KID"):
+        batch = torch.from_numpy(np.stack(images)).movedim(-1, 1).float()
+        features.append(get_batch_features(batch, network, device))
+    return np.concatenate(features)
+
+
+def _compare_distributions(results: np.ndarray, references: np.ndarray) -> tuple[float, float]:
+    """FID and 1000 x KID of features N x 2048."""
+    statistics = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in (results, references)]
     fid = frechet_distance(*statistics[0], *statistics[1])
     state = np.random.get_state()
     np.random.seed(0)  # clean-fid draws its subsets from the global state
-    kid = kernel_distance(*features)
+    kid = kernel_distance(results, references)
     np.random.set_state(state)
     return float(fid), 1000 * float(kid)

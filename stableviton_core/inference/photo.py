@@ -4,6 +4,7 @@ is put back into the photo."""
 import numpy as np
 from tqdm import tqdm
 
+from ..dataset.dresscode import MASK_CATEGORIES
 from ..dataset.samples import Sample
 from ..image_tensors import to_arrays, to_images, to_masks
 from ..images import fill_agnostic_region, read_image, write_image
@@ -15,8 +16,6 @@ from ..person.garment import place_on_white, segment_garment
 from ..plms import plms_timesteps
 from .config import TryOnConfig
 from .tryons import load_networks, make_tryons
-
-GARMENTS = {"upper": "upper", "lower": "lower", "dresses": "dress"}  # category -> of the mask
 
 
 def dress_photo(config: TryOnConfig) -> None:
@@ -44,7 +43,7 @@ def prepare_sample(
     region = find_crop_region(to_images([photo]), height, width, find_person_box(photo))
     (image,) = to_arrays(crop(region, height, width)[0])
     person = analyze_person(image)
-    options = MaskOptions(category=GARMENTS[config.category or "upper"])
+    options = MaskOptions(category=MASK_CATEGORIES[config.category or "upper"])
     mask, _ = make_agnostic_mask(image, PersonInputs(person.pose, person.parse), options)
     check_mask(mask, options.category)
     cloth, _ = place_on_white(garment, segment_garment(garment), height, width)

@@ -104,6 +104,10 @@ class UNet(nn.Module):
 
     `before_skip(output_block, h)` returns what takes the place of h, the feature map that enters
     an output block, before the skip connection is concatenated.
+
+    Time embedding, input blocks and middle block run without gradient unless a parameter of theirs
+    is trained, as in the released training: what they attend to, the context, then has its gradient
+    from the output blocks only, and their activations are not kept.
     """
 
     def __init__(self, config: NetworkConfig, backend: Backend = TORCH):
@@ -123,13 +127,14 @@ class UNet(nn.Module):
     def forward(
         self, x: Tensor, timesteps: Tensor, context: Tensor, before_skip: BeforeSkip | None = None
     ) -> Tensor:
-        embedding = timestep_embedding(timesteps, self.config.model_channels)
-        time = self.time_embed(embedding.to(x.dtype))
-        h, skips = x, []
-        for block in self.input_blocks:
-            h = _run_block(block, h, time, context)
-            skips.append(h)
-        h = _run_block(self.middle_block, h, time, context)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trains_encoder()):
+            embedding = timestep_embedding(timesteps, self.config.model_channels)
+            time = self.time_embed(embedding.to(x.dtype))
+            h, skips = x, []
+            for block in self.input_blocks:
+                h = _run_block(block, h, time, context)
+                skips.append(h)
+            h = _run_block(self.middle_block, h, time, context)
         for index, block in enumerate(self.output_blocks):
             if before_skip is not None:
                 h = before_skip(index, h)
@@ -137,6 +142,11 @@ class UNet(nn.Module):
             size = tuple(skips[-1].shape[2:]) if skips else None
             h = _run_block(block, h, time, context, size)
         return self.out(h)
+
+    def trains_encoder(self) -> bool:
+        """Whether a parameter of the time embedding, input blocks or middle block is trained."""
+        modules = (self.time_embed, self.input_blocks, self.middle_block)
+        return any(p.requires_grad for module in modules for p in module.parameters())
 
 
 class SpatialEncoder(nn.Module):

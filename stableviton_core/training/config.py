@@ -13,7 +13,8 @@ class TrainConfig:
     mean the same.
 
     Args:
-        data: Data set folder in the VITON-HD layout.
+        data: Data set folder in the VITON-HD or DressCode layout.
+        category: upper, lower or dresses, of a DressCode data set; all by default.
         init: StableVITON checkpoint to start from (the command init makes one).
         output: Folder for checkpoints, validation images and logs.
         phase: base is noise prediction; atv adds the attention total variation loss.
@@ -27,6 +28,7 @@ class TrainConfig:
         learning_rate: Peak learning rate of the schedule.
         lr_scheduler: Name of a diffusers schedule, such as constant, linear or cosine.
         lr_warmup_steps: Steps of linear warm-up; constant has none.
+        optimizer: adamw, or adamw_8bit (bitsandbytes), whose state takes a quarter of the memory.
         adam_beta1: beta1 of AdamW.
         adam_beta2: beta2 of AdamW.
         adam_weight_decay: Weight decay of AdamW.
@@ -49,7 +51,8 @@ class TrainConfig:
         loss_weighting: none as released; snr divides the noise error by alphas_cumprod, equivalent
             to v-prediction, which helps networks trained from scratch.
         atv_weight: Weight of the attention total variation loss, in phase atv.
-        atv_blocks: Zero cross-attention blocks with that loss; 4 as released.
+        atv_blocks: Zero cross-attention blocks with that loss; by default chosen by the number of
+            garment tokens, as released (4 at 512 x 384, 1 at 1024 x 768).
         correspondence_weight: Weight of the correspondence loss; not in the paper.
         correspondence_blocks: Zero cross-attention blocks with that loss, which needs the data
             set's gt_cloth_coordinates; none as released.
@@ -68,14 +71,20 @@ class TrainConfig:
             it only what leaves the meaning of the run as it is may change, such as learning_rate,
             max_train_steps, paths, checkpointing and validation.
         validation_steps: Sample validation images every so many steps, and at the end; 0 for never.
-        validation_pairs: Pairs file of the validation images, in data; the split is test.
-        num_validation_images: Number of validation pairs.
-        num_inference_steps: PLMS steps for validation images.
+        validation_pairs: Pairs file of the validation images, in data; the layout's own for the
+            split test by default.
+        validation_pairing: Persons of the validation images in other garments (unpaired), in their
+            own (paired), or both, as released.
+        validation_sampler: plms, or ddim as released. Both start from noise alone.
+        validation_guidance: Scale of guidance of validation images; released is 5, none is 1.
+        num_validation_images: Number of validation pairs, of each kind.
+        num_inference_steps: Sampling steps of validation images; 50 as released.
     """
 
     data: Path
     init: Path
     output: Path
+    category: Literal["upper", "lower", "dresses"] | None = None
     phase: Literal["base", "atv"] = "base"
     vae: Path | None = None
     height: int = 512
@@ -87,6 +96,7 @@ class TrainConfig:
     learning_rate: float = 1e-4
     lr_scheduler: str = "constant"
     lr_warmup_steps: int = 0
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     adam_weight_decay: float = 1e-2
@@ -110,7 +120,7 @@ class TrainConfig:
     cond_drop_per: Literal["sample", "batch"] = "sample"
     loss_weighting: Literal["none", "snr"] = "none"
     atv_weight: float = 0.001
-    atv_blocks: tuple[int, ...] = (4,)
+    atv_blocks: tuple[int, ...] | None = None
     correspondence_weight: float = 0.01
     correspondence_blocks: tuple[int, ...] = ()
     augmentation: bool = True
@@ -126,7 +136,10 @@ class TrainConfig:
     resume_from_checkpoint: str | None = None
     allow_changed: bool = False
     validation_steps: int = 500
-    validation_pairs: str = "test_pairs.txt"
+    validation_pairs: str | None = None
+    validation_pairing: Literal["unpaired", "paired", "both"] = "unpaired"
+    validation_sampler: Literal["plms", "ddim"] = "plms"
+    validation_guidance: float = 1.0
     num_validation_images: int = 4
     num_inference_steps: int = 20
 
@@ -142,7 +155,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class VaeConfig:
-    """Fine-tune the VAE's decoder. The encoder is frozen, so latents stay valid.
+    """Fine-tune the VAE with the reconstruction loss of latent diffusion (arXiv 2112.10752). The
+    encoder is frozen by default, so that latents keep their meaning.
 
     Args:
         data: Folder of the VITON-HD layout.
@@ -153,7 +167,12 @@ class VaeConfig:
         max_train_steps: Optimizer steps, alternately on person and garment images.
         train_batch_size: Images per process and step.
         learning_rate: AdamW's.
-        lpips_weight: Weight of LPIPS (VGG), added to L1 in -1..1. Needs backbone_dir.
+        l1_weight: Weight of the mean absolute error, in -1..1.
+        lpips_weight: Weight of LPIPS (VGG); above 0 it needs backbone_dir.
+        kl_weight: Weight of the KL divergence of the posterior from a standard normal distribution,
+            a term of the encoder: without effect unless train_encoder.
+        train_encoder: Also train the encoder. Latents change then, so the try-on network must be
+            trained with the result.
         backbone_dir: Folder with checkpoints/vgg16-397923af.pth (torchvision's).
         mixed_precision: Type of autocast.
         seed: Determines the order of the images.
@@ -167,7 +186,10 @@ class VaeConfig:
     max_train_steps: int = 1000
     train_batch_size: int = 1
     learning_rate: float = 1e-5
-    lpips_weight: float = 0.0
+    l1_weight: float = 1.0
+    lpips_weight: float = 1.0
+    kl_weight: float = 1e-6
+    train_encoder: bool = False
     backbone_dir: Path | None = None
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     seed: int = 0

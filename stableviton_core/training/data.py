@@ -14,17 +14,21 @@ from .interruption import Interrupt, ignore_interrupts
 from .latent_cache import LatentCache, LatentDataset, compute_cache_keys, fill_cache
 from .losses import require_annotations
 
+PAIRINGS = {"unpaired": (False,), "paired": (True,), "both": (False, True)}  # of validation images
+
 TrainingDataset = LatentDataset | AugmentedDataset
 
 
 def read_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair]]:
     """The pairs to train on and those of the validation images. StableVITONError that lists files
     that are missing."""
-    pairs = read_pairs(config.data, "train", paired=True)
+    pairs = read_pairs(config.data, "train", paired=True, category=config.category)
     validation_pairs: list[Pair] = []
     if config.validation_steps:
-        listed = read_pairs(config.data, "test", paired=False, pair_file=config.validation_pairs)
-        validation_pairs = listed[: config.num_validation_images]
+        for paired in PAIRINGS[config.validation_pairing]:
+            file, category = config.validation_pairs, config.category
+            listed = read_pairs(config.data, "test", paired, file, category)
+            validation_pairs += listed[: config.num_validation_images]
     require_files([*pairs, *validation_pairs])
     require_annotations(config, pairs)
     return pairs, validation_pairs

@@ -1,4 +1,4 @@
-"""Fine-tuning of the VAE's decoder on a data set, as the authors do besides the network."""
+"""Fine-tuning of the VAE on a data set, as the authors do besides the network."""
 
 import json
 import math
@@ -12,14 +12,14 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..dataset.check_data import require_files
 from ..dataset.pairs import read_pairs
 from ..dataset.samples import load_sample
 from ..errors import StableVITONError
-from ..evaluation.lpips import load_lpips
+from ..evaluation.lpips import BACKBONE_FILES, load_lpips
 from ..files import replace_atomically
 from ..model.checkpoint import (
     LICENSE_KEY,
@@ -41,19 +41,18 @@ def finetune_vae(config: VaeConfig) -> None:
     """Train, and write `output` in LDM key names without a prefix, as `train --vae`, `convert` and
     ComfyUI's VAELoader read it. StableVITONError where the data, a file or the loss is invalid."""
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    perceptual = load_perceptual_loss(config)
     pairs = read_pairs(config.data, "train", paired=True)
     require_files(pairs)
     autoencoder, metadata = load_vae(config.init)
-    autoencoder.encoder.requires_grad_(False)
-    autoencoder.quant_conv.requires_grad_(False)
-    perceptual = None
-    if config.lpips_weight:
-        if config.backbone_dir is None:
-            raise StableVITONError("lpips_weight needs --backbone-dir with VGG's weights.")
-        perceptual = load_lpips("vgg", config.backbone_dir).to(accelerator.device)
+    for module in (autoencoder.encoder, autoencoder.quant_conv):
+        module.requires_grad_(config.train_encoder)
     parameters = [p for p in autoencoder.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
-    autoencoder, optimizer = accelerator.prepare(autoencoder, optimizer)
+    torch.manual_seed(config.seed + accelerator.process_index)  # of the posterior's samples
+    compute_loss, optimizer = accelerator.prepare(
+        VaeLoss(autoencoder, perceptual, config), optimizer
+    )
     sampler = DistributedStepSampler(
         config.train_batch_size,
         num_processes=accelerator.num_processes,
@@ -71,23 +70,62 @@ def finetune_vae(config: VaeConfig) -> None:
     for step in bar:
         target = load_batch(step)
         with accelerator.autocast():
-            output = autoencoder(target).sample.float()  # of the posterior's mode
-        loss = F.l1_loss(output, target)
+            terms = compute_loss(target)
+        loss = torch.stack(list(terms.values())).sum()
         mean = accelerator.gather(loss.detach()[None]).mean().item()
         if not math.isfinite(mean):
             raise StableVITONError(
                 f"The VAE's loss of step {step + 1} is {mean}. Nothing was written. Lower the "
                 f"learning rate ({config.learning_rate})."
             )
-        if perceptual is not None:
-            distance = perceptual((output.clamp(-1, 1) + 1) / 2, (target + 1) / 2)
-            loss = loss + config.lpips_weight * distance
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
-        bar.set_postfix(l1=f"{mean:.4f}", refresh=False)
+        bar.set_postfix(
+            {name: f"{value.item():.4f}" for name, value in terms.items()}, refresh=False
+        )
     if accelerator.is_main_process:
-        _save(config.output, accelerator.unwrap_model(autoencoder), metadata)
+        _save(config.output, autoencoder, metadata)
+
+
+def load_perceptual_loss(config: VaeConfig) -> nn.Module | None:
+    """StableVITONError where its network is needed and not named."""
+    if not config.lpips_weight:
+        return None
+    if config.backbone_dir is None:
+        raise StableVITONError(
+            "LPIPS needs VGG's weights: name with --backbone_dir a folder that has torchvision's "
+            f"checkpoints/{BACKBONE_FILES['vgg']}, or go without it by --lpips_weight 0."
+        )
+    return load_lpips("vgg", config.backbone_dir).requires_grad_(False)
+
+
+class VaeLoss(nn.Module):
+    """An autoencoder with the loss of latent diffusion (arXiv 2112.10752), without its adversarial
+    term. forward: B x 3 x H x W in -1..1 -> the weighted terms by name, scalars.
+
+    The decoder alone is trained on the posterior's mode, which try-ons use. With the encoder, a
+    sample of the posterior is decoded, and its KL divergence added, per value of the image: the
+    weights are those of a loss that sums over them.
+    """
+
+    def __init__(self, autoencoder: AutoencoderKL, perceptual: nn.Module | None, config: VaeConfig):
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.perceptual, self.config = perceptual, config
+
+    def forward(self, target: Tensor) -> dict[str, Tensor]:
+        config = self.config
+        posterior = self.autoencoder.encode(target).latent_dist
+        latents = posterior.sample() if config.train_encoder else posterior.mode()
+        image = self.autoencoder.decode(latents).sample.float()
+        terms = {"l1": config.l1_weight * F.l1_loss(image, target)}
+        if self.perceptual is not None:
+            distance = self.perceptual((image.clamp(-1, 1) + 1) / 2, (target + 1) / 2)
+            terms["lpips"] = config.lpips_weight * distance
+        if config.train_encoder:
+            terms["kl"] = config.kl_weight * posterior.kl().mean() / target[0].numel()
+        return terms
 
 
 def load_vae(path: Path) -> tuple[AutoencoderKL, dict[str, str]]:

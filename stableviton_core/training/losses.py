@@ -1,6 +1,7 @@
 """The training losses: the error of the predicted noise, the attention total variation (paper,
 sections 3.2 and 3.3) and the correspondence loss. A new term is added to `compute_loss`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,10 +13,13 @@ from torch import Tensor
 
 from ..dataset.pairs import Pair
 from ..errors import StableVITONError
+from ..images import MULTIPLE
 from ..inference.encoding import Latents, concat_network_input
 from ..model.config import NetworkConfig
 from ..schedule import TIMESTEPS, add_noise, alphas_cumprod
 from .config import TrainConfig
+
+ATV_TOKENS = (700, 3000)  # garment tokens of a block with attention total variation loss
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,34 @@ def make_model_inputs(batch: Latents, sampled: TimestepsAndNoise) -> dict[str, T
     }
 
 
-def list_recorded_blocks(config: TrainConfig) -> list[int]:
+def list_recorded_blocks(config: TrainConfig, network: NetworkConfig) -> list[int]:
     """The zero cross-attention blocks whose attention maps the loss needs."""
-    atv_blocks = config.atv_blocks if config.phase == "atv" else ()
-    return sorted({*config.correspondence_blocks, *atv_blocks})
+    return sorted({*config.correspondence_blocks, *list_atv_blocks(config, network)})
+
+
+def list_atv_blocks(config: TrainConfig, network: NetworkConfig) -> tuple[int, ...]:
+    """The zero cross-attention blocks with the attention total variation loss."""
+    if config.phase != "atv":
+        return ()
+    if config.atv_blocks is not None:
+        return config.atv_blocks
+    return choose_atv_blocks(network, config.height // MULTIPLE, config.width // MULTIPLE)
+
+
+def choose_atv_blocks(network: NetworkConfig, height: int, width: int) -> tuple[int, ...]:
+    """The blocks that the released training chooses for latents of height x width: the middle one
+    of a level where that has ATV_TOKENS garment tokens, 4 of 0..8 at 512 x 384 and 1 at 1024 x 768.
+    Where no level of a small network or image has, the middle one of the nearest level."""
+    per_level = network.num_res_blocks + 1
+    count = len(network.cross_attention_channels)
+    tokens = {
+        block: math.prod(token_grid(network, block, height, width))
+        for block in range((per_level - 1) // 2, count, per_level)
+    }
+    low, high = ATV_TOKENS
+    chosen = tuple(block for block, number in tokens.items() if low <= number <= high)
+    middle = math.sqrt(low * high)
+    return chosen or (min(tokens, key=lambda block: abs(math.log(tokens[block] / middle))),)
 
 
 def require_annotations(config: TrainConfig, pairs: Sequence[Pair]) -> None:
@@ -116,7 +144,7 @@ def compute_loss(
         assert coordinates is not None
         errors = [correspondence_loss(attention_maps[b], grid(b), coordinates) for b in blocks]
         terms["correspondence"] = config.correspondence_weight * torch.stack(errors).sum()
-    if config.phase == "atv" and (blocks := config.atv_blocks):
+    if blocks := list_atv_blocks(config, network):
         mask = batch.warped_mask
         assert mask is not None
         variations = [attention_total_variation(attention_maps[b], grid(b), mask) for b in blocks]

@@ -70,7 +70,10 @@ RANGES: dict[str, Range] = {
     "validation_steps": NON_NEGATIVE,
     "num_validation_images": COUNT,
     "num_inference_steps": STEPS,
+    "validation_guidance": NON_NEGATIVE,
+    "l1_weight": NON_NEGATIVE,
     "lpips_weight": NON_NEGATIVE,
+    "kl_weight": NON_NEGATIVE,
 }
 
 

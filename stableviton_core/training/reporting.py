@@ -80,7 +80,8 @@ class StepReporter:
         traceback: TracebackType | None,
     ) -> None:
         self.bar.close()
-        self.accelerator.end_training()
+        if kind is None:  # after a failure, the other processes may not come along
+            self.accelerator.end_training()
 
     def report(self, step: int, result: StepResult, learning_rate: float) -> None:
         speed = self.joint_batch_size / result.seconds

@@ -27,7 +27,8 @@ CHANGEABLE = frozenset({
     "max_train_steps", "learning_rate", "adam_weight_decay", "max_grad_norm",
     "train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "torch_compile",
     "checkpointing_steps", "checkpoints_total_limit", "save_dtype",
-    "validation_steps", "validation_pairs", "num_validation_images", "num_inference_steps",
+    "validation_steps", "validation_pairs", "validation_pairing", "validation_sampler",
+    "validation_guidance", "num_validation_images", "num_inference_steps",
     "resume_from_checkpoint", "allow_changed",
 })  # fmt: skip
 FILES = {DATA_KEY: "the data", INIT_KEY: "the initial weights (init, vae)"}

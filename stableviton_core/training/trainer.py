@@ -57,10 +57,12 @@ from .interruption import Interrupt, catch_interrupts
 from .lora import LORA, add_lora, save_lora
 from .losses import (
     compute_loss,
+    list_atv_blocks,
     list_recorded_blocks,
     make_model_inputs,
     sample_timesteps_and_noise,
 )
+from .optimizer import make_optimizer
 from .reporting import StepReporter, StepResult, describe_setup
 from .resume import describe_run, require_same_run
 from .trainable_parameters import INPUT_CONVOLUTION, choose_trainable, format_counts
@@ -136,8 +138,11 @@ class Trainer:
             counts = choose_trainable(self.model, patterns, config.freeze_patterns)
         self._say(format_counts(counts))
         self.attention = AttentionRecorder(
-            self.model.network.zero_cross_attention, list_recorded_blocks(config)
+            self.model.network.zero_cross_attention,
+            list_recorded_blocks(config, self.model.config.network),
         )
+        if blocks := list_atv_blocks(config, self.model.config.network):
+            self._say(f"attention total variation of zero cross-attention blocks {blocks}")
         self.metadata = {LICENSE_KEY: license}
 
     def _describe_run(self) -> None:
@@ -152,13 +157,8 @@ class Trainer:
 
     def _make_optimizer(self) -> None:
         config = self.config
-        self.optimizer = torch.optim.AdamW(
-            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-            lr=config.learning_rate,
-            betas=(config.adam_beta1, config.adam_beta2),
-            weight_decay=config.adam_weight_decay,
-            eps=config.adam_epsilon,
-        )
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(config, trained)
         try:
             self.lr_scheduler = get_scheduler(
                 config.lr_scheduler,
@@ -371,8 +371,7 @@ class Trainer:
         self.autoencoder.to(accelerator.device)
         self.model.eval()
         with use_ema_weights(self.ema, self.trained, self.model), accelerator.autocast():
-            steps = config.num_inference_steps
-            grid = validation.make_image_grid(self.model, self.autoencoder, steps)
+            grid = validation.make_image_grid(self.model, self.autoencoder, config)
         if config.cache_latents:
             self.autoencoder.to("cpu")
         if accelerator.is_main_process:

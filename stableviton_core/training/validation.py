@@ -9,9 +9,10 @@ from ..dataset.pairs import Pair
 from ..dataset.samples import load_sample, load_target_image
 from ..images import GREY_LEVEL, make_image_grid
 from ..inference.encoding import encode_samples
-from ..inference.sampling import draw_noise, sample_tryon
+from ..inference.sampling import draw_noise, sample_ddim, sample_tryon
 from ..model.tryon_model import TryOnModel
 from ..model.vae import decode_latents
+from .config import TrainConfig
 
 
 class ValidationSet:
@@ -35,10 +36,15 @@ class ValidationSet:
         self.batch = encode_samples(autoencoder, model, samples)
 
     def make_image_grid(
-        self, model: TryOnModel, autoencoder: AutoencoderKL, steps: int
+        self, model: TryOnModel, autoencoder: AutoencoderKL, config: TrainConfig
     ) -> np.ndarray:
-        """A row a pair: garment, person, try-on, ground truth (grey where there is none)."""
+        """A row a pair: garment, person, try-on, ground truth (grey where there is none). Sampled
+        from noise alone, the same in every call."""
         noise = draw_noise(self.names, self.batch.person.shape[1:], seed=0)
-        latents = sample_tryon(model, self.batch, noise, steps, start="noise")
+        steps, guidance = config.num_inference_steps, config.validation_guidance
+        if config.validation_sampler == "ddim":
+            latents = sample_ddim(model, self.batch, noise, steps, guidance)
+        else:
+            latents = sample_tryon(model, self.batch, noise, steps, guidance, start="noise")
         results = decode_latents(autoencoder, latents)
         return make_image_grid(self.garments, self.persons, list(results), self.targets)

@@ -74,7 +74,7 @@ def test_each_command_explains_its_arguments(name):
 
 
 def test_choices_are_those_of_the_rooms():
-    signature = inspect.signature(COMMANDS["evaluate"], eval_str=True)
+    signature = inspect.signature(get_config_class(COMMANDS["evaluate"]), eval_str=True)
     assert get_args(signature.parameters["protocol"].annotation) == tuple(PROTOCOLS)
     assert get_args(Dtype) == tuple(DTYPES)
 

@@ -1,5 +1,7 @@
 """The VAE: LDM key names and fine-tuning."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -11,7 +13,7 @@ from stableviton_core.model.config import AutoencoderConfig
 from stableviton_core.model.pretrained import load_model
 from stableviton_core.model.vae import build_autoencoder, load_ldm, to_ldm
 from stableviton_core.training import finetune_vae as module
-from stableviton_core.training.finetune_vae import VaeConfig, finetune_vae
+from stableviton_core.training.finetune_vae import VaeConfig, VaeLoss, finetune_vae
 
 SMALL = AutoencoderConfig(model_channels=96, channel_mult=(1, 1, 1, 2), num_res_blocks=1)
 
@@ -32,6 +34,7 @@ def config(inputs, output, **changes) -> VaeConfig:
         "width": WIDTH,
         "max_train_steps": 2,
         "learning_rate": 1e-3,
+        "lpips_weight": 0.0,
     }
     return VaeConfig(**(values | changes))
 
@@ -73,5 +76,29 @@ def test_the_result_starts_another_fine_tuning(inputs, tmp_path):
 
 
 def test_the_perceptual_term_needs_its_network(inputs, tmp_path):
-    with pytest.raises(StableVITONError, match="--backbone-dir"):
-        finetune_vae(config(inputs, tmp_path / "vae.safetensors", lpips_weight=0.1))
+    with pytest.raises(StableVITONError, match="vgg16-397923af.pth, or go .*--lpips_weight 0"):
+        finetune_vae(config(inputs, tmp_path / "vae.safetensors", lpips_weight=1.0))
+
+
+def test_the_encoder_is_trained_where_it_is_asked_for(inputs, tmp_path):
+    output = tmp_path / "vae.safetensors"
+    finetune_vae(config(inputs, output, train_encoder=True, kl_weight=1.0))
+    before = split(load_file(inputs / "tiny.safetensors"))["autoencoder"]
+    after = load_file(output)
+    for key in ("encoder.conv_in.weight", "quant_conv.weight", "decoder.conv_in.weight"):
+        assert not torch.equal(before[key], after[key]), key
+
+
+def test_the_terms_are_weighted_means_by_hand(inputs, tmp_path):
+    torch.manual_seed(0)
+    autoencoder = build_autoencoder(SMALL).eval()
+    image = torch.rand(2, 3, 16, 16) * 2 - 1
+    settings = config(inputs, tmp_path / "vae.safetensors", l1_weight=3.0, kl_weight=0.5)
+    terms = VaeLoss(autoencoder, None, settings)(image)
+    assert terms.keys() == {"l1"}
+    mean = (autoencoder(image).sample - image).abs().mean()
+    assert terms["l1"].item() == pytest.approx(3 * mean.item(), rel=1e-5)
+    terms = VaeLoss(autoencoder, None, replace(settings, train_encoder=True))(image)
+    posterior = autoencoder.encode(image).latent_dist
+    kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.var.log()).sum() / 2
+    assert terms["kl"].item() == pytest.approx(0.5 * kl.item() / (3 * 16 * 16), rel=1e-4)

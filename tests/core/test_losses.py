@@ -10,12 +10,14 @@ from helpers.golden import REDUCED, error, fill, golden_network, read_golden
 from helpers.training import TINY
 from stableviton_core.inference.encoding import Latents
 from stableviton_core.model.attention_recorder import AttentionRecorder
+from stableviton_core.model.config import NetworkConfig
 from stableviton_core.model.tryon_model import TryOnModel
 from stableviton_core.schedule import add_noise, alphas_cumprod
 from stableviton_core.training.config import TrainConfig
 from stableviton_core.training.losses import (
     TimestepsAndNoise,
     attention_total_variation,
+    choose_atv_blocks,
     compute_loss,
     correspondence_loss,
     list_recorded_blocks,
@@ -192,6 +194,23 @@ def test_a_dropped_item_has_the_learned_vector():
     assert not torch.allclose(eps[1:], model.network(x[1:], timesteps[1:], vector, garment[1:]))
 
 
+@pytest.mark.parametrize(
+    ("network", "height", "width", "blocks"),
+    [
+        (NetworkConfig(), 512, 384, (4,)),  # 32 x 24 tokens
+        (NetworkConfig(), 1024, 768, (1,)),
+        (NetworkConfig(), 256, 192, (7,)),  # 32 x 24 as well
+        (NetworkConfig(), 128, 96, (7,)),  # 16 x 12, the nearest
+        (TINY.network, 64, 48, (0,)),
+    ],
+)
+def test_attention_total_variation_is_of_the_released_blocks(network, height, width, blocks):
+    assert choose_atv_blocks(network, height // 8, width // 8) == blocks
+    config = TrainConfig("data", "init", "output", phase="atv", height=height, width=width)
+    assert list_recorded_blocks(config, network) == list(blocks)
+    assert list_recorded_blocks(replace(config, atv_blocks=(2,)), network) == [2]
+
+
 def test_the_loss_is_the_weighted_sum_of_its_terms():
     config = TrainConfig(
         "data",
@@ -203,8 +222,9 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
         correspondence_blocks=(0, 1),
         correspondence_weight=0.25,
     )
-    assert list_recorded_blocks(config) == [0, 1]
-    assert list_recorded_blocks(replace(config, phase="base", correspondence_blocks=())) == []
+    assert list_recorded_blocks(config, REDUCED) == [0, 1]
+    base = replace(config, phase="base", correspondence_blocks=())
+    assert list_recorded_blocks(base, REDUCED) == []
     sampled = sample_timesteps_and_noise(0, 0, SHAPE, 0.2)
     latents = torch.zeros(SHAPE)
     warped_mask = torch.ones(4, 16, 12)

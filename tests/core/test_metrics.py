@@ -10,8 +10,10 @@ from PIL import Image
 from torch import nn
 
 from stableviton_core.errors import ImageError, StableVITONError
+from stableviton_core.evaluation.config import EvaluateConfig
 from stableviton_core.evaluation.lpips import BACKBONE_FILES
-from stableviton_core.evaluation.metrics import INCEPTION, evaluate
+from stableviton_core.evaluation.metrics import INCEPTION, Evaluation
+from stableviton_core.evaluation.metrics import evaluate as evaluate_config
 
 SIZE = (48, 64)
 
@@ -64,6 +66,20 @@ def backbones(tmp_path_factory):
     return folder
 
 
+def evaluate(results, reference, protocol, paired, backbones, **changes) -> Evaluation:
+    settings = {"height": SIZE[1], "width": SIZE[0], "device": "cpu", "batch_size": 4} | changes
+    return evaluate_config(
+        EvaluateConfig(
+            results,
+            protocol,
+            reference=reference,
+            unpaired=not paired,
+            backbone_dir=backbones,
+            **settings,
+        )
+    )
+
+
 def values(evaluation) -> dict[str, float | None]:
     return {score.metric: score.value for score in evaluation.scores}
 
@@ -77,7 +93,7 @@ def test_equal_images_are_perfect(folders, backbones):
 
 def test_other_images_are_worse(folders, backbones, monkeypatch):
     monkeypatch.setattr(
-        "stableviton_core.evaluation.metrics._measure_fid_kid", lambda *_: (0.0, 0.0)
+        "stableviton_core.evaluation.metrics._compare_distributions", lambda *_: (0.0, 0.0)
     )
     lpips = set()
     for protocol in ("hr-viton", "catvton", "ladi-viton"):
@@ -99,13 +115,9 @@ def test_ssim_is_that_of_the_protocol(folders):
 
     grey = [
         structural_similarity(
-            cv2.cvtColor(a, cv2.COLOR_RGB2GRAY),
-            cv2.cvtColor(b, cv2.COLOR_RGB2GRAY),
-            data_range=255,
-            gaussian_weights=True,
-            use_sample_covariance=False,
+            a, b, data_range=255, gaussian_weights=True, use_sample_covariance=False
         )
-        for a, b in zip(read("other", "RGB"), read("reference", "RGB"), strict=True)
+        for a, b in zip(read("other", "L"), read("reference", "L"), strict=True)
     ]
     colour = structural_similarity_index_measure(
         *(
@@ -123,10 +135,52 @@ def test_ssim_is_that_of_the_protocol(folders):
 def test_without_networks_only_ssim_has_a_value(folders, tmp_path):
     evaluation = evaluate(folders / "same", folders / "reference", "catvton", True, None)
     text = evaluation.format_table()
-    assert "protocol catvton" in text and "| SSIM | 1.0000 | torchmetrics, RGB in 0..1 |" in text
-    assert "| LPIPS | needs --backbone-dir | squeeze, full size |" in text
+    name = "catvton, paired, 6 images, 48 x 64, Lanczos"
+    assert f"| SSIM | 1.0000 | {name} | torchmetrics, RGB in 0..1 |" in text
+    assert f"| LPIPS | needs --backbone-dir | {name} | squeeze, full size |" in text
     evaluation.write_json(tmp_path / "scores.json")
-    assert json.loads((tmp_path / "scores.json").read_text())["scores"][0]["value"] == 1.0
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert written["scores"][0]["value"] == pytest.approx(1.0)
+    assert (written["width"], written["filter"], written["num_paired"]) == (48, "Lanczos", 6)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "resampling"),
+    [("hr-viton", Image.Resampling.BILINEAR), ("catvton", Image.Resampling.LANCZOS)],
+)
+def test_sizes_are_brought_to_the_protocols(folders, tmp_path, protocol, resampling):
+    """A result that is the reference, reduced by the protocol's filter, is perfect."""
+    for file in (folders / "reference").iterdir():
+        with Image.open(file) as image:
+            image.resize((24, 32), resampling).save(tmp_path / file.name)
+    small = {"height": 32, "width": 24}
+    for results, reference in (
+        (tmp_path, folders / "reference"),
+        (folders / "reference", tmp_path),
+    ):
+        evaluation = evaluate(results, reference, protocol, True, None, **small)
+        assert values(evaluation)["SSIM"] == pytest.approx(1, abs=1e-6)
+        assert "24 x 32" in evaluation.format_table()
+    assert values(evaluate(tmp_path, folders / "reference", protocol, True, None))["SSIM"] < 0.999
+
+
+def test_the_references_of_fid_are_resized_as_in_the_protocol(
+    folders, backbones, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        "stableviton_core.evaluation.metrics._compare_distributions",
+        lambda results, references: (float(np.abs(results - references).max()), 0.0),
+    )
+    for file in (folders / "reference").iterdir():
+        with Image.open(file) as image:
+            image.resize((24, 32), Image.Resampling.LANCZOS).save(tmp_path / file.name)
+    small = {"height": 32, "width": 24}
+    arguments = (tmp_path, folders / "reference")
+    distance = {
+        protocol: values(evaluate(*arguments, protocol, False, backbones, **small))["FID"]
+        for protocol in ("catvton", "ladi-viton")
+    }
+    assert distance["catvton"] == 0 and distance["ladi-viton"] > 1e-4
 
 
 def test_unpaired_results_have_no_pairwise_scores(folders, backbones):
@@ -148,11 +202,20 @@ def test_a_missing_or_wrong_network_is_an_error(folders, tmp_path):
 
 def test_results_without_a_reference_are_an_error(folders, tmp_path):
     Image.new("RGB", SIZE).save(tmp_path / "stranger.png")
-    with pytest.raises(StableVITONError, match="1 of 1 results have no image .* stranger"):
+    with pytest.raises(StableVITONError, match="1 of 1 results have no known .* stranger"):
         evaluate(tmp_path, folders / "reference", "catvton", True, None)
     (tmp_path / "stranger.png").rename(tmp_path / "000.png")
     Image.new("RGB", (8, 8)).save(tmp_path / "000.png")
-    with pytest.raises(StableVITONError, match="is 8 x 8, its reference .* 48 x 64"):
+    with pytest.raises(ImageError, match="is 8 x 8 .* not the aspect of 48 x 64"):
         evaluate(tmp_path, folders / "reference", "catvton", True, None)
     with pytest.raises(ImageError, match="has no images"):
         evaluate(folders, folders / "reference", "catvton", True, None)
+
+
+def test_wrong_settings_come_as_one_list(folders):
+    with pytest.raises(StableVITONError) as caught:
+        evaluate(
+            folders / "same", None, "catvton", True, None, height=0, device="abacus", batch_size=0
+        )
+    lines = str(caught.value).splitlines()
+    assert [line.split()[0] for line in lines] == ["give", "--height", "--batch-size", "--device"]

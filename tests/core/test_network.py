@@ -6,7 +6,7 @@ from einops import rearrange
 
 from helpers.golden import CASES, REDUCED, error, fill, golden_inputs, golden_network, read_golden
 from stableviton_core.model.config import NetworkConfig
-from stableviton_core.model.layers import enable_gradient_checkpointing
+from stableviton_core.model.layers import SpatialTransformer, enable_gradient_checkpointing
 from stableviton_core.model.zero_cross_attention import TryOnNetwork
 
 TOLERANCE = 1e-4
@@ -53,6 +53,50 @@ def test_widths_of_the_released_network():
         range(9)
     )
     assert config.skip_index(3) == 8 and config.skip_index(11) == 0
+
+
+def gradients(network: TryOnNetwork, context: torch.Tensor, inputs: tuple) -> dict:
+    x, garment = inputs
+    network.zero_grad(set_to_none=True)
+    network(x, torch.tensor([500]), context, garment).square().mean().backward()
+    named = network.named_parameters()
+    return {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_frozen_unet_encoder_gives_no_gradient_as_released(checkpointing):
+    """The context has its gradient from spatial encoder and output blocks, the same as if the UNet
+    encoder's context were another, constant tensor."""
+    config = NetworkConfig(model_channels=32, channel_mult=(1, 2), num_res_blocks=1, context_dim=16)
+    torch.manual_seed(0)
+    network = TryOnNetwork(config)
+    if checkpointing:
+        enable_gradient_checkpointing(network)
+    network.unet.requires_grad_(False)
+    inputs = torch.randn(1, 13, 16, 16), torch.randn(1, 4, 16, 16)
+    context = torch.randn(1, 1, 16, requires_grad=True)
+    frozen = gradients(network, context, inputs)
+    given, context.grad = context.grad.clone(), None
+    assert not network.unet.trains_encoder()
+    # the same by hand: the whole UNet with gradient, but its encoder reads a detached context
+    hooks = [
+        block.register_forward_pre_hook(
+            lambda _, arguments: (arguments[0], arguments[1].detach(), *arguments[2:])
+        )
+        for part in (network.unet.input_blocks, network.unet.middle_block)
+        for block in part.modules()
+        if isinstance(block, SpatialTransformer)
+    ]
+    network.unet.input_blocks.requires_grad_(True)
+    assert network.unet.trains_encoder()
+    by_hand = gradients(network, context, inputs)
+    assert torch.allclose(context.grad, given, atol=1e-7)
+    assert all(torch.allclose(by_hand[name], frozen[name], atol=1e-6) for name in frozen)
+    for hook in hooks:
+        hook.remove()
+    context.grad = None
+    gradients(network, context, inputs)
+    assert not torch.allclose(context.grad, given, atol=1e-6), "the test could not fail"
 
 
 def test_only_the_parameters_that_are_never_run_get_no_gradient():

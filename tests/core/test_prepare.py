@@ -1,5 +1,7 @@
 """Photos into a data set."""
 
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from PIL import Image
 from helpers.checkpoints import write_checkpoint
 from helpers.person_networks import write_segformer, write_torchscript
 from helpers.training import TINY, tiny_config
+from stableviton_core.__main__ import main
 from stableviton_core.dataset.check_data import check_data
 from stableviton_core.dataset.pairs import read_pairs
 from stableviton_core.dataset.samples import load_sample
@@ -139,8 +142,8 @@ def test_a_stopped_run_goes_on(folders, tmp_path):
     _, messages = process.communicate(timeout=100)
     assert process.returncode == 130 and "Run the same command again" in messages, messages
     assert not (output / "test_pairs.txt").exists() and not list(output.rglob("*.partial"))
-    done = subprocess.run([*command, "--workers", "2"], cwd=ROOT, check=False)
-    assert done.returncode == 0 and read_all(output) == read_all(tmp_path / "whole")
+    prepare_dataset(configure(folders, output))
+    assert read_all(output) == read_all(tmp_path / "whole")
 
 
 def test_training_pairs_are_persons_in_their_own_garment(folders, tmp_path):
@@ -268,6 +271,28 @@ def test_everything_wrong_is_listed_before_anything_is_made(folders, tmp_path):
         empty.mkdir()
         prepare_dataset(configure(folders, tmp_path / "data", segformer=empty))
     assert not (tmp_path / "data" / "test").exists()
+
+
+def test_the_commands_of_the_page_run_as_written(folders, tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for name in ("persons", "garments"):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+        shutil.copy(HOPPER, tmp_path / "photos" / split / "persons" / "anna.jpg")
+        garment = tmp_path / "photos" / split / "garments" / "anna.png"
+        shutil.copy(folders / "garments" / "shirt.png", garment)
+    write_torchscript(tmp_path / "densepose_r50_fpn_dl.torchscript", 2)
+    write_segformer(tmp_path / "segformer_b2_clothes")
+    page = (ROOT / "docs" / "prepare.md").read_text(encoding="utf-8")
+    commands = re.findall("^python -m stableviton_core (.+)$", page, re.M)
+    assert len(commands) == 4
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert [main(shlex.split(command)) for command in commands] == [0, 0, 0, 0]
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    for folder in ("data/train", "data/test", "data-full/train"):
+        assert (tmp_path / folder / "gt_cloth_warped_mask" / "anna.png").is_file()
 
 
 def test_names_fit_pair_files(folders, tmp_path):

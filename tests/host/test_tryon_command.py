@@ -19,7 +19,7 @@ from stableviton_core.inference.tryons import load_networks, sample_latents
 from stableviton_core.model.config import AutoencoderConfig
 from stableviton_core.synthetic.write_dataset import write_dataset
 
-HEIGHT, WIDTH, STEPS = 128, 96, 10
+HEIGHT, WIDTH, STEPS = 128, 96, 5
 SCALE = AutoencoderConfig.latent_scale
 
 

@@ -26,6 +26,7 @@ NODES = {
     "StableVITONGarment",
 }
 FRONTEND_ONLY = {"MarkdownNote"}
+BYPASS = 4  # mode of a node
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -84,6 +85,31 @@ def test_the_canvas_graph_makes_the_api_graph(page, name):
     opened = page.evaluate(OPEN_GRAPH, canvas(name))
     assert opened["missing"] == []
     assert opened["output"] == api(name)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("tryon", ["StableVITONPasteBack"]),
+        ("tryon_photo", ["StableVITONPasteBack"]),
+        ("tryon_photo", ["StableVITONStitch"]),
+        ("tryon_photo", ["StableVITONPasteBack", "StableVITONStitch"]),
+    ],
+)
+def test_a_bypass_passes_the_tryon_on(page, name, types):
+    graph = canvas(name)
+    for node in graph["nodes"]:
+        if node["type"] in types:
+            node["mode"] = BYPASS
+    prompt = page.evaluate(OPEN_GRAPH, graph)["output"]
+    assert not {node["class_type"] for node in prompt.values()} & set(types)
+    target = next(node for node in prompt.values() if node["_meta"]["title"] == "Result")
+    source = prompt[target["inputs"]["images"][0]]
+    while source["class_type"] in ("StableVITONStitch", "StableVITONPasteBack"):
+        name = "image" if source["class_type"] == "StableVITONStitch" else "tryon"
+        source = prompt[source["inputs"][name][0]]
+    assert source["class_type"] == "VAEDecode"
 
 
 @pytest.mark.browser

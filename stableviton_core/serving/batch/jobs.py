@@ -3,18 +3,17 @@
 import csv
 import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import StableVITONError
+from ...files import make_safe_name
 from ...images import list_images
 
 ROLES = ("person", "garment", "mask", "densepose")  # of input images; the first two are required
 COLUMNS = (*ROLES, "seed")
-MAX_NAME_BYTES = 120  # of a result's name; file systems allow 255 with ending and hash
 NAME_SUFFIXES = {"mask": ("", "_mask"), "densepose": ("", "_densepose")}  # after the person's name
 
 
@@ -92,7 +91,7 @@ def name_jobs(pairs: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
     """
     pairs = list(pairs)
     stems = [f"{images['person'].stem}+{images['garment'].stem}" for images, _ in pairs]
-    counts = Counter(_make_safe(stem).casefold() for stem in stems)
+    counts = Counter(make_safe_name(stem).casefold() for stem in stems)
     jobs, identities = [], set()
     for stem, (images, seed) in zip(stems, pairs, strict=True):
         paths = [f"{role}={path}" for role, path in sorted(images.items())]
@@ -102,16 +101,8 @@ def name_jobs(pairs: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
                 f"{images['person']} with {images['garment']} and seed {seed} is there twice."
             )
         identities.add(identity)
-        name = _make_safe(stem)
+        name = make_safe_name(stem)
         if counts[name.casefold()] > 1 or name != stem:
             name = f"{name}-{hashlib.sha256(os.fsencode(identity)).hexdigest()[:8]}"
         jobs.append(Job(name, images, seed))
     return jobs
-
-
-def _make_safe(name: str) -> str:
-    """The name with letters and digits of any script and . + - _ only, in MAX_NAME_BYTES."""
-    safe = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
-    while len(os.fsencode(safe)) > MAX_NAME_BYTES:
-        safe = safe[: len(safe) * 9 // 10]
-    return safe
