@@ -11,12 +11,13 @@ the attention kernels of a GPU. Its terms:
 - gradients: 4 bytes a trained parameter; optimizer: 8 (AdamW), 2 (adamw_8bit);
 - activations: what autograd saves for the backward pass (saved_tensors_hooks), each storage once,
   without weights. The fp16 copies that autocast makes of trained weights are among them. With
-  gradient checkpointing, plus what the largest block saves when it runs again.
+  gradient checkpointing these copies live until the forward pass ends; after it a block at a time
+  saves its activations when it runs again. The larger of both counts.
 
 The sum is reached in the second and later passes of a step with gradient accumulation; without, it
 is an upper bound, for gradients appear while activations are freed. What comes on top: results that
-an operation needs only while it runs, the libraries, the allocator's gaps. EMA and validation are
-not in it, nor VAE activations without cached latents.
+an operation needs only while it runs, the libraries, the allocator's gaps, with several processes
+the buffers of DDP. EMA and validation are not in it, nor the VAE of a run without cached latents.
 
 --measure trains the released size on the CPU in fp32, batch 1, with AdamW (16 GB), in a process of
 its own, and prints its peak resident memory beside the estimate of the same step.
@@ -64,6 +65,7 @@ from stableviton_core.training.trainable_parameters import choose_trainable  # n
 
 SIZES = ((512, 384, (1, 4, 8, 32)), (1024, 768, (1,)))  # height, width, batch sizes
 GRADIENT_BYTES = 4
+COPY_BYTES = 2  # of autocast's copies of trained weights
 GB = 1e9
 
 
@@ -159,14 +161,15 @@ def estimate(
             if isinstance(module, CrossAttention):
                 module.attention = attend_on_gpu
         latents = make_latents(ModelConfig(), batch, height, width)
-        blocks = 0
+        temporary = 0
         if setting.checkpointing:
-            blocks = find_largest_block(model, latents, setting.half)
+            block = find_largest_block(model, latents, setting.half)
+            temporary = max(block, COPY_BYTES * trained if setting.half else 0)
             enable_gradient_checkpointing(model)
         saved = SavedTensors(model)
         with saved.hooks:
             loss = compute_fake_loss(model, latents, setting.half)
-        activations = saved.count_bytes() + blocks
+        activations = saved.count_bytes() + temporary
         del loss
         weights = sum(p.numel() * p.element_size() for p in model.parameters())
     return Estimate(weights, GRADIENT_BYTES * trained, setting.state_bytes * trained, activations)

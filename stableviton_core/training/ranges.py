@@ -27,10 +27,10 @@ class Range:
         return from_low and to_high and (self.multiple == 1 or value % self.multiple == 0)
 
     def __str__(self) -> str:
-        kind = f"a multiple of {self.multiple} " if self.multiple > 1 else ""
+        kind = f"a multiple of {self.multiple}, " if self.multiple > 1 else ""
         low = f"{'above' if self.above else 'at least'} {self.low:g}"
-        high = f"{'below' if self.below else 'at most'} {self.high:g}"
-        return f"{kind}{low} and {high if math.isfinite(self.high) else 'finite'}"
+        high = f" and {'below' if self.below else 'at most'} {self.high:g}"
+        return f"{kind}{low}{high if math.isfinite(self.high) else ''}"
 
 
 COUNT = Range(low=1)

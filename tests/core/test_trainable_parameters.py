@@ -75,8 +75,8 @@ def test_yaml_and_flags_set_the_same_configuration(tmp_path):
     [
         (["--learning_rat", "1"], "learning_rat"),
         (["--phase", "second"], "second"),
-        (["--height", "100"], "height must be a positive multiple of 8, got 100"),
-        (["--cond_drop_prob", "2"], "must be in 0..1, got 2"),
+        (["--height", "100"], "height must be a multiple of 8, at least 8, got 100"),
+        (["--cond_drop_prob", "2"], "must be at least 0 and at most 1, got 2"),
         (["--train_batch_size", "0"], "train_batch_size must be at least 1"),
     ],
 )
