@@ -68,9 +68,11 @@ def find_checkpoint(output: Path, name: str) -> Path:
         raise StableVITONError(
             f"{name} is no checkpoint of {output}. It has {', '.join(f.name for f in folders)}."
         )
+    has_weights = (output / Path(name).name / WEIGHTS).is_file()  # a LoRA run has none
+    start = f", or give its {WEIGHTS} as --init with another --output" if has_weights else ""
     raise StableVITONError(
         f"{Path(name).name} is not the last checkpoint of {output}; that is {last.name}. Move the "
-        "later ones away, or give its stableviton.safetensors as --init with another --output."
+        f"later ones away{start}."
     )
 
 

@@ -28,8 +28,8 @@ class Range:
 
     def __str__(self) -> str:
         kind = f"a multiple of {self.multiple}, " if self.multiple > 1 else ""
-        low = f"{'above' if self.above else 'at least'} {self.low:g}"
-        high = f" and {'below' if self.below else 'at most'} {self.high:g}"
+        low = f"{'above' if self.above else 'at least'} {self.low:.15g}"
+        high = f" and {'below' if self.below else 'at most'} {self.high:.15g}"
         return f"{kind}{low}{high if math.isfinite(self.high) else ''}"
 
 

@@ -73,7 +73,7 @@ def test_all_problems_are_listed_at_once(capsys):
     assert caught.value.code == 2
     message = " ".join(capsys.readouterr().err.split())
     assert "max_grad_norm must be above 0, got -1.0" in message
-    assert "seed must be at least 0 and at most 4.29497e+09, got -1" in message
+    assert "seed must be at least 0 and at most 4294967295, got -1" in message
 
 
 def test_a_range_is_said_in_words():
