@@ -27,42 +27,19 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from train_step import HEIGHT, REDUCED, WIDTH, make_samples  # noqa: E402
+
 from stableviton_core.dataset.samples import Sample  # noqa: E402
 from stableviton_core.devices import choose_device  # noqa: E402
 from stableviton_core.inference.config import TryOnConfig  # noqa: E402
 from stableviton_core.inference.encoding import encode_samples  # noqa: E402
 from stableviton_core.inference.sampling import draw_noise, make_noise_predictor  # noqa: E402
 from stableviton_core.inference.tryons import Networks, sample_latents  # noqa: E402
-from stableviton_core.model.config import AutoencoderConfig, ClipConfig, ModelConfig, NetworkConfig  # noqa: E402
+from stableviton_core.model.config import ModelConfig  # noqa: E402
 from stableviton_core.model.tryon_model import TryOnModel  # noqa: E402
 from stableviton_core.model.vae import build_autoencoder, decode_latents, encode_images  # noqa: E402
 from stableviton_core.plms import plms_timesteps, sample_plms  # noqa: E402
 from stableviton_core.schedule import start_code  # noqa: E402
-
-SMALL = ModelConfig(
-    network=NetworkConfig(model_channels=64, context_dim=96),
-    clip=ClipConfig(
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=128,
-        patch_size=32,
-    ),
-    autoencoder=AutoencoderConfig(model_channels=32),
-    mapper_layers=1,
-)
-HEIGHT, WIDTH = 512, 384
-
-
-def make_samples(batch: int) -> list[Sample]:
-    rng = np.random.default_rng(0)
-
-    def image() -> np.ndarray:
-        return rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[128:400, 96:288] = 255
-    return [Sample(image(), image(), mask, image(), image()) for _ in range(batch)]
 
 
 @torch.inference_mode()
@@ -107,7 +84,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    model_config, device = SMALL if arguments.small else ModelConfig(), choose_device("auto")
+    model_config, device = REDUCED if arguments.small else ModelConfig(), choose_device("auto")
     networks = Networks(
         TryOnModel(model_config).eval().requires_grad_(False).to(device),
         build_autoencoder(model_config.autoencoder).eval().requires_grad_(False).to(device),

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -185,14 +184,6 @@ def test_a_new_learning_rate_holds_after_resuming(inputs, tmp_path):
     )
     after = load_file(folder / checkpointing.TRAINED)
     assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-@pytest.fixture
-def fresh_accelerate():
-    """accelerate keeps a process to one precision."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.usefixtures("fresh_accelerate")

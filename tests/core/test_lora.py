@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -179,14 +178,6 @@ def test_gradient_checkpointing_gives_the_same_run(inputs, tmp_path):
         for recompute in (False, True)
     ]
     assert equal_weights(*(folder / LORA for folder in folders))
-
-
-@pytest.fixture
-def fresh_accelerate():
-    """accelerate keeps a process to one precision."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.mark.usefixtures("fresh_accelerate")

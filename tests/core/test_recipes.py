@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from helpers.training import HEIGHT, WIDTH, write_inputs
 from stableviton_core import training
@@ -47,14 +46,6 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _own_precision():
-    """accelerate keeps the precision of a process's first run."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 def parse(command: str, name: str, inputs: Path, output: Path) -> TrainConfig | VaeConfig:
     arguments = [command, "--config", CONFIGS / f"{name}.yaml", "--data", inputs / "data"]
     arguments += ["--init", inputs / "tiny.safetensors", "--output", output]
@@ -88,6 +79,7 @@ def test_the_full_network_has_the_released_trained_parameters(name, inputs, tmp_
     assert not model.network.unet.trains_encoder()
 
 
+@pytest.mark.usefixtures("fresh_accelerate")
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_small_network_trains_with_it(name, inputs, tmp_path):
     config = replace(
@@ -100,6 +92,7 @@ def test_a_small_network_trains_with_it(name, inputs, tmp_path):
     assert (folder / WEIGHTS).is_file() and (tmp_path / "run" / "validation.png").is_file()
 
 
+@pytest.mark.usefixtures("fresh_accelerate")
 def test_the_vae_recipe_trains(inputs, tmp_path):
     config = parse("finetune-vae", "vae", inputs, tmp_path / "vae.safetensors")
     assert (config.l1_weight, config.lpips_weight, config.kl_weight) == (1, 1, 1e-6)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -33,14 +32,6 @@ from stableviton_core.training.losses import (
 from stableviton_core.training.trainer import Trainer, train
 
 PLAIN = {"augmentation": False}
-
-
-@pytest.fixture
-def fresh_accelerate():
-    """accelerate keeps a process to one precision."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
