@@ -309,7 +309,10 @@ def test_names_fit_pair_files(folders, tmp_path):
     report = prepare_dataset(configure(root, output))
     assert report.pairs == ["my_photo.png my_photo.png"] and check_data(output, ["test"])[0] == []
     assert "my photo.jpg has the same name" in report.unused[str(root / "persons/my_photo.jpeg")]
+    pair_file.write_text("other.jpg other.jpg\n")
+    prepare_dataset(configure(root, output))
     assert (output / "test_pairs.txt.old").read_text() == "mine.jpg mine.jpg\n"
+    assert (output / "test_pairs.txt.old2").read_text() == "other.jpg other.jpg\n"
 
 
 def test_the_largest_of_several_persons_is_dressed():
