@@ -79,7 +79,7 @@ def init(
 
 
 def train(config: TrainConfig) -> None:
-    """Train or fine-tune the method on a data set in the VITON-HD layout."""
+    """Train or fine-tune the method on a data set in the VITON-HD or DressCode layout."""
     from .training.trainer import train
 
     train(config)
@@ -163,7 +163,7 @@ def check_data(data: Path, *, splits: tuple[str, ...] = ("train", "test")) -> in
     """List every problem of a data set.
 
     Args:
-        data: Folder of the VITON-HD layout.
+        data: Folder of the VITON-HD or DressCode layout.
         splits: Parts of the data set to check.
     """
     from .dataset.check_data import check_data

@@ -71,6 +71,18 @@ def read_image(path: Path) -> np.ndarray:
         raise ImageError(f"{path} cannot be read as an image ({reason}).") from error
 
 
+def read_numbers(path: Path) -> np.ndarray | None:
+    """The values of an image file of one channel, H x W uint8: grey levels, or the indices of a
+    palette, whatever its colours. None for an image of other channels. ImageError as
+    `read_image`."""
+    image = read_image(path)
+    with Image.open(path) as opened:
+        if opened.mode not in ("L", "P"):
+            return None
+        numbers = np.array(opened, np.uint8)
+    return numbers if numbers.shape == image.shape[:2] else None
+
+
 def read_orientation(path: Path) -> int:
     """The EXIF orientation of an image file, 1 to 8; 1 is upright, and that of files without."""
     with Image.open(path) as opened:

@@ -13,7 +13,7 @@ from ..errors import StableVITONError
 from ..images import GREY_LEVEL, read_image, read_mask, read_orientation
 from ..person.densepose import PARULA_PALETTE
 from ..person.labels import match_palette
-from .dresscode import colour_indices, read_keypoints, read_label_map
+from .dresscode import read_densepose, read_keypoints, read_label_map
 from .pairs import Pair, find_file, read_pairs
 
 MAX_LISTED = 20
@@ -92,6 +92,8 @@ def _decode(pair: Pair, kind: str, path: Path) -> dict[str, np.ndarray]:
         return {}
     if kind == "labels":
         return {kind: read_label_map(path)}
+    if kind == "densepose":
+        return {kind: read_densepose(path)}
     return {kind: read_mask(path) if kind in MASKS else read_image(path)}
 
 
@@ -139,7 +141,6 @@ def measure_visible_share(agnostic: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _list_densepose_problems(pair: Pair, image: np.ndarray) -> Iterator[str]:
-    image = colour_indices(image)
     person = image.max(axis=-1) > BLACK_LEVEL
     if person.mean() < MINIMUM_PERSON:
         yield f"{pair.densepose} is black: it shows no person"

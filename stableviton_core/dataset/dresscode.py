@@ -7,15 +7,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..errors import StableVITONError
-from ..images import fill_agnostic_region, read_image
-from ..person.agnostic import MaskOptions, PersonInputs, check_mask, make_agnostic_mask
+from ..errors import ImageError, StableVITONError
+from ..images import fill_agnostic_region, read_image, read_numbers
+from ..person.agnostic import (
+    MASK_CATEGORIES,
+    MaskOptions,
+    PersonInputs,
+    check_mask,
+    make_agnostic_mask,
+)
 from ..person.densepose import PARTS, colour_parts
 from ..person.labels import decode_labels
-from ..person.pose import Pose, pose_from_points
+from ..person.pose import COCO_18, Pose, pose_from_points
 
 KEYPOINTS_SIZE = (512, 384)  # height and width of the image that keypoints refer to
-MASK_CATEGORIES = {"upper": "upper", "lower": "lower", "dresses": "dress"}  # the mask rules' names
 
 
 def make_agnostic(
@@ -51,7 +56,9 @@ def read_keypoints(file: Path, height: int, width: int) -> Pose:
     the file is missing or another one."""
     try:
         points = json.loads(file.read_text(encoding="utf-8"))["keypoints"]
-        array = np.array(points, np.float64)[:, :2]
+        array = np.array([point[:2] for point in points], np.float64)
+        if array.shape != (len(COCO_18), 2) or not np.isfinite(array).all():
+            raise ValueError(f"an array of {array.shape}")
     except FileNotFoundError as error:
         raise StableVITONError(f"{file} is missing.") from error
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -65,15 +72,24 @@ def read_keypoints(file: Path, height: int, width: int) -> Pose:
 
 
 def read_label_map(file: Path) -> np.ndarray:
-    """ATR label map -> H x W uint8 in CIHP ids. StableVITONError where it is none."""
+    """ATR label map, as numbers or in colours -> H x W uint8 in CIHP ids. StableVITONError where it
+    is none."""
     try:
-        return decode_labels(read_image(file), "atr")
+        numbers = read_numbers(file)
+        image = read_image(file) if numbers is None else np.stack([numbers] * 3, axis=-1)
+        return decode_labels(image, "atr")
     except StableVITONError as error:
         raise StableVITONError(f"{file}: {error}") from error
 
 
-def colour_indices(image: np.ndarray) -> np.ndarray:
-    """A DensePose file H x W x 3 uint8 as DensePose image: grey levels 0..24 are part indices,
-    anything else is one already."""
-    is_grey = bool((image == image[..., :1]).all())
-    return colour_parts(image[..., 0]) if is_grey and image.max() <= PARTS else image
+def read_densepose(file: Path) -> np.ndarray:
+    """DensePose image H x W x 3 uint8. In a folder `dense` it is made of part indices. ImageError
+    where these are others than 0..24."""
+    if file.parent.name != "dense":
+        return read_image(file)
+    parts = read_numbers(file)
+    if parts is None or parts.max() > PARTS:
+        raise ImageError(
+            f"{file} holds no DensePose part indices: expected one channel of 0..{PARTS}."
+        )
+    return colour_parts(parts)

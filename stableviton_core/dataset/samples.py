@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ..images import check_size, read_image, read_mask
-from .dresscode import colour_indices, make_agnostic
+from .dresscode import make_agnostic, read_densepose
 from .pairs import Pair, find_target
 
 
@@ -18,9 +18,9 @@ class Sample:
     """The images of a pair: H x W x 3 uint8 RGB; masks H x W uint8.
 
     mask: 255 = generate, 0 = keep, soft at the edges of a resized one. warped_mask: 255 = the
-    garment on the person, else 0. garment_coordinates: for
-    each of these pixels its column and row on the garment image, both scaled to 0..255, in red and
-    green; blue is 255 where they are known, else 0. The last two are None where unknown.
+    garment on the person, else 0. garment_coordinates: for each of these pixels its column and row
+    on the garment image, both scaled to 0..255, in red and green; blue is 255 where they are known,
+    else 0. The last two are None where unknown.
     """
 
     image: np.ndarray
@@ -41,7 +41,7 @@ def load_sample(
     garment_fit: a garment of another aspect is stretched, as released, or padded with the colour of
     its border. StableVITONError where an image cannot be read or made.
     """
-    check_size("training size", height, width)
+    check_size("image size", height, width)
 
     def resize(image: np.ndarray) -> np.ndarray:
         return _resize(image, height, width)
@@ -60,7 +60,7 @@ def load_sample(
         image=resize(image),
         agnostic=resize(agnostic),
         mask=resize(mask),
-        densepose=resize(colour_indices(read_image(pair.densepose))),
+        densepose=resize(read_densepose(pair.densepose)),
         garment=resize(pad_to_aspect(garment, height, width) if garment_fit == "pad" else garment),
         warped_mask=load_labels(pair.warped_mask, read_mask),
         garment_coordinates=load_labels(pair.garment_coordinates, read_image),

@@ -68,6 +68,7 @@ class Evaluation:
     scores: list[Score]
 
     def write_json(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with replace_atomically(file) as partial:
             partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
@@ -105,6 +106,12 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         assert config.reference is not None
         reference = read_reference(config.reference)
     results = resolve_results(list_results(config.results, paired), reference)
+    real_files = list(reference.images.values())
+    if config.backbone_dir is not None and min(len(results), len(real_files)) < 2:
+        raise StableVITONError(
+            "FID and KID compare the spread of two sets of images: give at least 2 results and 2 "
+            f"real images, got {len(results)} and {len(real_files)}."
+        )
     num_paired = sum(is_paired(result, reference) for result in results)
     size = f"{config.width} x {config.height}, {protocol.filter}"
     kind = "paired" if paired else "unpaired"
@@ -120,7 +127,6 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         scores.append(Score("SSIM", ssim, name, protocol.describe_ssim()))
         scores.append(Score("LPIPS", lpips, name, protocol.describe_lpips()))
     fid, kid = None, None
-    real_files = list(reference.images.values())
     if config.backbone_dir is not None:
         network = _load_inception(config.backbone_dir, device)
         read_real = read if protocol.resize_fid_references else read_image

@@ -3,18 +3,22 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..dataset.check_data import require_files
 from ..dataset.pairs import DRESSCODE_FOLDERS, Pair, format_result_name, read_pairs
 from ..errors import StableVITONError
-from ..files import replace_atomically
+from ..files import hash_file, replace_atomically
 from .config import DEVICES, TryOnConfig
 from .devices import list_device_problems
 
 SETTINGS = "tryon.json"
 # settings that change results, besides those of the files
-RECORDED = ("repaint", "steps", "height", "width", "start", "guidance", "seed", "garment_fit")
+RECORDED = (
+    *("repaint", "steps", "height", "width", "start", "guidance", "seed", "garment_fit"),
+    "dtype",
+)
 
 
 def check_run(config: TryOnConfig) -> list[Pair]:
@@ -63,18 +67,25 @@ def list_name_collisions(pairs: Sequence[Pair], config: TryOnConfig) -> list[str
 
 
 def record_settings(config: TryOnConfig) -> None:
-    """Write the settings beside the results, for `list_changed_settings`."""
+    """Write the settings beside the results, for `list_changed_settings`, unless they are there."""
     file = config.result_folder / SETTINGS
+    if file.is_file():
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with replace_atomically(file) as partial:
-        partial.write_text(json.dumps(_collect_settings(config), indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(_collect_settings(config), indent=2) + "\n"
+    with suppress(FileNotFoundError):  # another process of the same launch has just written it
+        with replace_atomically(file) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 def list_changed_settings(config: TryOnConfig) -> list[str]:
-    """How the settings differ from those of the results that are already there, as one entry."""
+    """How the settings differ from those of the results that are already there, as one entry; also
+    where there are results and no settings."""
     file = config.result_folder / SETTINGS
     if not file.is_file():
-        return []
+        images = file.parent.glob(f"*.{config.format}")
+        unknown = f"{file.parent} holds images of unknown settings: choose another --output"
+        return [unknown] if any(images) else []
     try:
         earlier = json.loads(file.read_text(encoding="utf-8"))
         current = _collect_settings(config)
@@ -97,5 +108,8 @@ def _collect_settings(config: TryOnConfig) -> dict[str, object]:
     settings: dict[str, object] = {name: getattr(config, name) for name in RECORDED}
     for name, path in (("checkpoint", config.checkpoint), ("vae", config.vae)):
         is_file = path is not None and path.is_file()
-        settings[name] = f"{path.name}, {path.stat().st_size} bytes" if path and is_file else None
+        # two checkpoints of one network often have one name and one size
+        settings[name] = f"{path.name}, SHA-256 {hash_file(path)}" if path and is_file else None
+    # its name only, for machines that share the data may have it at other paths
+    settings["data"] = config.data.resolve().name if config.data else None
     return settings

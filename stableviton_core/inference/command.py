@@ -5,6 +5,7 @@ import signal
 from collections.abc import Sequence
 
 from ..dataset.pairs import Pair
+from ..errors import StableVITONError
 from .check_run import check_run, record_settings, result_file
 from .config import TryOnConfig
 from .devices import find_part
@@ -28,14 +29,18 @@ def run(config: TryOnConfig) -> int:
         made = "" if config.data is None else f" What is done is in {config.result_folder}."
         _log.warning("Stopped.%s Run the same command again to go on.", made)
         return 130
+    except OSError as error:
+        raise StableVITONError(
+            f"a file cannot be read or written ({error}). What is done is kept: run the same "
+            "command again."
+        ) from error
     _log.info("wrote %s", config.output)
     return 0
 
 
 def _dress_pairs(config: TryOnConfig, pairs: Sequence[Pair]) -> int:
     part = find_part(config)
-    if part.index == 0:
-        record_settings(config)
+    record_settings(config)
     own = pairs[part.index :: part.count]
     _log.info("part %d of %d: %d of %d pairs", part.index + 1, part.count, len(own), len(pairs))
     if config.on_ray:

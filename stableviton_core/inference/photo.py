@@ -4,11 +4,16 @@ is put back into the photo."""
 import numpy as np
 from tqdm import tqdm
 
-from ..dataset.dresscode import MASK_CATEGORIES
 from ..dataset.samples import Sample
 from ..image_tensors import to_arrays, to_images, to_masks
 from ..images import fill_agnostic_region, read_image, write_image
-from ..person.agnostic import MaskOptions, PersonInputs, check_mask, make_agnostic_mask
+from ..person.agnostic import (
+    MASK_CATEGORIES,
+    MaskOptions,
+    PersonInputs,
+    check_mask,
+    make_agnostic_mask,
+)
 from ..person.analysis import analyze_person, find_person_box
 from ..person.crop import CropRegion, crop, find_crop_region, stitch
 from ..person.densepose import colour_parts

@@ -37,6 +37,7 @@ KEPT = {
     "lower": ("upper", "coat", "scarf", "left_arm", "right_arm", "torso_skin"),
     "dress": (),
 }
+MASK_CATEGORIES = {"upper": "upper", "lower": "lower", "dresses": "dress"}  # by the command line's
 ALWAYS_KEPT = ("hat", *HEAD, "left_shoe", "right_shoe")
 WORKING_HEIGHT = 512  # pixels of the image for which the next two are given
 ARM_WIDTH, GARMENT_MARGIN = 60, 8

@@ -171,7 +171,9 @@ def _list_pairs(persons: Sequence[str], garments: Sequence[str], split: str) -> 
 
 def _write_pairs(file: Path, lines: Sequence[str]) -> None:
     """Write a pair file. One that is there with other lines is kept under a free name with .old."""
-    if file.is_file() and file.read_text(encoding="utf-8").splitlines() != list(lines):
+    if file.is_file() and file.read_text(encoding="utf-8", errors="replace").splitlines() != list(
+        lines
+    ):
         names = (file.with_name(f"{file.name}.old{number}") for number in chain([""], count(2)))
         file.replace(next(name for name in names if not name.exists()))
     _write_lines(file, lines)

@@ -15,7 +15,14 @@ from ..errors import StableVITONError
 from ..image_tensors import to_arrays, to_images
 from ..images import fill_agnostic_region, write_image
 from ..model.checkpoint import Weights, read_weights
-from .agnostic import SKELETON, MaskOptions, PersonInputs, check_mask, make_agnostic_mask
+from .agnostic import (
+    MASK_CATEGORIES,
+    SKELETON,
+    MaskOptions,
+    PersonInputs,
+    check_mask,
+    make_agnostic_mask,
+)
 from .analysis import NoPersonError, analyze_person, find_person, find_person_box
 from .crop import crop, find_crop_region
 from .densepose import colour_parts
@@ -32,7 +39,6 @@ from .large_networks import (
 from .pose import Pose, choose_pose
 from .prepare_config import PrepareConfig
 
-MASK_CATEGORIES = {"upper": "upper", "lower": "lower", "dresses": "dress"}
 # Labels of the garment that a person wears, by category. Parsers often see a dress as a top and a
 # skirt.
 WORN = {

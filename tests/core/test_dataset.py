@@ -67,7 +67,7 @@ def test_images_come_at_the_requested_size(data):
     pair = read_pairs(data, "train", paired=True)[0]
     sample = load_sample(pair, 32, 24)
     assert sample.image.shape == (32, 24, 3) and sample.mask.shape == (32, 24)
-    with pytest.raises(StableVITONError, match="training size is 24 x 30 .*multiples of 8"):
+    with pytest.raises(StableVITONError, match="image size is 24 x 30 .*multiples of 8"):
         load_sample(pair, 30, 24)
 
 

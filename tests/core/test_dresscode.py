@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.training import HEIGHT, WIDTH
 from stableviton_core.dataset.check_data import check_data, require_files
@@ -118,6 +119,30 @@ def test_part_indices_become_a_densepose_image(data, sample):
     half = cv2.resize(parts, (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_NEAREST)
     loaded = load_sample(pair, HEIGHT // 2, WIDTH // 2).densepose
     assert np.array_equal(loaded, colour_parts(half))
+
+
+def test_numbers_of_a_palette_count_and_not_its_colours(data):
+    (pair,) = read_pairs(data, "test", paired=True, category="upper")
+    before = load_sample(pair, HEIGHT, WIDTH)
+    for file in (pair.densepose, pair.labels):
+        image = Image.open(file)
+        image.putpalette(list(range(255, -1, -1)) * 3)
+        assert image.mode == "P"
+        image.save(file)
+    after = load_sample(pair, HEIGHT, WIDTH)
+    assert np.array_equal(after.densepose, before.densepose)
+    assert np.array_equal(after.mask, before.mask)
+    write_image(pair.densepose, before.image)
+    with pytest.raises(StableVITONError, match="holds no DensePose part indices"):
+        load_sample(pair, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("points", [[[1]] * 18, [[1, 2]] * 17, [[None, 2]] * 18])
+def test_incomplete_keypoints_are_refused(tmp_path, points):
+    file = tmp_path / "pose.json"
+    file.write_text(json.dumps({"keypoints": points}))
+    with pytest.raises(StableVITONError, match="holds no keypoints"):
+        read_keypoints(file, 512, 384)
 
 
 def test_keypoints_are_scaled_and_missing_ones_stay_missing(data):

@@ -1,6 +1,7 @@
 """Metrics of result folders."""
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -138,8 +139,9 @@ def test_without_networks_only_ssim_has_a_value(folders, tmp_path):
     name = "catvton, paired, 6 images, 48 x 64, Lanczos"
     assert f"| SSIM | 1.0000 | {name} | torchmetrics, RGB in 0..1 |" in text
     assert f"| LPIPS | needs --backbone-dir | {name} | squeeze, full size |" in text
-    evaluation.write_json(tmp_path / "scores.json")
-    written = json.loads((tmp_path / "scores.json").read_text())
+    file = tmp_path / "new" / "scores.json"
+    evaluation.write_json(file)
+    written = json.loads(file.read_text())
     assert written["scores"][0]["value"] == pytest.approx(1.0)
     assert (written["width"], written["filter"], written["num_paired"]) == (48, "Lanczos", 6)
 
@@ -198,6 +200,13 @@ def test_a_missing_or_wrong_network_is_an_error(folders, tmp_path):
     torch.save({"a": print}, tmp_path / "checkpoints" / BACKBONE_FILES["alex"])
     with pytest.raises(StableVITONError, match="is not a weight file"):
         evaluate(*arguments)
+
+
+def test_distributions_need_two_images(folders, backbones, tmp_path):
+    shutil.copy(folders / "same" / "000.png", tmp_path)
+    with pytest.raises(StableVITONError, match="at least 2 results.*got 1 and 6"):
+        evaluate(tmp_path, folders / "reference", "hr-viton", True, backbones)
+    assert values(evaluate(tmp_path, folders / "reference", "hr-viton", True, None))["SSIM"] == 1
 
 
 def test_results_without_a_reference_are_an_error(folders, tmp_path):

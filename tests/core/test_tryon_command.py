@@ -20,7 +20,7 @@ from helpers.training import TINY
 from stableviton_core.dataset.pairs import read_pairs
 from stableviton_core.dataset.samples import load_sample
 from stableviton_core.errors import StableVITONError
-from stableviton_core.images import read_image
+from stableviton_core.images import read_image, write_image
 from stableviton_core.inference import command, dress_dataset, photo
 from stableviton_core.inference.check_run import check_run
 from stableviton_core.inference.config import TryOnConfig, parse_shard
@@ -192,6 +192,37 @@ def test_results_of_other_settings_are_not_taken_for_done(config, expected):
         command.run(replace(config, steps=4))
     with pytest.raises(StableVITONError, match="seed was 0, is 1"):
         command.run(replace(config, seed=1))
+    with pytest.raises(StableVITONError, match="dtype was auto, is bf16"):
+        command.run(replace(config, dtype="bf16"))
+
+
+def test_images_of_unknown_settings_are_not_taken_for_results(config, tmp_path):
+    config = replace(config, output=tmp_path / "others")
+    write_image(config.result_folder / f"other.{config.format}", np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(StableVITONError, match="holds images of unknown settings"):
+        command.run(config)
+
+
+def test_results_of_another_checkpoint_or_data_set_are_not_taken_for_done(
+    config, expected, tmp_path
+):
+    """The other ones have the same names and sizes."""
+    other = tmp_path / config.checkpoint.name
+    content = bytearray(config.checkpoint.read_bytes())
+    content[-1] ^= 1
+    other.write_bytes(content)
+    assert other.stat().st_size == config.checkpoint.stat().st_size
+    with pytest.raises(StableVITONError, match="checkpoint was tiny.*, is tiny"):
+        command.run(replace(config, checkpoint=other))
+    shutil.copytree(config.data, tmp_path / "prepared")
+    with pytest.raises(StableVITONError, match="data was data, is prepared"):
+        command.run(replace(config, data=tmp_path / "prepared"))
+
+
+def test_an_output_that_cannot_be_written_is_an_error(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StableVITONError, match="cannot be read or written"):
+        command.run(replace(config, output=tmp_path / "file"))
 
 
 def test_repaint_keeps_the_person_outside_the_soft_mask(config, expected, tmp_path):
