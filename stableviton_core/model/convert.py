@@ -1,5 +1,6 @@
 """`convert`: a released checkpoint, or its VAE, as .safetensors, with LoRAs merged into it."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def convert(
         raise CheckpointError(f"{target} is the file to convert. Name another file to write.")
     if target.suffix != ".safetensors":
         raise CheckpointError(f"The converted file must end in .safetensors, got {target.name}.")
+    if not math.isfinite(strength):
+        raise CheckpointError(f"The strength of a LoRA must be a finite number, got {strength}.")
     weights, metadata = read_weights(source)
     license = metadata.get(LICENSE_KEY, RELEASED_LICENSE)
     if is_autoencoder(weights):

@@ -145,7 +145,7 @@ def save_parameters(file: Path, parameters: Mapping[str, Tensor], metadata: dict
 
 
 def load_parameters(file: Path, parameters: Mapping[str, nn.Parameter]) -> None:
-    """In place. StableVITONError where the file is missing or holds other names."""
+    """In place. StableVITONError where the file is missing or holds other names or shapes."""
     weights = _read_parameters(file, parameters)
     for name, parameter in parameters.items():
         parameter.data.copy_(take_shard(weights[name], parameter))
@@ -169,8 +169,14 @@ def _read_parameters(file: Path, parameters: Mapping[str, nn.Parameter]) -> dict
         differing = sorted(weights.keys() ^ parameters.keys())
         raise StableVITONError(
             f"{file} holds other trained parameters than this run, such as {differing[0]}. Resume "
-            "with the train_patterns, freeze_patterns and train_input_conv that it had."
+            "with the patterns, train_input_conv and lora_rank that it had."
         )
+    for name, parameter in parameters.items():
+        if weights[name].shape != parameter.shape:
+            raise StableVITONError(
+                f"{file} holds {name} with the shape {tuple(weights[name].shape)}, this run needs "
+                f"{tuple(parameter.shape)}. Resume with the init and lora_rank that it had."
+            )
     return weights
 
 

@@ -1,5 +1,7 @@
 """The data of a run: its pairs, its data set of cached latents or of images, and its batches."""
 
+from collections.abc import Sequence
+
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from torch.utils.data import DataLoader
@@ -11,7 +13,7 @@ from .augmentation import AugmentedDataset
 from .config import TrainConfig
 from .distributed_sampler import DistributedStepSampler, iterate_batches
 from .interruption import Interrupt, ignore_interrupts
-from .latent_cache import LatentCache, LatentDataset, compute_cache_keys, fill_cache
+from .latent_cache import LatentCache, LatentDataset, fill_cache
 from .losses import require_annotations
 
 PAIRINGS = {"unpaired": (False,), "paired": (True,), "both": (False, True)}  # of validation images
@@ -37,16 +39,17 @@ def read_training_pairs(config: TrainConfig) -> tuple[list[Pair], list[Pair]]:
 def make_dataset(
     config: TrainConfig,
     pairs: list[Pair],
+    keys: Sequence[Sequence[str]] | None,
     model: TryOnModel,
     autoencoder: AutoencoderKL,
     accelerator: Accelerator,
     interrupt: Interrupt,
 ) -> TrainingDataset:
-    """Encodes the entries that the cache lacks, unless latents are not cached."""
-    if not config.cache_latents:
+    """Encodes the entries that the cache lacks. keys: from `compute_cache_keys`, or None where
+    latents are not cached."""
+    if keys is None:
         return AugmentedDataset(pairs, config)
     cache = LatentCache(config.cache_folder)
-    keys = compute_cache_keys(pairs, config, model, autoencoder)
     fill_cache(cache, keys, pairs, config, model, autoencoder, accelerator, interrupt)
     return LatentDataset(cache, keys)
 

@@ -168,8 +168,8 @@ def load_state(
     if uses_fsdp(accelerator) != (folder / SHARDED_STATE).is_file():
         raise StableVITONError(
             f"{folder} is of a run {'without' if uses_fsdp(accelerator) else 'with'} FSDP. Resume "
-            "it in the same way, or give its stableviton.safetensors as --init with another "
-            "--output."
+            "it in the same way, or start another run, with another --output, from the weights of "
+            "its checkpoint."
         )
     if not uses_fsdp(accelerator):
         accelerator.load_state(str(folder))

@@ -32,14 +32,22 @@ from ..model.checkpoint import (
 from ..model.config import AutoencoderConfig
 from ..model.vae import load_autoencoder, normalize_uint8, to_ldm
 from .config import VaeConfig
+from .distributed import any_process
 from .distributed_sampler import DistributedStepSampler
+from .interruption import Interrupt, catch_interrupts
 
 AUTOENCODER_KEY = "stableviton.autoencoder"  # metadata: AutoencoderConfig as JSON
 
 
 def finetune_vae(config: VaeConfig) -> None:
     """Train, and write `output` in LDM key names without a prefix, as `train --vae`, `convert` and
-    ComfyUI's VAELoader read it. StableVITONError where the data, a file or the loss is invalid."""
+    ComfyUI's VAELoader read it. StableVITONError where the data, a file or the loss is invalid.
+    KeyboardInterrupt after Ctrl-C or SIGTERM, when what is done is saved."""
+    with catch_interrupts() as interrupt:
+        _finetune(config, interrupt)
+
+
+def _finetune(config: VaeConfig, interrupt: Interrupt) -> None:
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     perceptual = load_perceptual_loss(config)
     pairs = read_pairs(config.data, "train", paired=True)
@@ -68,6 +76,8 @@ def finetune_vae(config: VaeConfig) -> None:
 
     bar = tqdm(range(config.max_train_steps), "VAE", disable=not accelerator.is_main_process)
     for step in bar:
+        if any_process(accelerator, interrupt.requested):
+            break
         target = load_batch(step)
         with accelerator.autocast():
             terms = compute_loss(target)
@@ -86,6 +96,11 @@ def finetune_vae(config: VaeConfig) -> None:
         )
     if accelerator.is_main_process:
         _save(config.output, autoencoder, metadata)
+    if any_process(accelerator, interrupt.requested):
+        raise KeyboardInterrupt(
+            f"Stopped. {config.output} holds the VAE as it is now; to go on, give it as --init "
+            "with another --output."
+        )
 
 
 def load_perceptual_loss(config: VaeConfig) -> nn.Module | None:

@@ -37,11 +37,11 @@ SOURCES = {  # by input channels of the UNet
 
 
 def load_initial_model(init: Path, vae: Path | None) -> tuple[TryOnModel, AutoencoderKL, str]:
-    """`load_model`, whose CheckpointError also names the command that makes a start."""
+    """`load_model`; a CheckpointError about `init` also names the command that makes a start."""
     try:
         return load_model(init, vae)
     except CheckpointError as error:
-        if not init.is_file():
+        if not init.is_file() or (vae and str(vae) in str(error)):
             raise
         raise CheckpointError(
             f"{error}\nTo start from a file that is no complete StableVITON checkpoint, such as "

@@ -47,6 +47,7 @@ def catch_interrupts() -> Iterator[Interrupt]:
 
 
 def ignore_interrupts(worker: int) -> None:
-    """For a loader's process, which a Ctrl-C in the terminal reaches, too: the run ends it."""
+    """For a loader's process, which a signal to the whole run reaches, too, from a terminal, a
+    launcher or a scheduler: the last step needs its batch. It ends with the run."""
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN if number is signal.SIGINT else signal.SIG_DFL)
+        signal.signal(number, signal.SIG_IGN)

@@ -138,7 +138,8 @@ def _hash_files(pair: Pair) -> str:
 def compute_cache_keys(
     pairs: Sequence[Pair], config: TrainConfig, model: TryOnModel, autoencoder: AutoencoderKL
 ) -> list[list[str]]:
-    """The keys of every pair's variants."""
+    """The keys of every pair's variants. model, autoencoder: before their weights are rounded to
+    bf16, which half precision changes."""
     frozen: list[torch.nn.Module] = [autoencoder]
     if not model.trains_embedding():
         projector = model.image_projector

@@ -39,9 +39,12 @@ def describe_run(
 ) -> dict[str, str]:
     """Metadata for a run's checkpoints. Paths without their folders, for checkpoints are shared."""
     files = (path for pair in pairs for _, path in pair.files())
+    settings = asdict(config)
+    for name in ("resume_from_checkpoint", "allow_changed"):  # of one part of a run
+        del settings[name]
     initial = [path for path in (config.init, config.vae) if path]
     return {
-        TRAINING_KEY: json.dumps(asdict(config), default=lambda path: path.name),
+        TRAINING_KEY: json.dumps(settings, default=lambda path: path.name),
         DATA_KEY: compute_hash(*(f"{file.name} {file.stat().st_size}" for file in files)),
         INIT_KEY: compute_hash(*map(hash_file, initial)),
         JOINT_BATCH_KEY: str(joint_batch_size),

@@ -54,6 +54,7 @@ from .distributed import (
 from .distributed_sampler import DistributedStepSampler
 from .initialization import load_initial_model
 from .interruption import Interrupt, catch_interrupts
+from .latent_cache import compute_cache_keys
 from .lora import LORA, add_lora, save_lora
 from .losses import (
     compute_loss,
@@ -86,7 +87,8 @@ def train(config: TrainConfig) -> Path:
             return trainer.train()
     except (OSError, SafetensorError) as error:
         raise StableVITONError(
-            f"The run cannot write: {error}. {describe_last_checkpoint(config.output)}"
+            f"A file could not be read or written: {error}. "
+            f"{describe_last_checkpoint(config.output)}"
         ) from error
 
 
@@ -175,13 +177,16 @@ class Trainer:
         model, autoencoder = self.model, self.autoencoder
         if accelerator.is_main_process:
             prepare_output(config.output)
+        keys = None
+        if config.cache_latents:  # before bf16 rounds weights, so that both phases have the same
+            keys = compute_cache_keys(self.pairs, config, model, autoencoder)
         for module in (model, autoencoder):
             module.to(accelerator.device)
             for parameter in module.parameters():
                 if not parameter.requires_grad:
                     parameter.data = parameter.data.to(FROZEN_DTYPES[config.mixed_precision])
         self.dataset = make_dataset(
-            config, self.pairs, model, autoencoder, accelerator, self.interrupt
+            config, self.pairs, keys, model, autoencoder, accelerator, self.interrupt
         )
         self.validation: ValidationSet | None = None
         if self.validation_pairs:

@@ -42,9 +42,13 @@ class ValidationSet:
         from noise alone, the same in every call."""
         noise = draw_noise(self.names, self.batch.person.shape[1:], seed=0)
         steps, guidance = config.num_inference_steps, config.validation_guidance
-        if config.validation_sampler == "ddim":
-            latents = sample_ddim(model, self.batch, noise, steps, guidance)
-        else:
-            latents = sample_tryon(model, self.batch, noise, steps, guidance, start="noise")
-        results = decode_latents(autoencoder, latents)
-        return make_image_grid(self.garments, self.persons, list(results), self.targets)
+        results: list[np.ndarray] = []
+        for first in range(0, len(noise), config.train_batch_size):
+            part = slice(first, first + config.train_batch_size)
+            batch = self.batch[part]
+            if config.validation_sampler == "ddim":
+                latents = sample_ddim(model, batch, noise[part], steps, guidance)
+            else:
+                latents = sample_tryon(model, batch, noise[part], steps, guidance, start="noise")
+            results += list(decode_latents(autoencoder, latents))
+        return make_image_grid(self.garments, self.persons, results, self.targets)

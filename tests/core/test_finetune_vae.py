@@ -1,5 +1,7 @@
 """The VAE: LDM key names and fine-tuning."""
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -64,6 +66,20 @@ def test_it_stops_at_no_number_and_writes_nothing(inputs, tmp_path, monkeypatch)
     with pytest.raises(StableVITONError, match="step 1 is nan. Nothing was written"):
         finetune_vae(config(inputs, tmp_path / "vae.safetensors"))
     assert not list(tmp_path.glob("vae*"))
+
+
+def test_an_interrupted_run_saves(inputs, tmp_path, monkeypatch):
+    output = tmp_path / "vae.safetensors"
+    load = module.load_sample
+    monkeypatch.setattr(  # in the first step
+        module, "load_sample", lambda *args: os.kill(os.getpid(), signal.SIGTERM) or load(*args)
+    )
+    with pytest.raises(KeyboardInterrupt, match="give it as --init"):
+        finetune_vae(config(inputs, output, max_train_steps=1000))
+    before = split(load_file(inputs / "tiny.safetensors"))["autoencoder"]
+    assert not torch.equal(
+        load_file(output)["decoder.conv_out.weight"], before["decoder.conv_out.weight"]
+    )
 
 
 def test_the_result_starts_another_fine_tuning(inputs, tmp_path):

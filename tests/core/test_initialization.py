@@ -141,9 +141,10 @@ def test_training_takes_a_complete_start_and_names_init_for_others(tmp_path):
         save_file(source_weights(channels), source)
         with pytest.raises(CheckpointError, match=f"stableviton_core init {channels}.safetensors"):
             load_initial_model(source, None)
-    with pytest.raises(CheckpointError, match="is not a file") as caught:
-        load_initial_model(tmp_path / "none.safetensors", None)
-    assert "init" not in str(caught.value).replace(str(tmp_path), "")
+    for files in ((tmp_path / "none.safetensors", None), (complete, tmp_path / "none.safetensors")):
+        with pytest.raises(CheckpointError, match="is not a file") as caught:
+            load_initial_model(*files)
+        assert "init" not in str(caught.value).replace(str(tmp_path), "")
 
 
 def test_other_files_are_errors(tmp_path):

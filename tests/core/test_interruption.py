@@ -75,8 +75,10 @@ def test_an_interrupted_encoding_keeps_what_it_has(inputs, tmp_path, monkeypatch
     assert len(calls) == 1 + 3, "what is kept is not encoded again"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
-def test_the_command_ends_with_130(inputs, tmp_path):
+@pytest.mark.skipif(os.name == "nt", reason="sends signals to a group of processes")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_and_its_loaders_save_and_end_with_130(inputs, tmp_path, number):
+    """Terminals, launchers and schedulers signal the loader's processes, too."""
     options = {
         "data": inputs / "data",
         "init": inputs / "tiny.safetensors",
@@ -86,17 +88,20 @@ def test_the_command_ends_with_130(inputs, tmp_path):
     flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
     flags += ["--height=64", "--width=48", "--train_batch_size=2", "--max_train_steps=100000"]
     flags += ["--checkpointing_steps=100000", "--validation_steps=0", "--cache_variants=2"]
+    flags += ["--dataloader_num_workers=1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "stableviton_core", "train", *flags],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not (tmp_path / "run/logs").exists() and time.monotonic() < deadline:
         time.sleep(0.1)  # the logs begin right before the first step
-    process.send_signal(signal.SIGINT)
+    time.sleep(1)  # until the loader has started
+    os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     assert "--resume_from_checkpoint latest" in output and "Traceback" not in output

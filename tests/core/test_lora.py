@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,8 @@ def test_merging_with_a_strength(inputs, checkpoint, tmp_path):
     torch.testing.assert_close(after[f"{name}.weight"], before[f"{name}.weight"] - update)
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {f"{name}.weight" for name in lora.names}
+    with pytest.raises(CheckpointError, match="finite number, got nan"):
+        convert(base, tmp_path / "nan.safetensors", "fp32", loras, float("nan"))
 
 
 def test_a_resumed_run_equals_one_run(inputs, tmp_path):
@@ -161,6 +164,14 @@ def test_a_resumed_run_equals_one_run(inputs, tmp_path):
     parts = train(tiny_config(inputs, tmp_path / "parts", **resumed))
     for file in (LORA, TRAINED, EMA):
         assert equal_weights(whole / file, parts / file)
+
+
+def test_another_rank_is_no_resumed_run(inputs, tmp_path):
+    config = tiny_config(inputs, tmp_path / "run", max_train_steps=1, **RANK)
+    train(config)
+    other = replace(config, lora_rank=5, resume_from_checkpoint="latest", allow_changed=True)
+    with pytest.raises(StableVITONError, match="shape .* Resume with the init and lora_rank"):
+        train(other)
 
 
 def test_gradient_checkpointing_gives_the_same_run(inputs, tmp_path):

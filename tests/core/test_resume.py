@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers.training import tiny_config, write_inputs
 from stableviton_core.errors import StableVITONError
-from stableviton_core.training.checkpointing import parse_step
+from stableviton_core.training.checkpointing import TRAINED, list_checkpoints, parse_step
 from stableviton_core.training.config import TrainConfig
 from stableviton_core.training.resume import (
     CHANGEABLE,
@@ -75,6 +75,15 @@ def test_other_initial_weights_and_data_are_refused(config, inputs, tmp_path):
     moved = tmp_path / "renamed.safetensors"
     moved.write_bytes((inputs / "tiny.safetensors").read_bytes())
     assert parse_step(train(replace(config, init=moved))) == 1
+
+
+def test_a_damaged_checkpoint_is_one_that_cannot_be_read(config):
+    file = list_checkpoints(config.output)[-1] / TRAINED
+    content = file.read_bytes()
+    file.write_bytes(content[:50])
+    with pytest.raises(StableVITONError, match="could not be read or written: .*header"):
+        train(config)
+    file.write_bytes(content)
 
 
 def test_differences_are_allowed_on_request_and_said(config, capsys):

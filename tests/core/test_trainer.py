@@ -231,9 +231,11 @@ def test_wrong_settings_are_found_before_encoding(inputs, tmp_path, monkeypatch,
         train(tiny_config(inputs, tmp_path / "run", **changes))
 
 
-def test_the_second_phase_uses_the_cache_of_the_first(inputs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_the_second_phase_uses_the_cache_of_the_first(inputs, tmp_path, monkeypatch, precision):
     """Its initial checkpoint is in half precision, and the cache lies beside the outputs."""
-    changes = {"cache_dir": None, "max_train_steps": 1}
+    changes = {"cache_dir": None, "max_train_steps": 1, "mixed_precision": precision}
     config = tiny_config(inputs, tmp_path / "base", save_dtype="fp16", **changes)
     assert config.cache_folder == tmp_path / "latents"
     start = train(config) / WEIGHTS
