@@ -113,7 +113,11 @@ def test_photos_become_a_data_set(folders, tmp_path):
 
 def test_several_processes_write_the_same_files(folders, tmp_path):
     prepare_dataset(configure(folders, tmp_path / "one"))
-    prepare_dataset(configure(folders, tmp_path / "two", workers=2))
+    # a command, for the workers import the package by its name
+    command = [sys.executable, "-m", "stableviton_core", "prepare", str(tmp_path / "two")]
+    command += ["--persons", str(folders / "persons"), "--garments", str(folders / "garments")]
+    command += ["--height", "256", "--width", "192", "--workers", "2"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300)
     one, two = read_all(tmp_path / "one"), read_all(tmp_path / "two")
     assert one == two and len(one) > 20
 
