@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin
 from .errors import StableVITONError
 from .evaluation.config import EvaluateConfig
 from .inference.config import TryOnConfig
+from .interruption import INTERRUPTED
 from .person.prepare_config import Category, Device, PrepareConfig, Split
 from .serving.batch.config import BatchConfig
 from .training.config import TrainConfig, VaeConfig
@@ -230,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
     except KeyboardInterrupt as error:
         print(error if error.args else "Stopped.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except ModuleNotFoundError as error:
         install = INSTALL.get(error.name or "", "pip install -e .[train]")
         print(f"error: {error}. This command needs: {install}", file=sys.stderr)

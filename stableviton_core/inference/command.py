@@ -1,11 +1,11 @@
 """The command `tryon`: makes results of a data set or of a photo, and says how to go on."""
 
 import logging
-import signal
 from collections.abc import Sequence
 
 from ..dataset.pairs import Pair
 from ..errors import StableVITONError
+from ..interruption import INTERRUPTED, raise_interrupt_on_sigterm
 from .check_run import check_run, record_settings, result_file
 from .config import TryOnConfig
 from .devices import find_part
@@ -19,7 +19,7 @@ def run(config: TryOnConfig) -> int:
     """The exit code: 0 where all results are there, 1 where one is missing, 130 after Ctrl-C or
     SIGTERM. StableVITONError lists what is wrong, before a model is loaded."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    raise_interrupt_on_sigterm()
     pairs = check_run(config)
     try:
         if config.data is not None:
@@ -28,7 +28,7 @@ def run(config: TryOnConfig) -> int:
     except KeyboardInterrupt:
         made = "" if config.data is None else f" What is done is in {config.result_folder}."
         _log.warning("Stopped.%s Run the same command again to go on.", made)
-        return 130
+        return INTERRUPTED
     except OSError as error:
         raise StableVITONError(
             f"a file cannot be read or written ({error}). What is done is kept: run the same "
@@ -54,7 +54,3 @@ def _dress_pairs(config: TryOnConfig, pairs: Sequence[Pair]) -> int:
     done = sum(result_file(pair, config).is_file() for pair in own)
     _log.info("%d of %d results in %s", done, len(own), config.result_folder)
     return 0 if done == len(own) else 1
-
-
-def _raise_interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt

@@ -1,7 +1,6 @@
 """A data set in VITON-HD's layout from photos of persons and of garments."""
 
 import logging
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -13,11 +12,11 @@ from ..devices import choose_device, list_missing_devices
 from ..errors import StableVITONError
 from ..files import replace_atomically
 from ..images import list_images
+from ..interruption import INTERRUPTED, raise_interrupt_on_sigterm
 from .prepare_config import PrepareConfig, record_settings
 from .prepare_workers import Item, Kind, Prepare, start_workers
 
 REPORT = "report.txt"
-INTERRUPTED = 130  # exit code
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +35,7 @@ def run(config: PrepareConfig) -> int:
     """Prepare a data set and say what came of it. The exit code: 0 where there are pairs, 1 where
     there are none, 130 after Ctrl-C or SIGTERM."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    raise_interrupt_on_sigterm()
     try:
         report = prepare_dataset(config)
     except KeyboardInterrupt:
@@ -49,10 +48,6 @@ def run(config: PrepareConfig) -> int:
     if report.unused:
         _log.warning("%d photos are not used, see %s", len(report.unused), config.output / REPORT)
     return 0 if report.pairs else 1
-
-
-def _raise_interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def prepare_dataset(config: PrepareConfig) -> PreparationReport:

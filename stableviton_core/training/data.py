@@ -8,11 +8,11 @@ from torch.utils.data import DataLoader
 
 from ..dataset.check_data import require_files
 from ..dataset.pairs import Pair, read_pairs
+from ..interruption import Interrupt, ignore_interrupts
 from ..model.tryon_model import TryOnModel
 from .augmentation import AugmentedDataset
 from .config import TrainConfig
 from .distributed_sampler import DistributedStepSampler, iterate_batches
-from .interruption import Interrupt, ignore_interrupts
 from .latent_cache import LatentCache, LatentDataset, fill_cache
 from .losses import require_annotations
 

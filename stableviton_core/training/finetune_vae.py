@@ -21,6 +21,7 @@ from ..dataset.samples import load_sample
 from ..errors import StableVITONError
 from ..evaluation.lpips import BACKBONE_FILES, load_lpips
 from ..files import replace_atomically
+from ..interruption import Interrupt, catch_interrupts
 from ..model.checkpoint import (
     LICENSE_KEY,
     RELEASED_LICENSE,
@@ -34,7 +35,6 @@ from ..model.vae import load_autoencoder, normalize_uint8, to_ldm
 from .config import VaeConfig
 from .distributed import any_process
 from .distributed_sampler import DistributedStepSampler
-from .interruption import Interrupt, catch_interrupts
 
 AUTOENCODER_KEY = "stableviton.autoencoder"  # metadata: AutoencoderConfig as JSON
 

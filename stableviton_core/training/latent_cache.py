@@ -20,11 +20,11 @@ from ..dataset.pairs import Pair
 from ..errors import StableVITONError
 from ..files import replace_atomically
 from ..inference.encoding import Latents, encode_samples
+from ..interruption import Interrupt
 from ..model.tryon_model import TryOnModel
 from .augmentation import load_augmented_sample
 from .config import TrainConfig
 from .distributed_sampler import SampleIndex
-from .interruption import Interrupt
 
 FORMAT = "4"  # raise it when augmentation, encoding, packing or the fields of Latents change
 SHARD_SIZE = 64  # entries a file

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from ..errors import StableVITONError
 from ..images import write_image
 from ..inference.encoding import Latents, encode_samples
+from ..interruption import Interrupt, catch_interrupts
 from ..model.attention_recorder import AttentionRecorder
 from ..model.checkpoint import LICENSE_KEY
 from ..model.layers import enable_gradient_checkpointing
@@ -53,7 +54,6 @@ from .distributed import (
 )
 from .distributed_sampler import DistributedStepSampler
 from .initialization import load_initial_model
-from .interruption import Interrupt, catch_interrupts
 from .latent_cache import compute_cache_keys
 from .lora import LORA, add_lora, save_lora
 from .losses import (

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from helpers.training import equal_weights, tiny_config, write_inputs
+from stableviton_core.interruption import catch_interrupts
 from stableviton_core.training import latent_cache
 from stableviton_core.training.checkpointing import WEIGHTS, list_checkpoints, parse_step
-from stableviton_core.training.interruption import catch_interrupts
 from stableviton_core.training.latent_cache import LatentCache
 from stableviton_core.training.trainer import Trainer, train
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StableVITONError
+from ...interruption import INTERRUPTED, raise_interrupt_on_sigterm
 from ..graph import Graph, load_graph
 from ..process import start_servers
 from .config import BatchConfig
@@ -26,7 +27,7 @@ def run(config: BatchConfig) -> int:
     """The exit code: 0 where all results are there, 1 where one is missing, 130 after Ctrl-C.
     StableVITONError where the batch cannot start or its results cannot be written."""
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    raise_interrupt_on_sigterm()
     output = config.output
     try:
         jobs = _list_jobs(config)
@@ -35,7 +36,7 @@ def run(config: BatchConfig) -> int:
         outcome = _run_jobs(config, jobs, graph)
     except KeyboardInterrupt:
         _log.warning("Stopped. What is done is in %s; start again to go on.", output)
-        return 130
+        return INTERRUPTED
     if config.contact_sheet:
         with explain_write_errors(output):
             _log.info("Contact sheet: %s", write_contact_sheet(jobs, outcome.results, output))
@@ -102,7 +103,3 @@ async def _run_until_signal(work: Coroutine[Any, Any, Outcome]) -> Outcome:
         return await task
     except asyncio.CancelledError as error:
         raise KeyboardInterrupt from error
-
-
-def _raise_interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
