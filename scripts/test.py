@@ -1,10 +1,13 @@
-"""Runs the tests against a real ComfyUI; arguments are pytest's.
+"""Runs the tests against a real ComfyUI; arguments are pytest's, but for --host.
+
+    python scripts/test.py [--host VERSION] [PYTEST ARGUMENT ...]
 
 The first run creates `.venv` and downloads ComfyUI; see environment.py.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
@@ -20,13 +23,20 @@ sys.exit(pytest.main())
 """
 
 
+def parse_arguments(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """This script's options, and pytest's arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--host", metavar="VERSION")
+    return parser.parse_known_args(arguments)
+
+
 def main() -> int:
+    options, arguments = parse_arguments(sys.argv[1:])
     try:
-        environment = prepare(tests=True)
+        environment = prepare(tests=True, version=options.host)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1
-    arguments = sys.argv[1:]
     has_paths = any(os.path.exists(argument.split("::")[0]) for argument in arguments)
     return run_to_end(
         [

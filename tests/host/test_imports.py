@@ -6,15 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"controlnet_aux", "transformers", "torchvision", "diffusers", "accelerate", "mediapipe"}
+EXPECTED = {"cv2"}
 
 SCRIPT = """
 import asyncio, builtins, json, os, sys
 sys.path.insert(0, os.environ["COMFYUI_PATH"])
 from comfy.cli_args import args
 args.cpu, args.base_directory = True, sys.argv[2]
-import comfy_api.latest, nodes
+import comfy_api.latest, comfy_config.config_parser, nodes
 before, imported, original_import = set(sys.modules), set(), builtins.__import__
 def record(name, globals=None, *rest):
     file = (globals or {}).get("__file__") or ""
@@ -24,22 +27,32 @@ def record(name, globals=None, *rest):
     return original_import(name, globals, *rest)
 builtins.__import__ = record
 loaded = asyncio.run(nodes.load_custom_node(sys.argv[1]))
-new = {name.split(".")[0] for name in set(sys.modules) - before}
+new = {name.split(".")[0] for name in set(sys.modules) - before if os.sep not in name}
 print(json.dumps({"loaded": loaded, "imported": sorted(imported), "new": sorted(new)}))
 """
 
 
-def test_the_pack_loads_alone(tmp_path):
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> dict:
+    """imported: by import statements of the pack; new: modules that the host had not loaded."""
+    folder = tmp_path_factory.mktemp("comfyui")
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(ROOT), str(tmp_path)],
+        [sys.executable, "-c", SCRIPT, str(ROOT), str(folder)],
         capture_output=True,
         text=True,
-        cwd=tmp_path,
+        cwd=folder,
         env=os.environ | {"PYTHONPATH": ""},
     )
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_pack_loads_alone(report):
     assert report["loaded"]
     assert {"torch", "cv2", "numpy"} <= set(report["imported"]), "the imports were not recorded"
     assert HEAVY.isdisjoint(report["imported"]), report["imported"]
     assert HEAVY.isdisjoint(report["new"]), report["new"]
+
+
+def test_loading_the_pack_imports_no_other_package(report):
+    assert set(report["new"]) - set(sys.stdlib_module_names) - EXPECTED == set()

@@ -52,6 +52,7 @@ class FakeCommands:
         self.sdist = make_sdist(tmp_path / "pack-1.tar.gz", HOST)
         self.error = error
         self.fails_at = "nothing"
+        self.python = "python3.11"
         self.commands = []
 
     def __call__(self, command: list[str], log: Path) -> None:
@@ -59,9 +60,13 @@ class FakeCommands:
         if self.fails_at in self.commands[-1]:
             raise self.error(self.fails_at)
         if "venv" in command:
-            scripts = Path(command[-1]) / "bin"
-            scripts.mkdir(parents=True, exist_ok=True)
-            (scripts / "python").touch()
+            shutil.rmtree(command[-1], ignore_errors=True)
+            windows = sys.platform == "win32"
+            python = Path(command[-1], "Scripts/python.exe" if windows else "bin/python")
+            packages = "Lib/site-packages" if windows else f"lib/{self.python}/site-packages"
+            for folder in (python.parent, Path(command[-1], packages)):
+                folder.mkdir(parents=True, exist_ok=True)
+            python.touch()
         if "download" in command:
             shutil.copy(self.sdist, command[-1])
 
@@ -142,9 +147,53 @@ def test_changed_requirements_are_installed_again(environment, fake, root):
 
 
 def test_an_unknown_version_lists_the_known(environment, fake, root, monkeypatch):
-    monkeypatch.setenv("COMFYUI_VERSION", "0.1.0")
     with pytest.raises(environment.SetupError, match="0.30.0, 0.26.0, 0.20.1, 0.16.3"):
+        environment.prepare(root=root, version="0.1.0")
+    monkeypatch.setenv("COMFYUI_VERSION", "0.1.0")
+    with pytest.raises(environment.SetupError, match="no ComfyUI 0.1.0"):
         environment.prepare(root=root)
+    assert fake.commands == [] and not (root / ".cache").exists()
+
+
+def test_each_host_keeps_its_own_packages(environment, fake, root, monkeypatch):
+    oldest = environment.prepare(root=root, version="0.16.3")
+    default = environment.prepare(root=root)
+    assert oldest.comfyui == root / ".cache" / "ComfyUI-0.16.3"
+    venv = root / ".cache" / "venv-0.16.3"
+    assert oldest.python.is_relative_to(venv) and default.python.is_relative_to(root / ".venv")
+    installed = [
+        [made.python for made in (oldest, default) if command.startswith(f"{made.python} ")]
+        for version in ("0.16.3", "0.30.0")
+        for command in fake.commands
+        if command.endswith(f"-r {root / '.cache' / f'ComfyUI-{version}' / 'requirements.txt'}")
+    ]
+    assert installed == [[oldest.python], [default.python]]
+    (link,) = venv.rglob("*.pth")
+    assert Path(link.read_text()) == root / ".venv" / link.parent.relative_to(venv)
+
+    fake.commands.clear()
+    assert environment.prepare(root=root, version="0.16.3") == oldest
+    monkeypatch.setenv("COMFYUI_VERSION", "0.16.3")
+    assert environment.prepare(root=root) == oldest
+    assert environment.prepare(root=root, version="0.30.0") == default
+    assert fake.commands == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the folder has no Python version in its name")
+def test_another_python_makes_the_environments_of_hosts_again(environment, fake, root):
+    environment.prepare(root=root, version="0.16.3")
+    shutil.rmtree(root / ".venv")
+    fake.python = "python3.13"
+    fake.commands.clear()
+    environment.prepare(root=root, version="0.16.3")
+    assert [link.parts[-3] for link in root.rglob("base.pth")][-1] == "python3.13"
+    assert sum("venv-0.16.3" in command and "-m venv" in command for command in fake.commands) == 1
+
+
+def test_a_version_and_an_existing_comfyui_exclude_each_other(environment, root, monkeypatch):
+    monkeypatch.setenv("COMFYUI_PATH", str(root))
+    with pytest.raises(environment.SetupError, match="Unset COMFYUI_PATH"):
+        environment.prepare(root=root, version="0.16.3")
 
 
 def test_a_failed_command_shows_the_end_of_its_output(environment, tmp_path):
