@@ -62,7 +62,7 @@ def main() -> None:
         rows = {
             ("unet",): lambda: loading.load_unet(checkpoint, "fp16"),
             ("encoder", "zero_cross_attention"): lambda: loading.load_adapter(
-                checkpoint, loading.choose_dtype(checkpoint, "fp16")
+                checkpoint, loading.choose_weight_dtype(checkpoint, "fp16")
             ),
             ("image_projector",): lambda: loading.load_image_projector(checkpoint),
             ("clip",): lambda: loading.load_clip_vision(checkpoint, "fp16"),

@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
+from .host.dtypes import WEIGHT_DTYPES
 from .host.folders import find_checkpoint, list_checkpoints
-from .host.load_checkpoint import WEIGHT_DTYPES, load_checkpoint
+from .host.load_checkpoint import load_checkpoint
 from .sockets import CATEGORY, StableVITONSocket
 
 

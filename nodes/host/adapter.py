@@ -11,16 +11,17 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ...stableviton_core.model.checkpoint import Checkpoint, Weights
 from ...stableviton_core.model.config import ModelConfig, NetworkConfig
 from ...stableviton_core.model.image_projector import ImageProjector
-from ...stableviton_core.model.layers import Backend
+from ...stableviton_core.model.layers import Attention, Backend
 from ...stableviton_core.model.unet import SpatialEncoder
 from ...stableviton_core.model.zero_cross_attention import ZeroCrossAttention
+from .attention import choose_attention
+from .dtypes import choose_compute_dtype
 
 
 class TryOnAdapter(nn.Module):
@@ -28,7 +29,7 @@ class TryOnAdapter(nn.Module):
 
     def __init__(self, config: NetworkConfig, backend: Backend):
         super().__init__()
-        self.encoder = SpatialEncoder(config, backend)
+        self.encoder = SpatialEncoder(config, backend, with_unused=False)
         self.zero_cross_attention = ZeroCrossAttention(config, backend)
 
 
@@ -49,38 +50,48 @@ def load_adapter(
         for name in ("encoder", "zero_cross_attention")
         for key, value in checkpoint.components[name].items()
     }
+    device = comfy.model_management.get_torch_device()
+    operations = comfy.ops.pick_operations(dtype, choose_compute_dtype(dtype, device), device)
     build = partial(TryOnAdapter, checkpoint.config.network)
-    return _load(build, weights, dtype, disable_dynamic)
+    return _load(build, weights, operations, dtype, disable_dynamic)
 
 
 def load_image_projector(checkpoint: Checkpoint) -> ModelPatcher:
-    """Kept in the file's own type of weights."""
+    """Kept in the file's own type of weights, computed in the type of its input."""
     weights = checkpoint.components["image_projector"]
     build = partial(ImageProjector, checkpoint.config)
-    return _load(build, weights, comfy.utils.weight_dtype(weights), disable_dynamic=False)
+    dtype = comfy.utils.weight_dtype(weights)
+    return _load(build, weights, comfy.ops.manual_cast, dtype, disable_dynamic=False)
 
 
 def _load(
     build: Callable[[Backend], nn.Module],
     weights: Weights,
+    operations: type,
     dtype: torch.dtype,
     disable_dynamic: bool,
 ) -> ModelPatcher:
+    """The module under a patcher, with those of the weights that it has."""
+    device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
-    module = build(_host_backend(dtype, offload_device)).eval().requires_grad_(False)
+    backend = _make_backend(operations, dtype, offload_device, choose_attention(device))
+    module = build(backend).eval().requires_grad_(False)
+    if comfy.model_management.force_channels_last():
+        module.to(memory_format=torch.channels_last)
     comfy.model_management.archive_model_dtypes(module)
     patcher_class = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
-    patcher = patcher_class(
-        module, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
-    )
-    module.load_state_dict(weights, strict=True, assign=patcher.is_dynamic())
+    patcher = patcher_class(module, load_device=device, offload_device=offload_device)
+    used = {key: weights[key] for key in module.state_dict()}
+    module.load_state_dict(used, strict=True, assign=patcher.is_dynamic())
     return patcher
 
 
-def _host_backend(dtype: torch.dtype, device: torch.device) -> Backend:
-    """Layers that store `dtype` and compute in their input's type, and the host's attention."""
+def _make_backend(
+    operations: type, dtype: torch.dtype, device: torch.device, attention: Attention
+) -> Backend:
+    """Layers of one of the host's classes of operations, whose weights have a type and a device."""
     layers = {
-        name: partial(getattr(comfy.ops.manual_cast, name), dtype=dtype, device=device)
+        name: partial(getattr(operations, name), dtype=dtype, device=device)
         for name in ("Linear", "Conv2d", "GroupNorm", "LayerNorm")
     }
-    return Backend(SimpleNamespace(**layers), optimized_attention)
+    return Backend(SimpleNamespace(**layers), attention)

@@ -22,6 +22,7 @@ from ...stableviton_core.image_tensors import (
 from ...stableviton_core.images import check_size
 from ...stableviton_core.model.image_projector import preprocess_for_clip
 from .adapter import StableVITON
+from .encode_images import encode_images
 from .model import AGNOSTIC, DENSEPOSE, GARMENT, KEEP
 
 Conditioning = list[list]
@@ -61,14 +62,17 @@ def encode_conditioning(
         agnostic = to_signed(agnostic.to(device))
         agnostic = resize_to_person("agnostic image", agnostic, height, width)
 
+    images = [person, agnostic, densepose, garment]
+    sizes = [len(image) for image in images]
+    progress = comfy.utils.ProgressBar(sum(sizes) + 1)
+    encoded = encode_images(vae, torch.cat(images), progress)
+    start, agnostic, densepose, latent_garment = encoded.split(sizes)
     scale = stableviton.config.autoencoder.latent_scale
-    progress = comfy.utils.ProgressBar(5)
-    start = _encode(vae, person, progress)
     latents = {
-        AGNOSTIC: _encode(vae, agnostic, progress) * scale,
+        AGNOSTIC: agnostic * scale,
         KEEP: resize_keep_mask(keep, tuple(start.shape[2:])),
-        DENSEPOSE: _encode(vae, densepose, progress) * scale,
-        GARMENT: _encode(vae, garment, progress) * scale,
+        DENSEPOSE: densepose * scale,
+        GARMENT: latent_garment * scale,
     }
     latents = {key: expand_batch(value, batch).clone() for key, value in latents.items()}
     context, unconditional = _encode_context(stableviton, clip_vision, garment)
@@ -76,14 +80,6 @@ def encode_conditioning(
     positive = [[expand_batch(context, batch).clone(), latents]]
     negative = [[expand_batch(unconditional, batch).clone(), dict(latents)]]
     return positive, negative, {"samples": expand_batch(start, batch).clone()}
-
-
-def _encode(vae: VAE, image: Tensor, progress: comfy.utils.ProgressBar) -> Tensor:
-    """B x 3 x H x W in -1..1 -> the posterior's mode B x 4 x h x w, unscaled."""
-    comfy.model_management.throw_exception_if_processing_interrupted()
-    latent = vae.encode(rearrange((image + 1) / 2, "b c h w -> b h w c"))
-    progress.update(1)
-    return latent
 
 
 def _encode_context(

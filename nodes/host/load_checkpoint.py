@@ -27,15 +27,9 @@ from ...stableviton_core.model.checkpoint import (
 )
 from ...stableviton_core.model.config import AutoencoderConfig, ClipConfig, ModelConfig
 from .adapter import StableVITON, load_adapter, load_image_projector
+from .attention import override_attention
+from .dtypes import choose_compute_dtype, choose_weight_dtype
 from .model import StableVITONModel, StableVITONModelConfig
-
-WEIGHT_DTYPES = {
-    "default": None,
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "fp8_e4m3fn": torch.float8_e4m3fn,
-}
 
 
 def load_checkpoint(
@@ -45,7 +39,7 @@ def load_checkpoint(
     file is not a StableVITON checkpoint."""
     checkpoint = read_checkpoint(path)
     unet = load_unet(checkpoint, weight_dtype)
-    adapter = load_adapter(checkpoint, choose_dtype(checkpoint, weight_dtype))
+    adapter = load_adapter(checkpoint, choose_weight_dtype(checkpoint, weight_dtype))
     if hasattr(unet, "cached_patcher_init"):
         unet.cached_patcher_init = (reload_unet, (path, weight_dtype))
         adapter.cached_patcher_init = (reload_adapter, (path, weight_dtype))
@@ -60,7 +54,7 @@ def reload_unet(path: Path, weight_dtype: str, disable_dynamic: bool = False) ->
 
 def reload_adapter(path: Path, weight_dtype: str, disable_dynamic: bool = False) -> ModelPatcher:
     checkpoint = read_checkpoint(path)
-    return load_adapter(checkpoint, choose_dtype(checkpoint, weight_dtype), disable_dynamic)
+    return load_adapter(checkpoint, choose_weight_dtype(checkpoint, weight_dtype), disable_dynamic)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -81,31 +75,19 @@ def build_expected_modules(config: ModelConfig) -> dict[str, nn.Module]:
     return {"clip": clip, "autoencoder": autoencoder}
 
 
-def choose_dtype(checkpoint: Checkpoint, weight_dtype: str) -> torch.dtype:
-    """The type of the weights of UNet and adapter in memory."""
-    weights = checkpoint.components["unet"]
-    return WEIGHT_DTYPES[weight_dtype] or comfy.model_management.unet_dtype(
-        model_params=comfy.utils.calculate_parameters(weights),
-        supported_dtypes=StableVITONModelConfig.supported_inference_dtypes,
-        weight_dtype=comfy.utils.weight_dtype(weights),
-    )
-
-
 def load_unet(
     checkpoint: Checkpoint, weight_dtype: str, disable_dynamic: bool = False
 ) -> ModelPatcher:
     model_config = StableVITONModelConfig(checkpoint.config)
     device = comfy.model_management.get_torch_device()
-    dtype = choose_dtype(checkpoint, weight_dtype)
-    manual_cast = comfy.model_management.unet_manual_cast(
-        dtype, device, model_config.supported_inference_dtypes
-    )
-    model_config.set_inference_dtype(dtype, manual_cast)
+    dtype = choose_weight_dtype(checkpoint, weight_dtype)
+    model_config.set_inference_dtype(dtype, choose_compute_dtype(dtype, device))
     offload_device = comfy.model_management.unet_offload_device()
     model = StableVITONModel(model_config, device=offload_device)
     patcher_class = ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
     patcher = patcher_class(model, load_device=device, offload_device=offload_device)
     model.load_model_weights(dict(checkpoint.components["unet"]), assign=patcher.is_dynamic())
+    override_attention(patcher)
     return patcher
 
 

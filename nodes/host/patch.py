@@ -25,13 +25,13 @@ def patch_model(
     StableVITONError where the model is not the UNet of a checkpoint of the same size.
     """
     _check_model(model, stableviton)
-    sampling = model.get_model_object("model_sampling")
+    to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+    whole = start <= 0 and end >= 1
     patched = model.clone()
     patch = GarmentPatch(
         key=f"{KEY}.{sum(key.startswith(KEY) for key in patched.additional_models)}",
         strength=strength,
-        sigma_start=float(sampling.percent_to_sigma(start)),
-        sigma_end=float(sampling.percent_to_sigma(end)),
+        sigma_range=None if whole else (float(to_sigma(start)), float(to_sigma(end))),
     )
     patched.set_additional_models(patch.key, [stableviton.adapter])
     patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, patch.key, patch.find_adapter)
@@ -76,12 +76,11 @@ def _check_model(model: ModelPatcher, stableviton: StableVITON) -> None:
 @dataclass(frozen=True)
 class GarmentPatch:
     """Settings of one application. key: of its adapter among the model's additional models, and of
-    its entry in `transformer_options`."""
+    its entry in `transformer_options`. sigma_range: the first and last sigma; None: at all."""
 
     key: str
     strength: float
-    sigma_start: float
-    sigma_end: float
+    sigma_range: tuple[float, float] | None
 
     def find_adapter(
         self,
@@ -112,13 +111,19 @@ class GarmentPatch:
         **kwargs,
     ) -> Tensor:
         """Wraps the UNet: runs the spatial encoder once on the same x, B x 13 x h x w."""
-        sigma = transformer_options["sigmas"].max().item()
-        if self.sigma_end <= sigma <= self.sigma_start:
+        if self._applies_at(transformer_options["sigmas"]):
             call = transformer_options[self.key]
             features = call["adapter"].encoder(x, timesteps, context, kwargs[GARMENT])
             call = call | {"garment_features": features}
             transformer_options = transformer_options | {self.key: call}
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
+
+    def _applies_at(self, sigmas: Tensor) -> bool:
+        """Reads a value, and so waits for the device, only where the range is limited."""
+        if self.sigma_range is None:
+            return True
+        first, last = self.sigma_range
+        return last <= sigmas.max().item() <= first
 
     def attend_to_garment(
         self, h: Tensor, skip: Tensor, transformer_options: dict

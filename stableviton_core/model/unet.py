@@ -156,10 +156,11 @@ class SpatialEncoder(nn.Module):
     features, one of each input block that a zero cross-attention attends to.
 
     Checkpoints also hold the deeper input blocks and the middle block, half of the parameters at
-    the released size. No output depends on them: they are loaded and saved but never run.
+    the released size. No output depends on them and they are never run.
+    with_unused: have them all the same, so that a checkpoint can be saved again.
     """
 
-    def __init__(self, config: NetworkConfig, backend: Backend = TORCH):
+    def __init__(self, config: NetworkConfig, backend: Backend = TORCH, with_unused: bool = True):
         super().__init__()
         self.config = config
         self.time_embed = _build_time_embed(config, backend)
@@ -169,6 +170,9 @@ class SpatialEncoder(nn.Module):
         )
         self.cond_first_block = nn.Sequential(conv)
         self.middle_block = _build_middle_block(config, backend)
+        if not with_unused:
+            self.input_blocks = self.input_blocks[: config.num_garment_features]
+            self.middle_block = nn.ModuleList()
 
     def forward(
         self, x: Tensor, timesteps: Tensor, context: Tensor, garment: Tensor

@@ -19,6 +19,7 @@ from .install import FOLDER_NAME, install_pack
 
 STARTUP_TIMEOUT = 300.0  # seconds until the first answer
 _FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
+_CPU_OPTIONS = ("--cpu", "--use-pytorch-cross-attention")
 _COUNT_DEVICES = """
 import sys, torch
 xpu = hasattr(torch, "xpu") and torch.xpu.is_available()
@@ -54,7 +55,8 @@ def serve(comfyui: Path, base: Path, *, cpu: bool, options: Sequence[str] = ()) 
 
     comfyui: the folder with its main.py. base: folder for all files of the server. options:
     further arguments of main.py. ServerError with the end of the log when it does not start, or
-    ended while the block ran.
+    ended while the block ran. On the CPU all networks of the server run with
+    scaled_dot_product_attention; by itself ComfyUI computes attention in chunks there.
     """
     base = base.resolve()
     for name in _FOLDERS:
@@ -63,7 +65,7 @@ def serve(comfyui: Path, base: Path, *, cpu: bool, options: Sequence[str] = ()) 
     database = f"sqlite:///{(base / 'user' / 'comfyui.db').as_posix()}"
     command = [sys.executable, "main.py", "--listen", "127.0.0.1", "--port", str(port)]
     command += ["--base-directory", str(base), "--database-url", database]
-    command += ["--disable-auto-launch", *(["--cpu"] if cpu else []), *options]
+    command += ["--disable-auto-launch", *(_CPU_OPTIONS if cpu else ()), *options]
     log = base / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
