@@ -26,8 +26,7 @@ def encode_images(vae: VAE, images: Tensor, progress: comfy.utils.ProgressBar) -
     """
     kept = _latents.setdefault(vae, OrderedDict())
     keys = [_make_key(vae, image) for image in images]
-    first = {key: index for index, key in reversed(list(enumerate(keys)))}
-    missing = [index for key, index in first.items() if key not in kept]
+    missing = [i for i, key in enumerate(keys) if key not in kept and key not in keys[:i]]
     progress.update(len(images) - len(missing))
     latents = {key: kept[key] for key in keys if key in kept}
     count = 1 if vae.device.type == "cpu" else max(len(missing), 1)
