@@ -18,7 +18,9 @@ sys.path.insert(0, os.environ["COMFYUI_PATH"])
 from comfy.cli_args import args
 args.cpu, args.base_directory = True, sys.argv[2]
 import comfy_api.latest, comfy_config.config_parser, nodes
-before, imported, original_import = set(sys.modules), set(), builtins.__import__
+def packages():
+    return {name.split(".")[0] for name in sys.modules if os.sep not in name}
+before, imported, original_import = packages(), set(), builtins.__import__
 def record(name, globals=None, *rest):
     file = (globals or {}).get("__file__") or ""
     relative = len(rest) > 2 and rest[2] > 0
@@ -27,14 +29,14 @@ def record(name, globals=None, *rest):
     return original_import(name, globals, *rest)
 builtins.__import__ = record
 loaded = asyncio.run(nodes.load_custom_node(sys.argv[1]))
-new = {name.split(".")[0] for name in set(sys.modules) - before if os.sep not in name}
-print(json.dumps({"loaded": loaded, "imported": sorted(imported), "new": sorted(new)}))
+new = sorted(packages() - before)
+print(json.dumps({"loaded": loaded, "imported": sorted(imported), "new": new}))
 """
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> dict:
-    """imported: by import statements of the pack; new: modules that the host had not loaded."""
+    """imported: by import statements of the pack; new: packages that the host had not loaded."""
     folder = tmp_path_factory.mktemp("comfyui")
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(ROOT), str(folder)],

@@ -187,7 +187,8 @@ def test_another_python_makes_the_environments_of_hosts_again(environment, fake,
     fake.commands.clear()
     environment.prepare(root=root, version="0.16.3")
     assert [link.parts[-3] for link in root.rglob("base.pth")][-1] == "python3.13"
-    assert sum("venv-0.16.3" in command and "-m venv" in command for command in fake.commands) == 1
+    venv = root / ".cache" / "venv-0.16.3"
+    assert sum(command.endswith(f"-m venv --clear {venv}") for command in fake.commands) == 1
 
 
 def test_a_version_and_an_existing_comfyui_exclude_each_other(environment, root, monkeypatch):
