@@ -8,7 +8,7 @@ from .nodes.loading import StableVITONLoader
 from .nodes.lora import StableVITONLora
 from .nodes.masks import StableVITONAgnosticMask, StableVITONGarment
 from .nodes.person import StableVITONDensePose, StableVITONParse, StableVITONPose
-from .nodes.sampling import StableVITONPLMS, StableVITONSchedule
+from .nodes.sampling import StableVITONPLMS, StableVITONReuse, StableVITONSchedule
 from .nodes.tryon import StableVITONApply, StableVITONConditioning, StableVITONPasteBack
 
 WEB_DIRECTORY = "./web"
@@ -23,6 +23,7 @@ class StableVITONExtension(ComfyExtension):
             StableVITONConditioning,
             StableVITONPLMS,
             StableVITONSchedule,
+            StableVITONReuse,
             StableVITONPasteBack,
             StableVITONCrop,
             StableVITONStitch,

@@ -1,10 +1,12 @@
-"""The authors' sampling: StableVITONPLMS and StableVITONSchedule."""
+"""The authors' sampling, and approximations: StableVITONPLMS, StableVITONSchedule,
+StableVITONReuse."""
 
 import torch
 from comfy_api.latest import io
 
 from ..stableviton_core.plms import plms_timesteps
 from .host.plms_sampler import PLMSSampler
+from .host.reuse import reuse_features
 from .sockets import CATEGORY
 
 
@@ -52,3 +54,41 @@ class StableVITONSchedule(io.ComfyNode):
     def execute(cls, model, steps: int) -> io.NodeOutput:
         sigmas = model.get_model_object("model_sampling").sigmas
         return io.NodeOutput(sigmas[torch.tensor([*plms_timesteps(steps), 0])].cpu())
+
+
+class StableVITONReuse(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StableVITONReuse",
+            display_name="StableVITON Reuse",
+            category=CATEGORY,
+            description="Sample faster and approximately: steps reuse features that earlier steps "
+            "computed. docs/performance.md has the measured time and difference.",
+            search_aliases=["cache", "deepcache", "faster"],
+            inputs=[
+                io.Model.Input("model", tooltip="From Apply StableVITON."),
+                io.Float.Input(
+                    "garment_interval",
+                    default=0.2,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Fraction of the noise schedule after which the garment features are "
+                    "computed again. 0: at every step, as released.",
+                ),
+                io.Int.Input(
+                    "deep_every",
+                    default=2,
+                    min=1,
+                    max=10,
+                    tooltip="The UNet below full resolution runs at every n-th step. 1: at every "
+                    "step, as released.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="A patched copy; the model itself is unchanged.")],
+        )
+
+    @classmethod
+    def execute(cls, model, garment_interval: float, deep_every: int) -> io.NodeOutput:
+        return io.NodeOutput(reuse_features(model, garment_interval, deep_every))

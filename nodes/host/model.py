@@ -7,6 +7,7 @@ import comfy.model_base
 import comfy.supported_models_base
 import comfy.utils
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...stableviton_core.errors import StableVITONError
@@ -76,6 +77,15 @@ class StableVITONModel(comfy.model_base.BaseModel):
     def extra_conds_shapes(self, **kwargs) -> dict[str, list[int]]:
         garment = kwargs.get(GARMENT)
         return {} if garment is None else {GARMENT: list(garment.shape)}
+
+
+def check_model(model: ModelPatcher) -> None:
+    """StableVITONError where the model is not the UNet of a StableVITON checkpoint."""
+    if not isinstance(model.model, StableVITONModel):
+        raise StableVITONError(
+            f"The model is a {type(model.model).__name__}, not a StableVITON UNet. Connect the "
+            "MODEL output of StableVITONLoader, with other packs' patches in between if you like."
+        )
 
 
 def _check_conditioning(conditioning: dict) -> None:

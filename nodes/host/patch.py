@@ -5,6 +5,7 @@ and a call's garment features travel in its `transformer_options`: the patch its
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrapperExecutor, WrappersMP
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from ...stableviton_core.errors import StableVITONError
 from .adapter import StableVITON
-from .model import GARMENT, StableVITONModel
+from .model import GARMENT, StableVITONModel, check_model
+from .reuse import encode_or_reuse, is_skipped
 
 KEY = "stableviton"
 
@@ -24,7 +26,8 @@ def patch_model(
 
     StableVITONError where the model is not the UNet of a checkpoint of the same size.
     """
-    _check_model(model, stableviton)
+    check_model(model)
+    _check_fit(model, stableviton)
     to_sigma = model.get_model_object("model_sampling").percent_to_sigma
     whole = start <= 0 and end >= 1
     patched = model.clone()
@@ -40,12 +43,7 @@ def patch_model(
     return patched
 
 
-def _check_model(model: ModelPatcher, stableviton: StableVITON) -> None:
-    if not isinstance(model.model, StableVITONModel):
-        raise StableVITONError(
-            f"The model is a {type(model.model).__name__}, not a StableVITON UNet. Connect the "
-            "MODEL output of StableVITONLoader, with other packs' patches in between if you like."
-        )
+def _check_fit(model: ModelPatcher, stableviton: StableVITON) -> None:
     unet, adapter = model.model.model_config.network, stableviton.config.network
     if unet != adapter:
         raise StableVITONError(
@@ -113,7 +111,8 @@ class GarmentPatch:
         """Wraps the UNet: runs the spatial encoder once on the same x, B x 13 x h x w."""
         if self._applies_at(transformer_options["sigmas"]):
             call = transformer_options[self.key]
-            features = call["adapter"].encoder(x, timesteps, context, kwargs[GARMENT])
+            encode = partial(call["adapter"].encoder, x, timesteps, context, kwargs[GARMENT])
+            features = encode_or_reuse(transformer_options, self.key, timesteps, encode)
             call = call | {"garment_features": features}
             transformer_options = transformer_options | {self.key: call}
         return executor(x, timesteps, context, y, control, transformer_options, **kwargs)
@@ -130,8 +129,8 @@ class GarmentPatch:
     ) -> tuple[Tensor, Tensor]:
         """Output block patch: adds zero cross-attention before the skip is concatenated."""
         call = transformer_options.get(self.key, {})
-        if "garment_features" in call:
-            _, block = transformer_options["block"]
+        _, block = transformer_options["block"]
+        if "garment_features" in call and not is_skipped(transformer_options, block):
             attend = call["adapter"].zero_cross_attention
             h = attend(block, h, call["garment_features"], self.strength)
         return h, skip

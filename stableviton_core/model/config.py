@@ -70,6 +70,11 @@ class NetworkConfig:
         index = output_block - self.first_cross_attention_block
         return index if index >= 0 else None
 
+    @property
+    def first_full_resolution_block(self) -> int:
+        """The first output block at the resolution of the latent."""
+        return (self.levels - 1) * (self.num_res_blocks + 1)
+
     def skip_index(self, output_block: int) -> int:
         """The input block whose feature map an output block concatenates, and whose garment
         feature it attends to."""

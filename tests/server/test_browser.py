@@ -16,6 +16,7 @@ NODES = {
     "StableVITONConditioning",
     "StableVITONPLMS",
     "StableVITONSchedule",
+    "StableVITONReuse",
     "StableVITONPasteBack",
     "StableVITONCrop",
     "StableVITONStitch",
@@ -76,7 +77,7 @@ def api(name: str) -> dict:
 
 
 def test_there_are_graphs():
-    assert GRAPHS == ["prepare_dataset", "tryon", "tryon_photo"]
+    assert GRAPHS == ["prepare_dataset", "tryon", "tryon_fast", "tryon_photo"]
 
 
 @pytest.mark.browser
