@@ -8,57 +8,22 @@ parameter means that no second full copy was made. CLIP and VAE are kept in the 
 so they have rows of their own.
 """
 
-import asyncio
-import json
-import multiprocessing
-import os
-import sys
 import tempfile
 from pathlib import Path
 
+from full_size import write_full_size
+from host_process import load_host
 from process_memory import PeakMonitor, read_memory
 
-ROOT = Path(__file__).resolve().parent.parent
 ANONYMOUS = "RssAnon"
 
 
-def write_full_size(path: Path) -> None:
-    """In a process of its own, for the project's root must not be on the host's path."""
-    import torch
-    from safetensors.torch import save_file
-
-    manifest = json.loads((ROOT / "tests" / "golden" / "checkpoint_manifest.json").read_text())
-    sys.path.insert(0, str(ROOT))
-    from stableviton_core.model.checkpoint import UNUSED
-
-    shapes = {key: shape for key, shape in manifest.items() if key not in UNUSED}
-    generator = torch.Generator().manual_seed(0)
-    weights = {
-        key: (torch.randn(shape, generator=generator) * 0.02).half()
-        for key, shape in shapes.items()
-    }
-    save_file(weights, path)
-
-
 def main() -> None:
-    sys.path.insert(0, os.environ["COMFYUI_PATH"])
-    from comfy.cli_args import args
-
-    args.cpu = True
     with tempfile.TemporaryDirectory() as base:
-        args.base_directory = base
-        models = Path(base, "models", "stableviton")
-        models.mkdir(parents=True)
-        writer = multiprocessing.Process(target=write_full_size, args=[models / "full.safetensors"])
-        writer.start()
-        writer.join()
-        import nodes
-
-        asyncio.run(nodes.load_custom_node(str(ROOT)))
-        loading = next(
-            m for name, m in sys.modules.items() if name.endswith("nodes.host.load_checkpoint")
-        )
-        checkpoint = loading.read_checkpoint(models / "full.safetensors")
+        file = Path(base, "full.safetensors")
+        write_full_size(file, "fp16")
+        loading = load_host(base)("nodes.host.load_checkpoint")
+        checkpoint = loading.read_checkpoint(file)
         rows = {
             ("unet",): lambda: loading.load_unet(checkpoint, "fp16"),
             ("encoder", "zero_cross_attention"): lambda: loading.load_adapter(

@@ -32,7 +32,7 @@ from train_step import HEIGHT, REDUCED, WIDTH, make_samples  # noqa: E402
 from stableviton_core.dataset.samples import Sample  # noqa: E402
 from stableviton_core.devices import choose_device  # noqa: E402
 from stableviton_core.inference.config import TryOnConfig  # noqa: E402
-from stableviton_core.inference.encoding import encode_samples  # noqa: E402
+from stableviton_core.inference.encoding import Latents, encode_samples  # noqa: E402
 from stableviton_core.inference.sampling import draw_noise, make_noise_predictor  # noqa: E402
 from stableviton_core.inference.tryons import Networks, sample_latents  # noqa: E402
 from stableviton_core.model.config import ModelConfig  # noqa: E402
@@ -42,18 +42,26 @@ from stableviton_core.plms import plms_timesteps, sample_plms  # noqa: E402
 from stableviton_core.schedule import start_code  # noqa: E402
 
 
-@torch.inference_mode()
-def run_released_loop(
-    networks: Networks, samples: list[Sample], names: list[str], config: TryOnConfig
-) -> Tensor:
-    """As `sample_latents`, with the garment encoded in every pass."""
-    batch = encode_samples(networks.autoencoder, networks.model, samples)
+def make_released_predictor(
+    networks: Networks, batch: Latents, samples: list[Sample]
+) -> Callable[[Tensor, int], Tensor]:
+    """As `make_noise_predictor`, with the garment encoded in every pass."""
     garments = np.stack([sample.garment for sample in samples])
 
     def predict_noise(x: Tensor, t: int) -> Tensor:
         garment = encode_images(networks.autoencoder, garments)
         return make_noise_predictor(networks.model, replace(batch, garment=garment))(x, t)
 
+    return predict_noise
+
+
+@torch.inference_mode()
+def run_released_loop(
+    networks: Networks, samples: list[Sample], names: list[str], config: TryOnConfig
+) -> Tensor:
+    """As `sample_latents`, with the predictor of the released loop."""
+    batch = encode_samples(networks.autoencoder, networks.model, samples)
+    predict_noise = make_released_predictor(networks, batch, samples)
     noise = draw_noise(names, batch.person.shape[1:], config.seed).to(batch.person)
     return sample_plms(predict_noise, start_code(batch.person, noise), plms_timesteps(config.steps))
 

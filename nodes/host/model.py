@@ -69,7 +69,9 @@ class StableVITONModel(comfy.model_base.BaseModel):
         return torch.cat([_resize_to_noise(kwargs, key) for key in CONCATENATED], dim=1)
 
     def extra_conds(self, **kwargs) -> dict:
+        """All on the device: the host would copy the context there in every pass."""
         _check_conditioning(kwargs)
+        kwargs["cross_attn"] = kwargs["cross_attn"].to(kwargs["device"])
         out = super().extra_conds(**kwargs)
         out[GARMENT] = comfy.conds.CONDRegular(_resize_to_noise(kwargs, GARMENT))
         return out

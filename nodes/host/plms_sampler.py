@@ -29,15 +29,15 @@ class PLMSSampler(comfy.samplers.Sampler):
         disable_pbar: bool = False,
     ) -> Tensor:
         sampling = model_wrap.inner_model.model_sampling
-        timesteps = [int(t) for t in sampling.timestep(sigmas[:-1])]
-        abar = alphas_cumprod().to(noise)
+        timesteps = [int(t) for t in sampling.timestep(sigmas[:-1]).tolist()]
+        abar, levels = alphas_cumprod().to(noise), sampling.sigmas.to(noise)
         model = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
         model.latent_image, model.noise = latent_image, noise
 
         def predict_noise(x: Tensor, t: int) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
             sample = x / abar[t].sqrt()
-            sigma = sampling.sigmas[t].to(x)
+            sigma = levels[t]
             denoised = model(sample, sigma.expand(len(x)), denoise_mask, **extra_args)
             return (sample - denoised) / sigma
 

@@ -1,12 +1,12 @@
 """`convert`: a released checkpoint, or its VAE, as .safetensors, with LoRAs merged into it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, KeysView, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from torch import Tensor
 from tqdm import tqdm
 
 from ..errors import CheckpointError
@@ -15,14 +15,14 @@ from .checkpoint import (
     DTYPES,
     LICENSE_KEY,
     RELEASED_LICENSE,
-    Weights,
     config_to_metadata,
     is_autoencoder,
     join,
     parse_checkpoint,
     read_weights,
 )
-from .lora import check_base, merge_lora, read_lora
+from .lora import Lora, check_base, read_lora
+from .weight_writer import write_tensors
 
 
 def convert(
@@ -32,8 +32,9 @@ def convert(
 
     loras: files whose updates are added to the checkpoint's weights, `strength` times each. Drops
     entries that are not weights, validates the rest, writes under another name, compares the
-    written file with the source, then renames it. CheckpointError where a file is something else or
-    the copy differs.
+    written file with the source, then renames it. One tensor at a time is in memory, unless the
+    source is a pickle of before PyTorch 1.6. CheckpointError where a file is something else or the
+    copy differs.
     """
     if target.exists() and target.samefile(source):
         raise CheckpointError(f"{target} is the file to convert. Name another file to write.")
@@ -43,6 +44,7 @@ def convert(
         raise CheckpointError(f"The strength of a LoRA must be a finite number, got {strength}.")
     weights, metadata = read_weights(source)
     license = metadata.get(LICENSE_KEY, RELEASED_LICENSE)
+    updates: list[Lora] = []
     if is_autoencoder(weights):
         if loras:
             raise CheckpointError(f"{source} is a VAE on its own: no LoRA fits it.")
@@ -51,34 +53,37 @@ def convert(
     else:
         checkpoint = parse_checkpoint(str(source), weights, metadata)
         weights = join(checkpoint.components)
-        licenses = [license]
         for file in loras:
-            lora = read_lora(file)
-            check_base(lora, str(file), checkpoint.config)
-            weights = merge_lora(weights, lora, strength)
-            licenses.append(lora.license)
-        license = " AND ".join(dict.fromkeys(licenses))
+            updates.append(read_lora(file))
+            check_base(updates[-1], str(file), checkpoint.config)
+        license = " AND ".join(dict.fromkeys([license, *(lora.license for lora in updates)]))
         description = config_to_metadata(checkpoint.config)
         description["modelspec.architecture"] = "stableviton"
-    converted = {
-        key: value.to(DTYPES[dtype]).contiguous() if value.is_floating_point() else value
-        for key, value in weights.items()
-    }
     description |= {
         LICENSE_KEY: license,
         "stableviton.source": source.name,
         "stableviton.source_sha256": hash_file(source),
     }
+
+    def convert_weight(key: str) -> Tensor:
+        weight = weights[key]
+        for lora in updates:
+            weight = lora.update(key, weight, strength)
+        return weight.to(DTYPES[dtype])
+
     target.parent.mkdir(parents=True, exist_ok=True)
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
     with replace_atomically(target) as partial:
-        save_file(converted, partial, description)
-        _compare_with_file(converted, partial)
+        write_tensors(partial, shapes, DTYPES[dtype], convert_weight, description)
+        _compare_with_file(partial, shapes.keys(), convert_weight)
 
 
-def _compare_with_file(weights: Weights, path: Path) -> None:
+def _compare_with_file(
+    path: Path, keys: KeysView[str], convert_weight: Callable[[str], Tensor]
+) -> None:
     with safe_open(path, framework="pt") as file:
-        if set(file.keys()) != set(weights):
+        if set(file.keys()) != set(keys):
             raise CheckpointError(f"{path} was written with other entries than were read.")
-        for key, value in tqdm(weights.items(), desc="verifying"):
-            if not torch.equal(file.get_tensor(key), value):
+        for key in tqdm(keys, desc="verifying"):
+            if not torch.equal(file.get_tensor(key), convert_weight(key)):
                 raise CheckpointError(f"{path} differs at {key} from what was read. Try again.")

@@ -56,6 +56,14 @@ class Lora:
         scale = self.weights[name + ALPHA].item() / len(down)
         return (scale * up.flatten(1) @ down.flatten(1)).reshape(len(up), *down.shape[1:])
 
+    def update(self, key: str, weight: Tensor, strength: float) -> Tensor:
+        """The checkpoint's weight of a key with its update added, in float32; the weight itself
+        where it has none."""
+        name = key.removesuffix(".weight")
+        if name == key or name not in self.names:
+            return weight
+        return weight.float() + strength * self.compute_update(name)
+
 
 def find_layers(
     encoder: SpatialEncoder, zero_cross_attention: ZeroCrossAttention, image_projector: nn.Module
@@ -149,12 +157,3 @@ def _flatten(entries: Mapping[str, object]) -> dict[str, object]:
         else:
             flat[key] = value
     return flat
-
-
-def merge_lora(weights: Mapping[str, Tensor], lora: Lora, strength: float) -> Weights:
-    """A checkpoint's weights with the updates added, these in float32."""
-    updated = {
-        f"{name}.weight": weights[f"{name}.weight"].float() + strength * lora.compute_update(name)
-        for name in lora.names
-    }
-    return {**weights, **updated}

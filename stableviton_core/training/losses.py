@@ -16,7 +16,7 @@ from ..errors import StableVITONError
 from ..images import MULTIPLE
 from ..inference.encoding import Latents, concat_network_input
 from ..model.config import NetworkConfig
-from ..schedule import TIMESTEPS, add_noise, alphas_cumprod
+from ..schedule import TIMESTEPS, add_noise, alphas_cumprod, read_schedule
 from .config import TrainConfig
 
 ATV_TOKENS = (700, 3000)  # garment tokens of a block with attention total variation loss
@@ -163,7 +163,7 @@ def noise_loss(
     """
     errors = (noise_prediction.float() - sampled.noise).square().mean(dim=(1, 2, 3))
     if weighting == "snr":
-        errors = errors / alphas_cumprod()[sampled.timesteps.cpu()].to(errors)
+        errors = errors / read_schedule(alphas_cumprod(), sampled.timesteps, errors)
     return errors.mean()
 
 
@@ -180,7 +180,8 @@ def expected_coordinates(attention: Tensor, grid: tuple[int, int]) -> Tensor:
     """The mean garment coordinate that each person token attends to: attention map B x N x N ->
     B x rows x columns x 2, (row, column) in tokens."""
     rows, columns = grid
-    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    y, x = (torch.arange(count, device=attention.device) for count in grid)
+    y, x = torch.meshgrid(y, x, indexing="ij")
     coordinates = rearrange(torch.stack([y, x]), "c h w -> (h w) c").to(attention)
     with torch.autocast(attention.device.type, enabled=False):
         return rearrange(attention @ coordinates, "b (h w) c -> b h w c", h=rows)

@@ -23,8 +23,12 @@ from stableviton_core.model.checkpoint import (
 )
 from stableviton_core.model.config import ModelConfig
 from stableviton_core.model.convert import convert
+from stableviton_core.model.weight_writer import write_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+SHAPES = {"scalar": (), "empty": (0, 3), "odd": (3,), "transposed": (4, 5)}
 
 
 def test_split_and_join_are_inverse():
@@ -113,3 +117,14 @@ def test_convert_on_the_command_line_says_what_is_wrong(tmp_path):
     assert done.returncode == 1
     assert "other.safetensors is not a StableVITON checkpoint: it holds no UNet" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_written_one_by_one_are_read_by_the_library(tmp_path, dtype):
+    tensors = {name: torch.randn(shape).to(dtype) for name, shape in SHAPES.items()}
+    tensors["transposed"] = tensors["transposed"].T.contiguous().T
+    write_tensors(tmp_path / "a.safetensors", SHAPES, dtype, tensors.__getitem__, {"x": "ä"})
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata() == {"x": "ä"}
+        assert set(file.keys()) == set(SHAPES)
+        assert all(torch.equal(file.get_tensor(name), tensors[name]) for name in SHAPES)
