@@ -35,16 +35,19 @@ def main() -> None:
         }
         print("| components | parameters | peak bytes a parameter | bytes a parameter kept |")
         print("|---|---|---|---|")
-        kept = []
+        kept: list[object] = []
+        before, peak = read_memory(ANONYMOUS), 0.0
         for names, load in rows.items():
             components = [checkpoint.components[name] for name in names]
             count = sum(value.numel() for weights in components for value in weights.values())
             with PeakMonitor(ANONYMOUS) as monitor:
                 kept.append(load())
+            peak = max(peak, monitor.peak)
             grown = monitor.peak - monitor.start
             left = read_memory(ANONYMOUS) - monitor.start
             name = ", ".join(names)
             print(f"| {name} | {count / 1e6:.0f} M | {grown / count:.2f} | {left / count:.2f} |")
+        print(f"peak of all: {(peak - before) / file.stat().st_size:.2f} x the file")
 
 
 if __name__ == "__main__":

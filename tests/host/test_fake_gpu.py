@@ -6,25 +6,36 @@ import comfy.sample
 import pytest
 import torch
 from comfy.cli_args import args
-from torch import Tensor
 
 from helpers.fake_gpu import GPU, fake_gpu
 from helpers.host import apply
 
 
+class Card:
+    """Free and total memory in bytes, as the host asks for them."""
+
+    memory = 8 * 2**30
+
+    def answer(self, _device=None, torch_free_too: bool = False, torch_total_too: bool = False):
+        return (self.memory,) * 2 if torch_free_too or torch_total_too else self.memory
+
+
 @pytest.fixture
-def gpu(monkeypatch):
+def gpu(monkeypatch) -> Card:
     """What the host learns from a card: that there is one, with memory and fp16."""
+    card = Card()
     management = comfy.model_management
     monkeypatch.setattr(args, "force_fp16", True)
+    monkeypatch.setattr(management, "vram_state", management.VRAMState.NORMAL_VRAM)
     monkeypatch.setattr(management, "get_torch_device", lambda: GPU)
     for name in ("get_free_memory", "get_total_memory"):
-        monkeypatch.setattr(management, name, answer_memory)
+        monkeypatch.setattr(management, name, card.answer)
     monkeypatch.setattr(management, "current_loaded_models", [])
     monkeypatch.setattr(torch.cuda, "current_device", lambda: GPU.index)
     for name in ("synchronize", "set_device"):
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     monkeypatch.setattr(torch.nn.Module, "to", move_module)
+    return card
 
 
 def move_module(module: torch.nn.Module, device: torch.device, *_, **__) -> torch.nn.Module:
@@ -36,11 +47,6 @@ def move_module(module: torch.nn.Module, device: torch.device, *_, **__) -> torc
         for name, buffer in part._buffers.items():
             part._buffers[name] = buffer.to(device)
     return module
-
-
-def answer_memory(_device=None, torch_free_too: bool = False, torch_total_too: bool = False):
-    memory = 8 * 2**30
-    return (memory, memory) if torch_free_too or torch_total_too else memory
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +62,11 @@ def test_the_passes_of_sampling_wait_for_nothing(host, gpu, checkpoint, cfg):
     has_latent, timesteps = 1, (751, 501, 251, 1)  # what is read before the first pass
     with fake_gpu([has_latent, *timesteps]) as recorded, torch.no_grad():
         model = apply_to_loaded(host, checkpoint)
-        (sigmas,) = host.node("StableVITONSchedule", model=model, steps=4)
-        context, latents = make_conditioning(host, checkpoint.config.network.context_dim)
-        result = comfy.sample.sample_custom(
-            model,
-            torch.empty(1, 4, 16, 12),
-            cfg,
-            host.node("StableVITONPLMS")[0],
-            sigmas,
-            [[context, latents]],
-            [[context, latents]],
-            torch.empty(1, 4, 16, 12),
-            callback=lambda *_: waits.append((len(recorded.reads), len(recorded.copies))),
-            disable_pbar=True,
-        )
-        assert (result.device.type, tuple(result.shape)) == ("cpu", (1, 4, 16, 12))
+
+        def count_waits(*_: object) -> None:
+            waits.append((len(recorded.reads), len(recorded.copies)))
+
+        sample(host, model, checkpoint, steps=4, cfg=cfg, callback=count_waits)
     assert len(waits) == 4 and len(set(waits)) == 1
     assert len(recorded.reads) == 5
     assert recorded.float64 == []
@@ -84,11 +80,20 @@ def apply_to_loaded(host, checkpoint):
     return apply(host, unet, (unet, adapters.StableVITON(adapter, None, checkpoint.config)))
 
 
-def make_conditioning(host, context_dim: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """On the CPU, where the host keeps conditioning."""
-    model = host.module("nodes.host.model")
-    latents = {key: torch.empty(1, 4, 16, 12) for key in (*model.CONCATENATED, model.GARMENT)}
-    return torch.empty(1, 1, context_dim), latents | {model.KEEP: torch.empty(1, 1, 16, 12)}
+def sample(host, model, checkpoint, steps: int, cfg: float, callback=None) -> None:
+    """PLMS, with conditioning and latent on the CPU, where the host keeps them."""
+    (sigmas,) = host.node("StableVITONSchedule", model=model, steps=steps)
+    (sampler,) = host.node("StableVITONPLMS")
+    module, shape = host.module("nodes.host.model"), (1, 4, 16, 12)
+    latents = {key: torch.empty(shape) for key in (*module.CONCATENATED, module.GARMENT)}
+    latents[module.KEEP] = torch.empty(1, 1, 16, 12)
+    context = torch.empty(1, 1, checkpoint.config.network.context_dim)
+    noise, start = torch.empty(shape), torch.empty(shape)
+    inputs = (sampler, sigmas, [[context, latents]], [[context, latents]], start)
+    result = comfy.sample.sample_custom(
+        model, noise, cfg, *inputs, callback=callback, disable_pbar=True
+    )
+    assert (result.device.type, tuple(result.shape)) == ("cpu", shape)
 
 
 def test_the_context_of_a_garment(host, gpu, checkpoint):
@@ -104,3 +109,26 @@ def test_the_context_of_a_garment(host, gpu, checkpoint):
         assert projector.load_device == GPU
         assert {context.device.type, unconditional.device.type} == {"cpu"}
     assert (recorded.reads, recorded.float64) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("state", "megabytes", "loaded"),
+    [
+        ("NORMAL_VRAM", 8192, "all"),
+        ("NORMAL_VRAM", 1260, "some"),
+        ("LOW_VRAM", 1260, "some"),
+        ("NO_VRAM", 8192, "none"),
+    ],
+)
+def test_weights_that_do_not_fit_come_for_each_layer(
+    host, gpu, checkpoint, monkeypatch, state, megabytes, loaded
+):
+    management = comfy.model_management
+    monkeypatch.setattr(management, "vram_state", management.VRAMState[state])
+    gpu.memory = megabytes * 2**20
+    with fake_gpu([1, 501, 1]), torch.no_grad():
+        model = apply_to_loaded(host, checkpoint)
+        sample(host, model, checkpoint, steps=2, cfg=2.0)
+        patchers = [model, *model.get_nested_additional_models()]
+        share = sum(p.loaded_size() for p in patchers) / sum(p.model_size() for p in patchers)
+    assert {"all": share == 1, "some": 0 < share < 1, "none": share == 0}[loaded]
