@@ -49,7 +49,7 @@ class Way:
 
 
 RELEASED = Way("plms", 50)
-FAST = Way("dpmpp_2m", 12, "karras", garment_interval=0.2, deep_every=2)  # graph tryon_fast
+FAST = Way("dpmpp_2m", 10, "karras", garment_interval=0.2, deep_every=2)  # graph tryon_fast
 WAYS = [
     RELEASED,
     Way("plms", 50, garment_interval=0.1),
@@ -62,12 +62,11 @@ WAYS = [
     Way("plms", 10),
     *(
         Way(sampler, steps, scheduler)
-        for steps in (20, 12, 8)
+        for steps in (20, 10)
         for sampler in ("dpmpp_2m", "uni_pc")
         for scheduler in ("karras", "sgm_uniform")
     ),
     FAST,
-    Way("dpmpp_2m", 8, "karras", garment_interval=0.2, deep_every=2),
 ]
 
 

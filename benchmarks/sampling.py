@@ -7,8 +7,8 @@ Released size, seeded weights (random ones for CatVTON), the same images and noi
 1, PLMS, no guidance (CatVTON: DDIM with guidance, two passes a step); on a CUDA GPU where there is
 one, else on the CPU. Every image is a process of its own, the ways in turn; medians over rounds.
 An image: conditioning, sampling and decoding; of 50 steps, from `--steps` of them and the time of a
-pass. Operations: matrix products, convolutions and attention; their rate as a share of that of a
-large product of matrices in the same process. Memory: resident, from conditioning to decoding.
+pass. Operations: matrix products, convolutions and attention; their rate as a share of the fastest
+product of large matrices in the run. Memory: resident, from conditioning to decoding.
 Difference: of the final latent after `--steps` steps from the released loop's, over its standard
 deviation; for ways with fewer steps or reused features see fast_sampling.py. --folder keeps the
 weights (11 GB) for another time.
@@ -73,6 +73,7 @@ def print_table(rounds: dict[str, list[Figures]], folder: Path, steps: int) -> N
     )
     print("|---" * 13 + "|")
     seconds, images, memory = {}, {}, {}
+    peak = max(run.peak_flops for runs in rounds.values() for run in runs)
     for way, runs in rounds.items():
         middle = Figures(
             **{f.name: statistics.median(getattr(r, f.name) for r in runs) for f in fields(Figures)}
@@ -81,16 +82,14 @@ def print_table(rounds: dict[str, list[Figures]], folder: Path, steps: int) -> N
         images[way] = [compute_image_seconds(way, run, steps) for run in runs]
         memory[way] = [run.memory for run in runs]
         pass_seconds = statistics.median(seconds[way])
-        rate = statistics.median(
-            run.flops / (run.sampling / run.passes) / run.peak_flops for run in runs
-        )
+        share = middle.flops / pass_seconds / peak
         reused = way in HOST_WAYS and HOST_WAYS[way].deep_every > 1
         print(
             f"| {way} | {pass_seconds:.2f} | {compute_ratio(seconds, way):.2f} | "
             f"{middle.conditioning:.1f} | {middle.decoding:.1f} | "
             f"{statistics.median(images[way]):.0f} | {compute_ratio(images, way):.2f} | "
             f"{middle.memory / 1e9:.1f} | {1 / compute_ratio(memory, way):.2f} | "
-            + (" | |" if reused else f"{middle.flops / 1e12:.2f} | {rate:.0%} |")
+            + (" | |" if reused else f"{middle.flops / 1e12:.2f} | {share:.0%} |")
             + f" {compute_differences(way, folder)} |"
         )
 

@@ -41,7 +41,7 @@ class Way:
     sampler: str = "plms"
 
 
-FAST_STEPS = 12
+FAST_STEPS = 10
 HOST_WAYS = {
     "fp32": Way(),
     "fp32, chunked attention": Way(flags=("use_quad_cross_attention",)),
