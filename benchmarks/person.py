@@ -27,14 +27,16 @@ sys.path.insert(0, str(ROOT))
 from stableviton_core.image_tensors import to_arrays, to_images  # noqa: E402
 from stableviton_core.images import fill_agnostic_region, make_image_grid, read_image, write_image  # noqa: E402
 from stableviton_core.person.agnostic import RULES, MaskOptions, PersonInputs, make_agnostic_mask  # noqa: E402
-from stableviton_core.person.analysis import analyze_person, find_person_box  # noqa: E402
+from stableviton_core.person.analysis import analyze_person  # noqa: E402
 from stableviton_core.person.blazepose import detect_persons, estimate_body  # noqa: E402
-from stableviton_core.person.crop import CropRegion, crop, find_crop_region, stitch  # noqa: E402
+from stableviton_core.person.crop import CropRegion, crop, find_crop_region  # noqa: E402
+from stableviton_core.person.crop_box import find_person_box  # noqa: E402
 from stableviton_core.person.densepose import colour_parts, decode_parts  # noqa: E402
 from stableviton_core.person.garment import place_on_white, segment_garment  # noqa: E402
 from stableviton_core.person.labels import colour_labels, decode_labels  # noqa: E402
 from stableviton_core.person.networks import segment_people  # noqa: E402
 from stableviton_core.person.skeleton import draw_skeleton  # noqa: E402
+from stableviton_core.person.stitch import stitch  # noqa: E402
 
 HEIGHT, WIDTH = 512, 384
 BATCH = 8

@@ -1,16 +1,35 @@
 """From any photo to the working size and back: StableVITONCrop, StableVITONStitch."""
 
+import numpy as np
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..stableviton_core.image_tensors import find_batch_size, to_arrays, to_rgb
-from ..stableviton_core.person.analysis import find_person_box
-from ..stableviton_core.person.crop import CropRegion, crop, find_crop_region, stitch
+from ..stableviton_core.errors import StableVITONError
+from ..stableviton_core.image_tensors import (
+    expand_batch,
+    find_batch_size,
+    resize_mask_to_person,
+    to_arrays,
+    to_rgb,
+)
+from ..stableviton_core.person.agnostic import GARMENTS
+from ..stableviton_core.person.crop import (
+    CONTEXT,
+    Box,
+    CropRegion,
+    crop,
+    draw_crop_region,
+    find_crop_region,
+)
+from ..stableviton_core.person.crop_box import find_garment_box, find_mask_box, find_person_box
+from ..stableviton_core.person.stitch import BLENDS, StitchOptions, stitch
 from .host.progress import iterate_with_progress
+from .previews import preview
 from .sockets import PERSON_CATEGORY, CropSocket, size_inputs
 
-PERSON, WHOLE = "person", "whole photo"
+PERSON, GARMENT, MASK, WHOLE = "person", "garment", "mask", "whole photo"
+AUTOMATIC = -1  # of a feather
 
 
 class StableVITONCrop(io.ComfyNode):
@@ -20,17 +39,50 @@ class StableVITONCrop(io.ComfyNode):
             node_id="StableVITONCrop",
             display_name="StableVITON Crop",
             category=PERSON_CATEGORY,
-            description="Bring a photo of any size to the working size by cropping or padding "
-            "around the person, never stretching. StableVITON Stitch puts the result back.",
+            description="Bring a photo of any size to the working size by cropping or padding, "
+            "never stretching. StableVITON Stitch puts the result back.",
+            search_aliases=["inpaint crop"],
             inputs=[
                 io.Image.Input("photo", tooltip="The person's photo, of any size and aspect."),
                 *size_inputs("Of the working image; 3:4 as trained (384 x 512)."),
                 io.Combo.Input(
                     "around",
-                    options=[PERSON, WHOLE],
+                    options=[PERSON, GARMENT, MASK, WHOLE],
                     default=PERSON,
-                    tooltip="person: close around the largest person. whole photo: all of it, "
-                    "padded to the working aspect.",
+                    tooltip="person: all of a person. garment: of a person what garments of the "
+                    "category cover, as in the training images; most pixels for the garment. mask: "
+                    "the white of the mask. whole photo: padded to the working aspect.",
+                ),
+                io.Combo.Input(
+                    "category",
+                    options=list(GARMENTS),
+                    default="upper",
+                    optional=True,
+                    tooltip="For around = garment. upper: head to thigh, lower: waist to feet, "
+                    "dress: head to feet.",
+                ),
+                io.Int.Input(
+                    "person",
+                    default=0,
+                    min=0,
+                    max=99,
+                    optional=True,
+                    tooltip="Of several persons: 0 is the largest, 1 the next.",
+                ),
+                io.Float.Input(
+                    "context",
+                    default=CONTEXT,
+                    min=0.0,
+                    max=4.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Margin around what is cropped to, as a fraction of its longer side.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="White (1) on the person to take, for around = person and garment; "
+                    "what to crop around, for around = mask.",
                 ),
             ],
             outputs=[
@@ -46,17 +98,49 @@ class StableVITONCrop(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, photo: Tensor, width: int, height: int, around: str) -> io.NodeOutput:
-        photo = to_rgb(photo)
-        regions, images, paddings = [], [], []
+    def execute(
+        cls,
+        photo: Tensor,
+        width: int,
+        height: int,
+        around: str,
+        category: str = "upper",
+        person: int = 0,
+        context: float = CONTEXT,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        photo, masks = to_rgb(photo), None
+        if mask is not None:
+            batch = find_batch_size({"photo": len(photo), "mask": len(mask)})
+            mask = resize_mask_to_person("mask", mask, *photo.shape[1:3])
+            photo, masks = expand_batch(photo, batch), expand_batch(mask, batch).cpu().numpy() > 0.5
+        regions, images, paddings, previews = [], [], [], []
         for index, array in enumerate(iterate_with_progress(to_arrays(photo))):
-            box = find_person_box(array) if around == PERSON else None
-            region = find_crop_region(photo[index : index + 1], height, width, box)
+            drawn = None if masks is None else masks[index]
+            box = find_box(array, around, category, person, drawn)
+            region = find_crop_region(photo[index : index + 1], height, width, box, context)
             image, padding = crop(region, height, width)
             regions.append(region)
             images.append(image)
             paddings.append(padding)
-        return io.NodeOutput(torch.cat(images), torch.cat(paddings), regions)
+            previews.append(draw_crop_region(region, height, width))
+        result = torch.cat(images), torch.cat(paddings), regions
+        return io.NodeOutput(*result, ui=preview(torch.cat(previews), cls))
+
+
+def find_box(
+    photo: np.ndarray, around: str, category: str, person: int, mask: np.ndarray | None
+) -> Box | None:
+    """What the region is made around; None: the whole photo."""
+    if around == WHOLE:
+        return None
+    if around == GARMENT:
+        return find_garment_box(photo, category, person, mask)
+    if around == PERSON:
+        return find_person_box(photo, person, mask)
+    if mask is None:
+        raise StableVITONError("around is mask, and no mask is connected. Connect or draw one.")
+    return find_mask_box(mask)
 
 
 class StableVITONStitch(io.ComfyNode):
@@ -76,23 +160,58 @@ class StableVITONStitch(io.ComfyNode):
                     tooltip="The agnostic mask of the working image: outside it the photo's own "
                     "pixels stay, exactly. Without it the whole cropped region is replaced.",
                 ),
+                io.Int.Input(
+                    "feather",
+                    default=AUTOMATIC,
+                    min=AUTOMATIC,
+                    max=512,
+                    optional=True,
+                    tooltip="Pixels of the photo over which the photo changes into the try-on, "
+                    "inside the mask. -1: one pixel of the working image.",
+                ),
+                io.Combo.Input(
+                    "blend",
+                    options=list(BLENDS),
+                    default="plain",
+                    optional=True,
+                    tooltip="plain: across the feather. multi-band: coarse shading across a wide "
+                    "band, fine texture across the feather (Burt and Adelson, 1983).",
+                ),
+                io.Boolean.Input(
+                    "match_colour",
+                    default=False,
+                    optional=True,
+                    tooltip="Shift the try-on's colours inside the mask by its difference from the "
+                    "photo just outside, so that no step of tone shows. For an image that VAE "
+                    "Decode gives; what Paste Back gives has no difference there.",
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The photo with the try-on, of the photo's size.")],
         )
 
     @classmethod
     def execute(
-        cls, crop: list[CropRegion], image: Tensor, mask: Tensor | None = None
+        cls,
+        crop: list[CropRegion],
+        image: Tensor,
+        mask: Tensor | None = None,
+        feather: int = AUTOMATIC,
+        blend: str = "plain",
+        match_colour: bool = False,
     ) -> io.NodeOutput:
         image = to_rgb(image)
         sizes = {"crop": len(crop), "image": len(image)}
         batch = find_batch_size(sizes if mask is None else sizes | {"mask": len(mask)})
-        photos = [
-            stitch(
-                crop[index % len(crop)],
-                image[index % len(image)][None],
-                None if mask is None else mask[index % len(mask)][None],
-            )
-            for index in iterate_with_progress(range(batch))
-        ]
-        return io.NodeOutput(torch.cat(photos))
+        options = StitchOptions(None if feather == AUTOMATIC else feather, blend, match_colour)
+        photos = torch.cat(
+            [
+                stitch(
+                    crop[index % len(crop)],
+                    image[index % len(image)][None],
+                    None if mask is None else mask[index % len(mask)][None],
+                    options,
+                )
+                for index in iterate_with_progress(range(batch))
+            ]
+        )
+        return io.NodeOutput(photos, ui=preview(photos, cls))

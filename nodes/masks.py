@@ -33,6 +33,7 @@ from ..stableviton_core.person.garment import place_on_white, segment_garment
 from ..stableviton_core.person.labels import Parse
 from .host.progress import iterate_with_progress
 from .person import fit_label_images, read_poses
+from .previews import preview
 from .sockets import PERSON_CATEGORY, ParseSocket, image_input, pose_input, size_inputs
 
 
@@ -179,8 +180,11 @@ class StableVITONAgnosticMask(io.ComfyNode):
             check_mask(mask, options.category)
             masks.append(soften_mask(mask, blur))
             rules.append(used_rule)
-        agnostic = [fill_agnostic_region(a, m >= 0.5) for a, m in zip(arrays, masks, strict=True)]
-        return io.NodeOutput(to_masks(masks), to_images(agnostic), "; ".join(dict.fromkeys(rules)))
+        agnostic = to_images(
+            [fill_agnostic_region(a, m >= 0.5) for a, m in zip(arrays, masks, strict=True)]
+        )
+        used_rules = "; ".join(dict.fromkeys(rules))
+        return io.NodeOutput(to_masks(masks), agnostic, used_rules, ui=preview(agnostic, cls))
 
 
 def soften_mask(mask: np.ndarray, pixels: int) -> np.ndarray:
@@ -234,4 +238,5 @@ class StableVITONGarment(io.ComfyNode):
             garment, garment_mask = place_on_white(array, shape, height, width)
             garments.append(garment)
             garment_masks.append(garment_mask)
-        return io.NodeOutput(to_images(garments), to_masks(garment_masks))
+        on_white = to_images(garments)
+        return io.NodeOutput(on_white, to_masks(garment_masks), ui=preview(on_white, cls))

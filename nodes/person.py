@@ -33,6 +33,7 @@ from ..stableviton_core.person.pose import Pose, choose_pose, poses_to_json, rea
 from ..stableviton_core.person.skeleton import draw_skeleton
 from .host import folders, person_networks
 from .host.progress import iterate_with_progress
+from .previews import preview
 from .sockets import (
     NEAREST,
     PERSON_CATEGORY,
@@ -117,7 +118,8 @@ class StableVITONPose(io.ComfyNode):
                     poses = [choose_pose(poses, scale_point(array, person, point_x, point_y))]
                 keypoints.append(poses_to_json(poses, *size))
                 skeletons.append(np.maximum.reduce([draw_skeleton(p, *size) for p in poses]))
-        return io.NodeOutput(keypoints, to_images(skeletons))
+        drawing = to_images(skeletons)
+        return io.NodeOutput(keypoints, drawing, ui=preview(drawing, cls))
 
 
 def find_blazeposes(image: np.ndarray) -> list[Pose]:
@@ -206,12 +208,12 @@ class StableVITONParse(io.ComfyNode):
             ]
         return cls._make_outputs(maps, names, model)
 
-    @staticmethod
-    def _make_outputs(maps: list[np.ndarray], names: list[str], source: str) -> io.NodeOutput:
+    @classmethod
+    def _make_outputs(cls, maps: list[np.ndarray], names: list[str], source: str) -> io.NodeOutput:
         parse = Parse(np.stack(maps), source, approximate=source == SKELETON)
         coloured = to_images([colour_labels(labels) for labels in maps])
         masks = to_masks([select_labels(labels, *names) for labels in maps])
-        return io.NodeOutput(parse, coloured, masks, source)
+        return io.NodeOutput(parse, coloured, masks, source, ui=preview(coloured, cls))
 
 
 class StableVITONDensePose(io.ComfyNode):
@@ -282,9 +284,10 @@ class StableVITONDensePose(io.ComfyNode):
             ]
         return cls._make_outputs(parts, model)
 
-    @staticmethod
-    def _make_outputs(parts: list[np.ndarray], source: str) -> io.NodeOutput:
+    @classmethod
+    def _make_outputs(cls, parts: list[np.ndarray], source: str) -> io.NodeOutput:
         if not all(part_map.any() for part_map in parts):
             raise StableVITONError("DensePose is empty: nobody was found.")
         grey = to_images([repeat(part_map, "h w -> h w 3") for part_map in parts])
-        return io.NodeOutput(to_images([colour_parts(p) for p in parts]), grey, source)
+        coloured = to_images([colour_parts(part_map) for part_map in parts])
+        return io.NodeOutput(coloured, grey, source, ui=preview(coloured, cls))

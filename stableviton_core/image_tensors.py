@@ -164,12 +164,12 @@ def paste_back(person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> Ten
     IMAGEs and a MASK of one size and batch. feather: width of the transition in pixels; it lies
     inside the mask.
     """
-    alpha = mask * _ramp_inwards(mask > 0, feather) if feather else mask
+    alpha = mask * ramp_inwards(mask > 0, feather) if feather else mask
     alpha = rearrange(alpha, "b h w -> b h w 1")
     return torch.where(alpha > 0, person + alpha * (tryon - person), person)
 
 
-def _ramp_inwards(inside: Tensor, feather: int) -> Tensor:
+def ramp_inwards(inside: Tensor, feather: int) -> Tensor:
     """B x H x W bool -> B x H x W, from 0 outside to 1 beyond `feather` pixels from the edge."""
     distances = [
         torch.from_numpy(cv2.distanceTransform(item.byte().cpu().numpy(), cv2.DIST_L2, 5))

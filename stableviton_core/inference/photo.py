@@ -14,10 +14,12 @@ from ..person.agnostic import (
     check_mask,
     make_agnostic_mask,
 )
-from ..person.analysis import analyze_person, find_person_box
-from ..person.crop import CropRegion, crop, find_crop_region, stitch
+from ..person.analysis import analyze_person
+from ..person.crop import CropRegion, crop, find_crop_region
+from ..person.crop_box import find_garment_box
 from ..person.densepose import colour_parts
 from ..person.garment import place_on_white, segment_garment
+from ..person.stitch import stitch
 from ..plms import plms_timesteps
 from .config import TryOnConfig
 from .tryons import load_networks, make_tryons
@@ -43,12 +45,14 @@ def dress_photo(config: TryOnConfig) -> None:
 def prepare_sample(
     photo: np.ndarray, garment: np.ndarray, config: TryOnConfig
 ) -> tuple[Sample, CropRegion]:
-    """The sample of two photos H x W x 3 uint8, cropped to the largest person, and the crop."""
+    """The sample of two photos H x W x 3 uint8, cropped to where the largest person wears garments
+    of the category, and the crop."""
     height, width = config.height, config.width
-    region = find_crop_region(to_images([photo]), height, width, find_person_box(photo))
+    options = MaskOptions(category=MASK_CATEGORIES[config.category or "upper"])
+    box = find_garment_box(photo, options.category)
+    region = find_crop_region(to_images([photo]), height, width, box)
     (image,) = to_arrays(crop(region, height, width)[0])
     person = analyze_person(image)
-    options = MaskOptions(category=MASK_CATEGORIES[config.category or "upper"])
     mask, _ = make_agnostic_mask(image, PersonInputs(person.pose, person.parse), options)
     check_mask(mask, options.category)
     cloth, _ = place_on_white(garment, segment_garment(garment), height, width)

@@ -88,14 +88,3 @@ def analyze_person(
     pose, outline, _ = find_person(image, pose, point)
     parts = approximate_parts(pose, outline)
     return PersonAnalysis(pose, outline, parts, approximate_parse(parts))
-
-
-def find_person_box(image: np.ndarray) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of the largest person's outline and keypoints, pixels.
-    NoPersonError without any."""
-    body = choose_body(find_bodies(image))
-    rows, columns = np.nonzero(body.mask > OUTLINE_THRESHOLD)
-    points = body.to_pose().points
-    points = points[np.isfinite(points).all(axis=1)]
-    x, y = np.concatenate([columns, points[:, 0]]), np.concatenate([rows, points[:, 1]])
-    return float(x.min()), float(y.min()), float(x.max()), float(y.max())

@@ -1,21 +1,24 @@
-"""Crops a photo of any size to the working size and stitches the result back into the photo.
+"""Crops a photo of any size to the working size (`stitch` puts the result back).
 
 Images are IMAGEs B x H x W x 3 in 0..1, masks B x H x W.
 """
 
 from dataclasses import dataclass
 
+import cv2
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from ..errors import ImageError
-from ..image_tensors import expand_batch, find_batch_size
+from ..image_tensors import to_arrays, to_images
 from ..images import check_size
 
-MARGIN = 0.08  # around the person, of the box's longer side
+CONTEXT = 0.08  # around a box, of its longer side
 MAX_PIXELS = 2**27  # of a crop region
+OUTSIDE = 0.4  # of the brightness, in the drawing of a region
+TEXT_UNIT = 768  # pixels of the photo's longer side for which the drawing's sizes are given
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the photo
 
@@ -49,19 +52,20 @@ class CropRegion:
 
 
 def find_crop_region(
-    photo: Tensor, height: int, width: int, person: Box | None = None
+    photo: Tensor, height: int, width: int, box: Box | None = None, context: float = CONTEXT
 ) -> CropRegion:
-    """The region of the aspect height : width around a person's box, or around the whole photo.
+    """The region of the aspect height : width around a box, or around the whole photo.
 
-    It stays within the photo as far as it can. ImageError for a size that is no multiple of 8, an
-    empty box and a region of more than MAX_PIXELS.
+    context: the margin around the box, of its longer side. It stays within the photo as far as it
+    can. ImageError for a size that is no multiple of 8, an empty box and a region of more than
+    MAX_PIXELS.
     """
     rows, columns = photo.shape[1:3]
     check_size("working size", height, width)
-    left, top, right, bottom = person or (0, 0, columns, rows)
+    left, top, right, bottom = box or (0, 0, columns, rows)
     if not (right > left and bottom > top and right > 0 and bottom > 0):
-        raise ImageError(f"The person's box is empty or outside the photo: {person}.")
-    margin = MARGIN * max(right - left, bottom - top) if person else 0.0
+        raise ImageError(f"The box to crop around is empty or outside the photo: {box}.")
+    margin = context * max(right - left, bottom - top) if box else 0.0
     left, top = max(0, left - margin), max(0, top - margin)
     right, bottom = min(columns, right + margin), min(rows, bottom + margin)
     exact_height = max(bottom - top, (right - left) * height / width, 1)
@@ -101,50 +105,39 @@ def crop(region: CropRegion, height: int, width: int) -> tuple[Tensor, Tensor]:
         region.height - inside_rows.stop,
     )
     visible = rearrange(region.photo[:, rows, columns], "b h w c -> b c h w")
-    image = _resize(F.pad(visible, sides, mode="replicate"), height, width)
+    image = resize(F.pad(visible, sides, mode="replicate"), height, width)
     padding = F.pad(torch.zeros_like(visible[:, :1]), sides, value=1.0)
     padding = F.interpolate(padding, size=(height, width), mode="nearest")[:, 0]
     return rearrange(image.clamp(0, 1), "b c h w -> b h w c"), padding
 
 
-def stitch(region: CropRegion, image: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The photo with a working image put back into its region, at the photo's resolution.
-
-    mask: what changed, of the image's size; where it is 0, the photo's pixels are exactly kept.
-    Without it the whole region is replaced. A batch of one goes with any other. ImageError for
-    other unequal batches, a mask of another size and an image of another aspect.
-    """
-    sizes = {"crop": len(region.photo), "image": len(image)}
-    batch = find_batch_size(sizes if mask is None else sizes | {"mask": len(mask)})
-    photo, image = expand_batch(region.photo, batch), expand_batch(image, batch)
-    height, width = image.shape[1:3]
-    if mask is not None and mask.shape[1:] != (height, width):
-        raise ImageError(
-            f"The mask is {mask.shape[2]} x {mask.shape[1]} and the image {width} x {height}. "
-            "Give the mask of the working image."
-        )
-    if abs(region.height * width / height - region.width) > 1.5:  # the region's sides are rounded
-        raise ImageError(
-            f"The image is {width} x {height} and its crop region {region.width} x "
-            f"{region.height}: their aspects differ. Give an image of the crop's working size."
-        )
-    size = (region.height, region.width)
-    (rows, columns), inside = region.slices_in_photo(), (..., *region.slices_in_region())
-    enlarged = _resize(rearrange(image, "b h w c -> b c h w"), *size)[inside]
-    enlarged = rearrange(enlarged.clamp(0, 1), "b c h w -> b h w c")
-    stitched = photo.clone()
-    if mask is not None:
-        mask = rearrange(expand_batch(mask, batch), "b h w -> b 1 h w")
-        alpha = F.interpolate(mask, size=size, mode="bilinear", align_corners=False)
-        changed = F.interpolate((mask > 0).to(alpha), size=size, mode="nearest-exact")
-        alpha = rearrange((alpha * changed)[inside], "b 1 h w -> b h w 1")
-        original = photo[:, rows, columns]
-        enlarged = torch.where(alpha > 0, original + alpha * (enlarged - original), original)
-    stitched[:, rows, columns] = enlarged
-    return stitched
+def draw_crop_region(region: CropRegion, height: int, width: int) -> Tensor:
+    """The photo B x H x W x 3, darker outside the region, with the region's size, the working size
+    and the scale written on it."""
+    shaded = region.photo.float() * OUTSIDE
+    rows, columns = region.slices_in_photo()
+    shaded[:, rows, columns] = region.photo[:, rows, columns].float()
+    text = (
+        f"{region.width} x {region.height} -> {width} x {height} ({height / region.height:.2f} x)"
+    )
+    unit = max(shaded.shape[1:3]) / TEXT_UNIT
+    arrays = to_arrays(shaded)
+    for array in arrays:
+        for colour, thickness in ((0, 4), (255, 1)):
+            cv2.putText(
+                array,
+                text,
+                (round(12 * unit), round(30 * unit)),
+                cv2.FONT_HERSHEY_SIMPLEX,
+                0.8 * unit,
+                (colour,) * 3,
+                max(1, round(thickness * unit)),
+                cv2.LINE_AA,
+            )
+    return to_images(arrays)
 
 
-def _resize(image: Tensor, height: int, width: int) -> Tensor:
+def resize(image: Tensor, height: int, width: int) -> Tensor:
     """B x C x h x w at another size, bicubic, antialiased where it becomes smaller."""
     if image.shape[2:] == (height, width):
         return image

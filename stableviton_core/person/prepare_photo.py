@@ -23,8 +23,9 @@ from .agnostic import (
     check_mask,
     make_agnostic_mask,
 )
-from .analysis import NoPersonError, analyze_person, find_person, find_person_box
+from .analysis import NoPersonError, analyze_person, find_person
 from .crop import crop, find_crop_region
+from .crop_box import find_garment_box
 from .densepose import colour_parts
 from .garment import place_on_white, segment_garment
 from .labels import colour_labels, select_labels
@@ -96,20 +97,20 @@ class _Person:
 def write_person(
     photo: np.ndarray, name: str, config: PrepareConfig, networks: PersonNetworks
 ) -> None:
-    """The person's images of a pair, NAME.png, cropped to the working size around the largest
-    person. The image itself comes last: where it exists, the others do.
+    """The person's images of a pair, NAME.png, cropped to the working size around what garments
+    of the category cover of the largest person. The image itself comes last: where it exists, the
+    others do.
 
     StableVITONError where the photo cannot be used: nobody in it, nothing to mask, or for the
     split train, nothing worn of the category.
     """
-    region = find_crop_region(
-        to_images([photo]), config.height, config.width, find_person_box(photo)
-    )
+    options = MaskOptions(category=MASK_CATEGORIES[config.category])
+    box = find_garment_box(photo, options.category)
+    region = find_crop_region(to_images([photo]), config.height, config.width, box)
     (image,) = to_arrays(crop(region, config.height, config.width)[0])
     person = _analyze(image, networks)
     parse = person.inputs.parse
     assert parse is not None
-    options = MaskOptions(category=MASK_CATEGORIES[config.category])
     mask, _ = make_agnostic_mask(image, person.inputs, options)
     check_mask(mask, options.category)
     worn = find_worn_garment(parse, config.category, person.inputs.others)

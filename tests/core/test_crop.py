@@ -6,7 +6,8 @@ from einops import rearrange
 
 from helpers.golden import fill
 from stableviton_core.errors import ImageError
-from stableviton_core.person.crop import crop, find_crop_region, stitch
+from stableviton_core.person.crop import crop, find_crop_region
+from stableviton_core.person.stitch import stitch
 
 
 def photo(rows: int, columns: int, batch: int = 1) -> torch.Tensor:
@@ -79,11 +80,11 @@ def test_there_and_back_is_nearly_the_photo():
 
 def test_a_frame_around_a_person():
     image = photo(600, 1200)
-    region = find_crop_region(image, 512, 384, person=(900, 100, 1000, 500))
+    region = find_crop_region(image, 512, 384, (900, 100, 1000, 500))
     assert region.top <= 100 and region.top + region.height >= 500
     assert region.left <= 900 and region.left + region.width >= 1000
     assert region.height < 600 and region.top >= 0 and region.left + region.width <= 1200
-    corner = find_crop_region(image, 512, 384, person=(1150, 550, 1200, 600))
+    corner = find_crop_region(image, 512, 384, (1150, 550, 1200, 600))
     assert corner.top + corner.height == 600 and corner.left + corner.width == 1200
 
 
@@ -92,8 +93,8 @@ def test_what_cannot_be_cropped_is_an_error():
         find_crop_region(photo(64, 48), 500, 384)
     with pytest.raises(ImageError, match="12000 x 80.* crop the photo"):
         find_crop_region(torch.zeros(1, 80, 12000, 3), 512, 384)
-    with pytest.raises(ImageError, match="box is empty"):
-        find_crop_region(photo(64, 48), 64, 48, person=(10, 30, 20, 5))
+    with pytest.raises(ImageError, match="crop around is empty"):
+        find_crop_region(photo(64, 48), 64, 48, (10, 30, 20, 5))
     region = find_crop_region(photo(64, 48), 64, 48)
     assert stitch(region, photo(64, 48, batch=2)).shape[0] == 2, "one photo, two try-ons"
     with pytest.raises(ImageError, match="crop 1, image 2, mask 3"):

@@ -43,3 +43,39 @@ def test_a_batch_of_crops_equals_single_ones(host, photo):
         "StableVITONStitch", crop=together[2], image=together[0], mask=torch.zeros(1, 256, 192)
     )
     assert torch.equal(back, batch)
+
+
+def test_a_crop_around_a_mask(host, photo, errors):
+    mask = torch.zeros(1, *photo.shape[1:3])
+    mask[:, 200:300, 100:150] = 1
+    inputs = {"photo": photo, "width": 192, "height": 256, "around": "mask"}
+    *_, (region,) = host.node("StableVITONCrop", **inputs, mask=mask, context=0.5)
+    assert region.top <= 150 and region.top + region.height >= 350
+    assert region.left <= 50 and region.left + region.width >= 200
+    assert region.height == 200
+    *_, (close,) = host.node("StableVITONCrop", **inputs, mask=mask, context=0.0)
+    assert close.height == 100
+    with pytest.raises(errors, match="no mask is connected"):
+        host.node("StableVITONCrop", **inputs)
+    with pytest.raises(errors, match="mask is empty"):
+        host.node("StableVITONCrop", **inputs, mask=torch.zeros_like(mask))
+
+
+def test_a_person_that_is_not_there(host, photo, errors):
+    inputs = {"photo": photo, "width": 192, "height": 256, "around": "garment"}
+    with pytest.raises(errors, match="person 3 was asked for and this photo shows 1"):
+        host.node("StableVITONCrop", **inputs, person=3)
+
+
+def test_the_node_shows_the_crop(host, photo):
+    import folder_paths
+    from PIL import Image
+
+    import nodes
+
+    crop = nodes.NODE_CLASS_MAPPINGS["StableVITONCrop"]
+    output = crop.execute(photo=photo, width=384, height=512, around="person")
+    (shown,) = output.ui.as_dict()["images"]
+    file = f"{folder_paths.get_temp_directory()}/{shown['subfolder']}/{shown['filename']}"
+    with Image.open(file) as image:
+        assert image.size == photo.shape[2:0:-1]

@@ -27,6 +27,7 @@ NODES = {
     "StableVITONGarment",
 }
 FRONTEND_ONLY = {"MarkdownNote"}
+TO_LOOK_AT = {"ImageCompare"}  # on the canvas; over HTTP it would cost time and be thrown away
 BYPASS = 4  # mode of a node
 FLAGS = (
     "--no-sandbox",
@@ -85,18 +86,17 @@ def test_there_are_graphs():
 def test_the_canvas_graph_makes_the_api_graph(page, name):
     opened = page.evaluate(OPEN_GRAPH, canvas(name))
     assert opened["missing"] == []
-    assert opened["output"] == api(name)
+    queued = {
+        number: node
+        for number, node in opened["output"].items()
+        if node["class_type"] not in TO_LOOK_AT
+    }
+    assert queued == api(name)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(
-    ("name", "types"),
-    [
-        ("tryon", ["StableVITONPasteBack"]),
-        ("tryon_photo", ["StableVITONPasteBack"]),
-        ("tryon_photo", ["StableVITONStitch"]),
-        ("tryon_photo", ["StableVITONPasteBack", "StableVITONStitch"]),
-    ],
+    ("name", "types"), [("tryon", ["StableVITONPasteBack"]), ("tryon_photo", ["StableVITONStitch"])]
 )
 def test_a_bypass_passes_the_tryon_on(page, name, types):
     graph = canvas(name)

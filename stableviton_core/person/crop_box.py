@@ -1,0 +1,92 @@
+"""What a crop is made around: a person, what a garment of a category covers of it, or a mask.
+
+Boxes are left, top, right and bottom in pixels of the photo.
+"""
+
+import numpy as np
+
+from ..errors import StableVITONError
+from .analysis import OUTLINE_THRESHOLD, choose_body, find_bodies
+from .blazepose import Body
+from .crop import Box
+from .pose import Pose
+
+# Of the way from hips to knees, down to which VITON-HD's images of upper garments reach; of the way
+# from hips to shoulders, up to which an image of a lower garment reaches.
+THIGH, WAIST = 0.5, 0.4
+THIGH_LENGTH = 0.9  # of the torso's, for a pose without knees
+
+
+def choose_person(image: np.ndarray, index: int = 0, mask: np.ndarray | None = None) -> Body:
+    """A person of an image H x W x 3 uint8 RGB. index: 0 is the largest. mask: H x W bool, the
+    person under most of it instead. NoPersonError without any, StableVITONError where there are
+    fewer, or none under the mask."""
+    bodies = find_bodies(image)
+    if mask is None:
+        if 0 < len(bodies) <= index:
+            raise StableVITONError(
+                f"person {index} was asked for and this photo shows {len(bodies)}. They are "
+                f"counted from 0, the largest: choose 0 to {len(bodies) - 1}, or draw a mask on "
+                "the person."
+            )
+        return bodies[index] if bodies else choose_body(bodies)
+    if not bodies:
+        return choose_body(bodies)
+    covered = [float(body.mask[mask].sum()) for body in bodies]
+    if max(covered) == 0:
+        raise StableVITONError(
+            "nobody is under the mask. Draw it on the person who is to wear the garment."
+        )
+    return bodies[int(np.argmax(covered))]
+
+
+def find_person_box(image: np.ndarray, index: int = 0, mask: np.ndarray | None = None) -> Box:
+    """Around a person's outline and joints; the person and errors are those of `choose_person`."""
+    body = choose_person(image, index, mask)
+    return _find_box(body, -np.inf, np.inf)
+
+
+def find_garment_box(
+    image: np.ndarray, category: str, index: int = 0, mask: np.ndarray | None = None
+) -> Box:
+    """Around the part of a person that images of a category of MASK categories show: "upper", head
+    to thigh; "lower", waist to feet; "dress", all. All of it too where the joints are not in the
+    photo. The person and errors are those of `choose_person`."""
+    body = choose_person(image, index, mask)
+    top, bottom = _find_rows(body.to_pose(), category)
+    return _find_box(body, top, bottom)
+
+
+def _find_rows(pose: Pose, category: str) -> tuple[float, float]:
+    """The first and the last row of what a category shows."""
+    hips = [pose[name][1] for name in ("right_hip", "left_hip") if pose.has(name)]
+    if not hips or not pose.has("neck") or category == "dress":
+        return -np.inf, np.inf
+    hip, shoulder = float(np.mean(hips)), float(pose["neck"][1])
+    if category == "lower":
+        return hip - WAIST * (hip - shoulder), np.inf
+    knees = [pose[name][1] for name in ("right_knee", "left_knee") if pose.has(name)]
+    thigh = float(np.mean(knees)) - hip if knees else THIGH_LENGTH * (hip - shoulder)
+    return -np.inf, hip + THIGH * max(thigh, 0)
+
+
+def _find_box(body: Body, top: float, bottom: float) -> Box:
+    """Around outline and joints between two rows."""
+    rows, columns = np.nonzero(body.mask > OUTLINE_THRESHOLD)
+    points = body.to_pose().points
+    points = points[np.isfinite(points).all(axis=1)]
+    x, y = np.concatenate([columns, points[:, 0]]), np.concatenate([rows, points[:, 1]])
+    inside = (y >= top) & (y <= bottom)
+    x, y = x[inside], y[inside]
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
+def find_mask_box(mask: np.ndarray) -> Box:
+    """Around a mask, H x W bool. StableVITONError where it is empty."""
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        raise StableVITONError(
+            "the mask is empty, so there is nothing to crop around. Draw it, or crop around the "
+            "person."
+        )
+    return float(columns.min()), float(rows.min()), columns.max() + 1.0, rows.max() + 1.0
