@@ -9,7 +9,11 @@ LONGER_SIDE = 768  # of a preview, pixels
 
 
 def preview(images: Tensor, node: type[io.ComfyNode]) -> ui.PreviewImage:
-    """IMAGE -> the same on the node, no larger than LONGER_SIDE."""
+    """What `NodeOutput(ui=...)` takes to show images on a node.
+
+    images: IMAGE B x H x W x 3 in 0..1; shown no larger than LONGER_SIDE. They are written to
+    ComfyUI's temporary folder.
+    """
     scale = LONGER_SIDE / max(images.shape[1:3])
     if scale < 1:
         size = [max(1, round(side * scale)) for side in images.shape[1:3]]

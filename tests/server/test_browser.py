@@ -28,6 +28,7 @@ NODES = {
 }
 FRONTEND_ONLY = {"MarkdownNote"}
 TO_LOOK_AT = {"ImageCompare"}  # on the canvas; over HTTP it would cost time and be thrown away
+WIDGETS = {"COMBO", "INT", "FLOAT", "BOOLEAN", "STRING", "IMAGECOMPARE"}
 BYPASS = 4  # mode of a node
 FLAGS = (
     "--no-sandbox",
@@ -163,7 +164,7 @@ def test_the_canvas_graph_fits_the_nodes(server, name):
 
 
 def is_socket(kind: str | list) -> bool:
-    return not isinstance(kind, list) and kind not in ("COMBO", "INT", "FLOAT", "BOOLEAN", "STRING")
+    return not isinstance(kind, list) and kind not in WIDGETS
 
 
 def test_the_graphs_are_offered_as_templates(server):
