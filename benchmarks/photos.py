@@ -3,11 +3,11 @@
     python benchmarks/photos.py [PHOTO ...]
 
 Without photos: those of skimage and of comfyui_workflow_templates_media_image (generated people) in
-which the shipped networks find a person from head to feet. Enlargement: how many times as many
-pixels in each direction an upper garment has in a crop around it as in one around the person. PSNR
-inside the agnostic mask of a photo that was cropped and stitched back unchanged, at the photo's
-size, against one resampling there and back (Pillow, Lanczos) and at a working image of the region's
-own size.
+which the shipped networks find a person who stands and is seen from head to feet. Enlargement: how
+many times as many pixels in each direction an upper garment has in a crop around it as in one
+around the person. PSNR inside the agnostic mask of a photo that was cropped and stitched back
+unchanged, at the photo's size, against one resampling there and back (Pillow, Lanczos) and at a
+working image of the region's own size.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from stableviton_core.person.stitch import enlarge_mask, stitch  # noqa: E402
 HEIGHT, WIDTH = 512, 384
 FULL_BODY = ("neck", "right_hip", "left_hip", "right_ankle", "left_ankle")
 SMALLEST = 0.4  # of the photo's height, of a person that counts
+LEGS = 1.2  # length of the legs of one who stands, at least, of the torso's
 
 
 def list_photos() -> Iterator[Path]:
@@ -51,8 +52,15 @@ def list_photos() -> Iterator[Path]:
 
 
 def shows_full_body(photo: np.ndarray) -> bool:
-    poses = [body.to_pose().within(*photo.shape[:2]) for body in find_bodies(photo)[:1]]
-    return any(pose.has(*FULL_BODY) and pose.size() > SMALLEST * len(photo) for pose in poses)
+    for body in find_bodies(photo)[:1]:
+        pose = body.to_pose().within(*photo.shape[:2])
+        if pose.has(*FULL_BODY) and pose.size() > SMALLEST * len(photo):
+            neck, hip, ankle = (
+                np.mean([pose[name][1] for name in names])
+                for names in (FULL_BODY[:1], FULL_BODY[1:3], FULL_BODY[3:])
+            )
+            return bool(ankle - hip > LEGS * (hip - neck) > 0)
+    return False
 
 
 def compute_psnr(a: torch.Tensor, b: torch.Tensor, inside: torch.Tensor) -> float:

@@ -13,7 +13,7 @@ from .pose import Pose
 
 # Of the way from hips to knees, down to which VITON-HD's images of upper garments reach; of the way
 # from hips to shoulders, up to which an image of a lower garment reaches.
-THIGH, WAIST = 0.5, 0.4
+THIGH, WAIST = 0.35, 0.4
 THIGH_LENGTH = 0.9  # of the torso's, for a pose without knees
 
 

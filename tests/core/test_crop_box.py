@@ -26,14 +26,14 @@ def make_pose(**points: tuple[float, float]) -> Pose:
 
 def test_rows_of_a_standing_person():
     pose = make_pose(**STANDING)
-    assert _find_rows(pose, "upper") == (-np.inf, 250)
+    assert _find_rows(pose, "upper") == (-np.inf, 235)
     assert _find_rows(pose, "lower") == (160, np.inf)
     assert _find_rows(pose, "dress") == (-np.inf, np.inf)
 
 
 def test_rows_without_all_joints():
     without_knees = {name: p for name, p in STANDING.items() if "knee" not in name}
-    assert _find_rows(make_pose(**without_knees), "upper") == (-np.inf, 245)
+    assert _find_rows(make_pose(**without_knees), "upper") == (-np.inf, 231.5)
     assert _find_rows(make_pose(neck=(50, 100)), "upper") == (-np.inf, np.inf)
     sitting = STANDING | {"right_knee": (40, 190), "left_knee": (60, 190)}
     assert _find_rows(make_pose(**sitting), "upper") == (-np.inf, 200)
