@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .nodes.crop import StableVITONCrop, StableVITONStitch
 from .nodes.host.folders import register_folders
+from .nodes.host.replacements import register_replacements
 from .nodes.loading import StableVITONLoader
 from .nodes.lora import StableVITONLora
 from .nodes.masks import StableVITONAgnosticMask, StableVITONGarment
@@ -15,6 +16,9 @@ WEB_DIRECTORY = "./web"
 
 
 class StableVITONExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        await register_replacements()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             StableVITONLoader,

@@ -61,3 +61,26 @@ def test_the_data_set_graph_writes_what_training_reads(server):
     (data / "test_pairs.txt").write_text(f"{person.name} {garment.name}\n")
     problems, counts = check_data(data, ["test"])
     assert problems == [] and "1 pairs, 1 with a garment mask" in counts
+
+
+def test_a_graph_with_the_former_names_of_crop_and_stitch(server, tmp_path):
+    """Frame and Unframe, as graphs of before the first release have them."""
+    photo = read_image(PHOTO)
+    file = tmp_path / "photo.png"
+    write_image(file, photo)
+    inputs = {"photo": ["1", 0], "width": 384, "height": 512, "around": "person"}
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": ""}},
+        "2": {"class_type": "StableVITONFrame", "inputs": inputs},
+        "3": {
+            "class_type": "StableVITONUnframe",
+            "inputs": {"frame": ["2", 2], "image": ["2", 0], "mask": ["2", 1]},
+        },
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "old"}},
+    }
+    graph["5"] = {"class_type": "LoadImage", "inputs": {"image": ""}}
+    for number, title in enumerate(("Person", "Frame", "Unframe", "Result", "Garment"), start=1):
+        graph[str(number)]["_meta"] = {"title": title}
+    outputs = run(server, graph, file)
+    result = download_image(server, outputs["4"]["images"][0])
+    assert (np.abs(result.astype(int) - photo) <= 1).all(), "the mask was the padding"
