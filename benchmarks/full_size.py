@@ -1,6 +1,8 @@
-"""Write a checkpoint of the released size with seeded weights: 7.6 GB in fp32, 3.8 GB in 16 bits.
+"""Write a checkpoint of the released size with seeded weights: 7.4 GB in fp32, 3.7 GB in 16 bits.
 
-python benchmarks/full_size.py FILE [--dtype fp16]
+    python benchmarks/full_size.py FILE [--dtype fp16]
+
+FILE ends in .safetensors, or in .ckpt for a pickle as PyTorch Lightning writes it.
 """
 
 import argparse

@@ -6,13 +6,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..stableviton_core.errors import StableVITONError
-from ..stableviton_core.image_tensors import (
-    expand_batch,
-    find_batch_size,
-    resize_mask_to_person,
-    to_arrays,
-    to_rgb,
-)
+from ..stableviton_core.image_tensors import find_batch_size, pair_with_masks, to_arrays, to_rgb
 from ..stableviton_core.person.agnostic import GARMENTS
 from ..stableviton_core.person.crop import (
     CONTEXT,
@@ -25,8 +19,7 @@ from ..stableviton_core.person.crop import (
 from ..stableviton_core.person.crop_box import find_garment_box, find_mask_box, find_person_box
 from ..stableviton_core.person.stitch import BLENDS, StitchOptions, stitch
 from .host.progress import iterate_with_progress
-from .previews import preview
-from .sockets import PERSON_CATEGORY, CropSocket, size_inputs
+from .sockets import PERSON_CATEGORY, PREVIEW_SIDE, CropSocket, preview, size_inputs
 
 PERSON, GARMENT, MASK, WHOLE = "person", "garment", "mask", "whole photo"
 AUTOMATIC = -1  # of a feather
@@ -109,21 +102,18 @@ class StableVITONCrop(io.ComfyNode):
         context: float = CONTEXT,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        photo, masks = to_rgb(photo), None
-        if mask is not None:
-            batch = find_batch_size({"photo": len(photo), "mask": len(mask)})
-            mask = resize_mask_to_person("mask", mask, *photo.shape[1:3])
-            photo, masks = expand_batch(photo, batch), expand_batch(mask, batch).cpu().numpy() > 0.5
+        photo, masks = pair_with_masks(to_rgb(photo), mask)
         regions, images, paddings, previews = [], [], [], []
         for index, array in enumerate(iterate_with_progress(to_arrays(photo))):
-            drawn = None if masks is None else masks[index]
+            soft = masks[index]
+            drawn = None if soft is None else soft > 0.5
             box = find_box(array, around, category, person, drawn)
             region = find_crop_region(photo[index : index + 1], height, width, box, context)
             image, padding = crop(region, height, width)
             regions.append(region)
             images.append(image)
             paddings.append(padding)
-            previews.append(draw_crop_region(region, height, width))
+            previews.append(draw_crop_region(region, height, width, PREVIEW_SIDE))
         result = torch.cat(images), torch.cat(paddings), regions
         return io.NodeOutput(*result, ui=preview(torch.cat(previews), cls))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
+    pair_with_masks,
     resize_mask_to_person,
     to_arrays,
     to_images,
@@ -33,8 +34,7 @@ from ..stableviton_core.person.garment import place_on_white, segment_garment
 from ..stableviton_core.person.labels import Parse
 from .host.progress import iterate_with_progress
 from .person import fit_label_images, read_poses
-from .previews import preview
-from .sockets import PERSON_CATEGORY, ParseSocket, image_input, pose_input, size_inputs
+from .sockets import PERSON_CATEGORY, ParseSocket, image_input, pose_input, preview, size_inputs
 
 
 class StableVITONAgnosticMask(io.ComfyNode):
@@ -226,15 +226,11 @@ class StableVITONGarment(io.ComfyNode):
         cls, photo: Tensor, width: int, height: int, mask: Tensor | None = None
     ) -> io.NodeOutput:
         check_size("working size", height, width)
-        masks = None
-        if mask is not None:
-            batch = find_batch_size({"photo": len(photo), "mask": len(mask)})
-            mask = resize_mask_to_person("mask", mask, photo.shape[1], photo.shape[2])
-            masks = expand_batch(mask, batch).cpu().float().numpy()
-            photo = expand_batch(photo, batch)
+        photo, masks = pair_with_masks(photo, mask)
         garments, garment_masks = [], []
         for index, array in enumerate(iterate_with_progress(to_arrays(photo))):
-            shape = segment_garment(array) if masks is None else masks[index]
+            given = masks[index]
+            shape = segment_garment(array) if given is None else given
             garment, garment_mask = place_on_white(array, shape, height, width)
             garments.append(garment)
             garment_masks.append(garment_mask)

@@ -33,7 +33,6 @@ from ..stableviton_core.person.pose import Pose, choose_pose, poses_to_json, rea
 from ..stableviton_core.person.skeleton import draw_skeleton
 from .host import folders, person_networks
 from .host.progress import iterate_with_progress
-from .previews import preview
 from .sockets import (
     NEAREST,
     PERSON_CATEGORY,
@@ -42,6 +41,7 @@ from .sockets import (
     image_input,
     person_inputs,
     pose_input,
+    preview,
     source_output,
 )
 

@@ -1,6 +1,9 @@
-"""Categories, the pack's own socket types, and inputs that several nodes share."""
+"""Categories, the pack's own socket types, and inputs and outputs that several nodes share."""
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..stableviton_core.image_tensors import shrink
 
 CATEGORY = "StableVITON"
 PERSON_CATEGORY = "StableVITON/person"
@@ -10,6 +13,7 @@ CropSocket = io.Custom("STABLEVITON_CROP")  # list of person.crop.CropRegion, on
 ParseSocket = io.Custom("STABLEVITON_PARSE")  # person.labels.Parse
 PoseSocket = io.Custom("POSE_KEYPOINT")  # list of OpenPose JSON, one per image
 
+PREVIEW_SIDE = 768  # of what a node shows of its result, its longer side in pixels
 LARGEST, NEAREST = "largest", "nearest to point"
 
 
@@ -58,3 +62,9 @@ def source_output() -> io.String.Output:
     return io.String.Output(
         display_name="source", tooltip="What made it, and whether it is approximate."
     )
+
+
+def preview(images: Tensor, node: type[io.ComfyNode]) -> ui.PreviewImage:
+    """What `NodeOutput(ui=...)` takes to show images on a node: IMAGE B x H x W x 3 in 0..1. They
+    are written to ComfyUI's temporary folder."""
+    return ui.PreviewImage(shrink(images, PREVIEW_SIDE), cls=node)

@@ -115,6 +115,28 @@ def resize_mask_to_person(name: str, mask: Tensor, height: int, width: int) -> T
     return resize_to_person(name, mask, height, width, "nearest")[:, 0]
 
 
+def pair_with_masks(images: Tensor, mask: Tensor | None) -> tuple[Tensor, list[np.ndarray | None]]:
+    """IMAGE and an optional MASK -> the images, and of each its mask at its size, H x W float32.
+
+    A batch of one goes with any other. ImageError for other unequal batches and another aspect.
+    """
+    if mask is None:
+        return images, [None] * len(images)
+    batch = find_batch_size({"photo": len(images), "mask": len(mask)})
+    mask = resize_mask_to_person("mask", mask, *images.shape[1:3])
+    return expand_batch(images, batch), list(expand_batch(mask, batch).cpu().float().numpy())
+
+
+def shrink(images: Tensor, longer_side: int) -> Tensor:
+    """IMAGE whose longer side has at most so many pixels."""
+    scale = longer_side / max(images.shape[1:3])
+    if scale >= 1:
+        return images
+    size = [max(1, round(side * scale)) for side in images.shape[1:3]]
+    smaller = F.interpolate(rearrange(images, "b h w c -> b c h w"), size, mode="area")
+    return rearrange(smaller, "b c h w -> b h w c")
+
+
 def pad_garment(garment: Tensor, height: int, width: int) -> Tensor:
     """Garment B x 3 x h x w in -1..1 -> B x 3 x height x width: padded to the person's aspect with
     the median colour of its border, then resized as the other inputs; never stretched."""

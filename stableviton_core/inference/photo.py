@@ -15,8 +15,8 @@ from ..person.agnostic import (
     make_agnostic_mask,
 )
 from ..person.analysis import analyze_person
-from ..person.crop import CropRegion, crop, find_crop_region
-from ..person.crop_box import find_garment_box
+from ..person.crop import CropRegion
+from ..person.crop_box import crop_garment
 from ..person.densepose import colour_parts
 from ..person.garment import place_on_white, segment_garment
 from ..person.stitch import stitch
@@ -49,9 +49,7 @@ def prepare_sample(
     of the category, and the crop."""
     height, width = config.height, config.width
     options = MaskOptions(category=MASK_CATEGORIES[config.category or "upper"])
-    box = find_garment_box(photo, options.category)
-    region = find_crop_region(to_images([photo]), height, width, box)
-    (image,) = to_arrays(crop(region, height, width)[0])
+    region, image = crop_garment(photo, options.category, height, width)
     person = analyze_person(image)
     mask, _ = make_agnostic_mask(image, PersonInputs(person.pose, person.parse), options)
     check_mask(mask, options.category)

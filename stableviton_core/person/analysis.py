@@ -43,13 +43,18 @@ def find_bodies(image: np.ndarray) -> list[Body]:
     return sorted(present, key=lambda body: body.to_pose().size(), reverse=True)
 
 
-def choose_body(bodies: list[Body], point: tuple[float, float] | None = None) -> Body:
-    """The largest person, or the nearest to a point (x, y) in pixels. NoPersonError without any."""
+def check_found(bodies: list[Body]) -> None:
+    """NoPersonError without any person."""
     if not bodies:
         raise NoPersonError(
             "nobody was found in this image. Take one that shows a person from the head to the "
             "hips, upright and not too small."
         )
+
+
+def choose_body(bodies: list[Body], point: tuple[float, float] | None = None) -> Body:
+    """The largest person, or the nearest to a point (x, y) in pixels. NoPersonError without any."""
+    check_found(bodies)
     poses = [body.to_pose() for body in bodies]
     return bodies[poses.index(choose_pose(poses, point))]
 

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import ImageError
-from ..image_tensors import to_arrays, to_images
+from ..image_tensors import shrink, to_arrays, to_images
 from ..images import check_size
 
 CONTEXT = 0.08  # around a box, of its longer side
@@ -111,12 +111,17 @@ def crop(region: CropRegion, height: int, width: int) -> tuple[Tensor, Tensor]:
     return rearrange(image.clamp(0, 1), "b c h w -> b h w c"), padding
 
 
-def draw_crop_region(region: CropRegion, height: int, width: int) -> Tensor:
-    """The photo B x H x W x 3, darker outside the region, with the region's size, the working size
-    and the scale written on it."""
-    shaded = region.photo.float() * OUTSIDE
-    rows, columns = region.slices_in_photo()
-    shaded[:, rows, columns] = region.photo[:, rows, columns].float()
+def draw_crop_region(region: CropRegion, height: int, width: int, longer_side: int) -> Tensor:
+    """The photo, its longer side of at most so many pixels, darker outside the region, with the
+    region's size, the working size and the scale written on it."""
+    photo = shrink(region.photo.float(), longer_side)
+    scale = photo.shape[1] / region.photo.shape[1]
+    rows, columns = (
+        slice(round(covered.start * scale), round(covered.stop * scale))
+        for covered in region.slices_in_photo()
+    )
+    shaded = photo * OUTSIDE
+    shaded[:, rows, columns] = photo[:, rows, columns]
     text = (
         f"{region.width} x {region.height} -> {width} x {height} ({height / region.height:.2f} x)"
     )

@@ -6,9 +6,10 @@ Boxes are left, top, right and bottom in pixels of the photo.
 import numpy as np
 
 from ..errors import StableVITONError
-from .analysis import OUTLINE_THRESHOLD, choose_body, find_bodies
+from ..image_tensors import to_arrays, to_images
+from .analysis import OUTLINE_THRESHOLD, check_found, find_bodies
 from .blazepose import Body
-from .crop import Box
+from .crop import Box, CropRegion, crop, find_crop_region
 from .pose import Pose
 
 # Of the way from hips to knees, down to which VITON-HD's images of upper garments reach; of the way
@@ -17,21 +18,20 @@ THIGH, WAIST = 0.35, 0.4
 THIGH_LENGTH = 0.9  # of the torso's, for a pose without knees
 
 
-def choose_person(image: np.ndarray, index: int = 0, mask: np.ndarray | None = None) -> Body:
+def select_body(image: np.ndarray, index: int = 0, mask: np.ndarray | None = None) -> Body:
     """A person of an image H x W x 3 uint8 RGB. index: 0 is the largest. mask: H x W bool, the
     person under most of it instead. NoPersonError without any, StableVITONError where there are
     fewer, or none under the mask."""
     bodies = find_bodies(image)
+    check_found(bodies)
     if mask is None:
-        if 0 < len(bodies) <= index:
+        if index >= len(bodies):
             raise StableVITONError(
                 f"person {index} was asked for and this photo shows {len(bodies)}. They are "
                 f"counted from 0, the largest: choose 0 to {len(bodies) - 1}, or draw a mask on "
                 "the person."
             )
-        return bodies[index] if bodies else choose_body(bodies)
-    if not bodies:
-        return choose_body(bodies)
+        return bodies[index]
     covered = [float(body.mask[mask].sum()) for body in bodies]
     if max(covered) == 0:
         raise StableVITONError(
@@ -41,8 +41,8 @@ def choose_person(image: np.ndarray, index: int = 0, mask: np.ndarray | None = N
 
 
 def find_person_box(image: np.ndarray, index: int = 0, mask: np.ndarray | None = None) -> Box:
-    """Around a person's outline and joints; the person and errors are those of `choose_person`."""
-    body = choose_person(image, index, mask)
+    """Around a person's outline and joints; the person and errors are those of `select_body`."""
+    body = select_body(image, index, mask)
     return _find_box(body, -np.inf, np.inf)
 
 
@@ -51,10 +51,21 @@ def find_garment_box(
 ) -> Box:
     """Around the part of a person that images of a category of MASK categories show: "upper", head
     to thigh; "lower", waist to feet; "dress", all. All of it too where the joints are not in the
-    photo. The person and errors are those of `choose_person`."""
-    body = choose_person(image, index, mask)
+    photo. The person and errors are those of `select_body`."""
+    body = select_body(image, index, mask)
     top, bottom = _find_rows(body.to_pose(), category)
     return _find_box(body, top, bottom)
+
+
+def crop_garment(
+    photo: np.ndarray, category: str, height: int, width: int
+) -> tuple[CropRegion, np.ndarray]:
+    """The region around `find_garment_box` of the largest person of a photo H x W x 3 uint8, and
+    the working image height x width x 3 uint8."""
+    box = find_garment_box(photo, category)
+    region = find_crop_region(to_images([photo]), height, width, box)
+    (image,) = to_arrays(crop(region, height, width)[0])
+    return region, image
 
 
 def _find_rows(pose: Pose, category: str) -> tuple[float, float]:

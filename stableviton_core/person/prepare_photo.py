@@ -12,7 +12,6 @@ from torch import nn
 
 from ..devices import choose_device
 from ..errors import StableVITONError
-from ..image_tensors import to_arrays, to_images
 from ..images import fill_agnostic_region, write_image
 from ..model.checkpoint import Weights, read_weights
 from .agnostic import (
@@ -24,8 +23,7 @@ from .agnostic import (
     make_agnostic_mask,
 )
 from .analysis import NoPersonError, analyze_person, find_person
-from .crop import crop, find_crop_region
-from .crop_box import find_garment_box
+from .crop_box import crop_garment
 from .densepose import colour_parts
 from .garment import place_on_white, segment_garment
 from .labels import colour_labels, select_labels
@@ -105,9 +103,7 @@ def write_person(
     split train, nothing worn of the category.
     """
     options = MaskOptions(category=MASK_CATEGORIES[config.category])
-    box = find_garment_box(photo, options.category)
-    region = find_crop_region(to_images([photo]), config.height, config.width, box)
-    (image,) = to_arrays(crop(region, config.height, config.width)[0])
+    _, image = crop_garment(photo, options.category, config.height, config.width)
     person = _analyze(image, networks)
     parse = person.inputs.parse
     assert parse is not None
