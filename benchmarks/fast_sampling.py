@@ -24,44 +24,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from host_process import ROOT, load_host
+from host_process import FAST, RELEASED, ROOT, Sampling, load_host, sample
 from torch import Tensor
 
 sys.path.append(str(ROOT))
 sys.path.append(str(ROOT / "tests"))
 
 
-@dataclass(frozen=True)
-class Way:
-    """sampler: "plms" or one of ComfyUI's; scheduler: one of ComfyUI's, for the latter."""
-
-    sampler: str
-    steps: int
-    scheduler: str = ""
-    garment_interval: float = 0.0
-    deep_every: int = 1
-
-    def __str__(self) -> str:
-        parts = [self.sampler, *([self.scheduler] if self.scheduler else []), str(self.steps)]
-        if self.garment_interval or self.deep_every > 1:
-            parts.append(f"garment_interval {self.garment_interval}, deep_every {self.deep_every}")
-        return ", ".join(parts)
-
-
-RELEASED = Way("plms", 50)
-FAST = Way("dpmpp_2m", 10, "karras", garment_interval=0.2, deep_every=2)  # graph tryon_fast
 WAYS = [
     RELEASED,
-    Way("plms", 50, garment_interval=0.1),
-    Way("plms", 50, garment_interval=0.2),
-    Way("plms", 50, deep_every=2),
-    Way("plms", 50, deep_every=3),
-    Way("plms", 50, garment_interval=0.2, deep_every=2),
-    Way("plms", 50, garment_interval=0.2, deep_every=5),
-    Way("plms", 25),
-    Way("plms", 10),
+    Sampling("plms", 50, garment_interval=0.1),
+    Sampling("plms", 50, garment_interval=0.2),
+    Sampling("plms", 50, deep_every=2),
+    Sampling("plms", 50, deep_every=3),
+    Sampling("plms", 50, garment_interval=0.2, deep_every=2),
+    Sampling("plms", 50, garment_interval=0.2, deep_every=5),
+    Sampling("plms", 25),
+    Sampling("plms", 10),
     *(
-        Way(sampler, steps, scheduler)
+        Sampling(sampler, steps, scheduler)
         for steps in (20, 10)
         for sampler in ("dpmpp_2m", "uni_pc")
         for scheduler in ("karras", "sgm_uniform")
@@ -76,40 +57,6 @@ class Figures:
     latents: list[float] = field(default_factory=list)
     pixels: list[float] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
-
-
-@torch.inference_mode()
-def sample(module: Callable, loaded: tuple, way: Way, encoded: tuple) -> Tensor:
-    """A way's latent for one pair."""
-    import comfy.sample
-    import comfy.samplers
-
-    unet, stableviton, *_ = loaded
-    positive, negative, latent = encoded
-    model = module("nodes.host.patch").patch_model(unet, stableviton, 1.0, 0.0, 1.0)
-    if way.garment_interval or way.deep_every > 1:
-        reuse = module("nodes.host.reuse").reuse_features
-        model = reuse(model, way.garment_interval, way.deep_every)
-    sampling = module("nodes.sampling")
-    if way.sampler == "plms":
-        (sampler,) = sampling.StableVITONPLMS.execute().result
-        (sigmas,) = sampling.StableVITONSchedule.execute(model, way.steps).result
-    else:
-        sampler = comfy.samplers.sampler_object(way.sampler)
-        schedule = model.get_model_object("model_sampling")
-        sigmas = comfy.samplers.calculate_sigmas(schedule, way.scheduler, way.steps)
-    start = latent["samples"]
-    return comfy.sample.sample_custom(
-        model,
-        comfy.sample.prepare_noise(start, 0),
-        1.0,
-        sampler,
-        sigmas,
-        positive,
-        negative,
-        start,
-        disable_pbar=True,
-    )
 
 
 def encode(module: Callable, loaded: tuple, person, garment: np.ndarray) -> tuple:
@@ -128,17 +75,21 @@ def encode(module: Callable, loaded: tuple, person, garment: np.ndarray) -> tupl
         return encode_conditioning(stableviton, clip_vision, vae, **inputs)
 
 
-def measure(module: Callable, loaded: tuple, pairs: list, rounds: int) -> dict[Way, Figures]:
+def measure(module: Callable, loaded: tuple, pairs: list, rounds: int) -> dict[Sampling, Figures]:
+    import comfy.sample
+
     vae = loaded[3]
     figures = {way: Figures() for way in WAYS}
     for number, (person, target) in enumerate(pairs):
         encoded = encode(module, loaded, person, target.garment)
+        noise = comfy.sample.prepare_noise(encoded[2]["samples"], 0)
         region = person.mask == 255
         for way in WAYS:
             seconds = []
             for _ in range(rounds):
                 start = time.process_time()
-                latent = sample(module, loaded, way, encoded)
+                with torch.inference_mode():
+                    latent = sample(module, loaded, way, encoded, noise)
                 seconds.append(time.process_time() - start)
             with torch.inference_mode():
                 decoded = vae.decode(latent)[0].mul(255).round().numpy()
@@ -153,7 +104,7 @@ def measure(module: Callable, loaded: tuple, pairs: list, rounds: int) -> dict[W
     return figures
 
 
-def print_table(figures: dict[Way, Figures], pairs: list) -> None:
+def print_table(figures: dict[Sampling, Figures], pairs: list) -> None:
     from demo_quality import average_inside, compute_ssim_maps
 
     truth = np.stack([target.image for _, target in pairs])
@@ -167,7 +118,7 @@ def print_table(figures: dict[Way, Figures], pairs: list) -> None:
         print(f"| {way} | {time_ratio:.3f} | {latents:.4f} | {pixels:.2f} | {ssim:.3f} |")
 
 
-def write_sheet(path: Path, figures: dict[Way, Figures], pairs: list) -> None:
+def write_sheet(path: Path, figures: dict[Sampling, Figures], pairs: list) -> None:
     from stableviton_core.images import make_image_grid, write_image
 
     columns = [np.stack([target.garment for _, target in pairs])]

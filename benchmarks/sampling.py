@@ -49,7 +49,7 @@ def find_latent(way: str, folder: Path) -> Path:
 
 def compute_image_seconds(way: str, figures: Figures, steps: int) -> float:
     """Of an image of STEPS steps, or of those of the fast way."""
-    complete = way in HOST_WAYS and HOST_WAYS[way].sampler != "plms"
+    complete = way in HOST_WAYS and HOST_WAYS[way].is_fast
     passes = {CATVTON: 2 * STEPS}.get(way, STEPS + 1)
     scale = 1.0 if complete else passes / figures.passes
     return figures.conditioning + scale * figures.sampling + figures.decoding
@@ -58,7 +58,7 @@ def compute_image_seconds(way: str, figures: Figures, steps: int) -> float:
 def compute_differences(way: str, folder: Path) -> str:
     """Largest and mean."""
     host_way = HOST_WAYS.get(way)
-    if way == CATVTON or (host_way and host_way.sampler != "plms"):
+    if way == CATVTON or (host_way and host_way.is_fast):
         return "|"
     expected = load_file(find_latent(RELEASED, folder))["latent"]
     difference = (load_file(find_latent(way, folder))["latent"] - expected).abs()
@@ -83,7 +83,7 @@ def print_table(rounds: dict[str, list[Figures]], folder: Path, steps: int) -> N
         memory[way] = [run.memory for run in runs]
         pass_seconds = statistics.median(seconds[way])
         share = middle.flops / pass_seconds / peak
-        reused = way in HOST_WAYS and HOST_WAYS[way].deep_every > 1
+        reused = way in HOST_WAYS and HOST_WAYS[way].sampling.deep_every > 1
         print(
             f"| {way} | {pass_seconds:.2f} | {compute_ratio(seconds, way):.2f} | "
             f"{middle.conditioning:.1f} | {middle.decoding:.1f} | "

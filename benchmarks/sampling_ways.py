@@ -12,12 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from einops import rearrange
-from host_process import ROOT, load_host
+from host_process import FAST, ROOT, Sampling, load_host, sample
+from host_process import RELEASED as RELEASED_SAMPLING
 from process_memory import PeakMonitor
 from safetensors.torch import save_file
 from torch import Tensor
@@ -31,25 +32,26 @@ BATCH = 1
 class Way:
     """One of the host's: what differs from the pack's defaults.
 
-    flags: of ComfyUI. sampler: "plms", or one of ComfyUI's, which takes FAST_STEPS steps.
+    flags: of ComfyUI. sampling: its steps are those that are asked for, but for FAST's.
     """
 
     weight_dtype: str = "fp32"
     flags: tuple[str, ...] = ()
-    garment_interval: float = 0.0
-    deep_every: int = 1
-    sampler: str = "plms"
+    sampling: Sampling = RELEASED_SAMPLING
+
+    @property
+    def is_fast(self) -> bool:
+        return self.sampling == FAST
 
 
-FAST_STEPS = 10
 HOST_WAYS = {
     "fp32": Way(),
     "fp32, chunked attention": Way(flags=("use_quad_cross_attention",)),
     "fp32, channels-last": Way(flags=("force_channels_last",)),
     "bf16": Way("bf16"),
-    "garment_interval 0.2": Way(garment_interval=0.2),
-    "deep_every 2": Way(deep_every=2),
-    "fast": Way(garment_interval=0.2, deep_every=2, sampler="dpmpp_2m"),
+    "garment_interval 0.2": Way(sampling=replace(RELEASED_SAMPLING, garment_interval=0.2)),
+    "deep_every 2": Way(sampling=replace(RELEASED_SAMPLING, deep_every=2)),
+    "fast": Way(sampling=FAST),
 }
 RELEASED, CATVTON = "released loop", "CatVTON's arithmetic"
 WAYS = (RELEASED, *HOST_WAYS, CATVTON)
@@ -170,44 +172,24 @@ def run_host(way: Way, weights: Path, steps: int) -> tuple[Figures, Tensor]:
     """The pack in ComfyUI, through its own sampling."""
     with tempfile.TemporaryDirectory() as base:
         module = load_host(base, cpu=not torch.cuda.is_available(), flags=way.flags)
-        import comfy.model_management
-        import comfy.sample
-        import comfy.samplers
-
         loaded = module("nodes.host.load_checkpoint").load_checkpoint(weights, way.weight_dtype)
         unet, stableviton, clip_vision, vae = loaded
         encode = module("nodes.host.conditioning").encode_conditioning
         images = {name: value.float() / 255 for name, value in make_images().items()}
-        model = module("nodes.host.patch").patch_model(unet, stableviton, 1.0, 0.0, 1.0)
-        if way.garment_interval or way.deep_every > 1:
-            reuse = module("nodes.host.reuse").reuse_features
-            model = reuse(model, way.garment_interval, way.deep_every)
-        schedule = model.get_model_object("model_sampling")
         dtype = module("nodes.host.dtypes").WEIGHT_DTYPES[way.weight_dtype]
         figures = Figures(peak_flops=measure_peak(dtype, unet.load_device))
 
-        def sample(count: int) -> Tensor:
-            if way.sampler == "plms":
-                (sampler,) = module("nodes.sampling").StableVITONPLMS.execute().result
-                node = module("nodes.sampling").StableVITONSchedule
-                (sigmas,) = node.execute(model, count).result
-            else:
-                sampler = comfy.samplers.sampler_object(way.sampler)
-                sigmas = comfy.samplers.calculate_sigmas(schedule, "karras", count)
-            positive, negative, start = encoded
-            inputs = (sampler, sigmas, positive, negative, start["samples"])
-            noise = make_noise()
-            return comfy.sample.sample_custom(model, noise, 1.0, *inputs, disable_pbar=True)
+        def run(count: int) -> Tensor:
+            sampling = replace(way.sampling, steps=count)
+            return sample(module, loaded, sampling, encoded, make_noise())
 
         with torch.inference_mode(), PeakMonitor("VmRSS") as monitor:
             with timed(figures, "conditioning"):
                 encoded = encode(stableviton, clip_vision, vae, **images)
-            figures.passes = steps + 1 if way.sampler == "plms" else FAST_STEPS
-            figures.flops = count_operations(lambda: sample(2)) / (
-                3 if way.sampler == "plms" else 2
-            )
+            figures.passes = FAST.steps if way.is_fast else steps + 1
+            figures.flops = count_operations(lambda: run(2)) / (2 if way.is_fast else 3)
             with timed(figures, "sampling"):
-                latent = sample(steps if way.sampler == "plms" else FAST_STEPS)
+                latent = run(FAST.steps if way.is_fast else steps)
             with timed(figures, "decoding"):
                 vae.decode(latent)
     figures.memory = monitor.peak
