@@ -28,7 +28,7 @@ from stableviton_core.errors import StableVITONError  # noqa: E402
 from stableviton_core.image_tensors import to_arrays, to_images  # noqa: E402
 from stableviton_core.images import read_image  # noqa: E402
 from stableviton_core.person.agnostic import MaskOptions, PersonInputs, make_agnostic_mask  # noqa: E402
-from stableviton_core.person.analysis import find_bodies  # noqa: E402
+from stableviton_core.person.bodies import find_bodies  # noqa: E402
 from stableviton_core.person.crop import CropRegion, crop, find_crop_region  # noqa: E402
 from stableviton_core.person.crop_box import find_garment_box, find_person_box  # noqa: E402
 from stableviton_core.person.stitch import enlarge_mask, stitch  # noqa: E402

@@ -19,7 +19,8 @@ from ..stableviton_core.image_tensors import (
 )
 from ..stableviton_core.person import large_networks
 from ..stableviton_core.person.agnostic import DENSEPOSE_IMAGE, SKELETON
-from ..stableviton_core.person.analysis import NoPersonError, analyze_person, find_bodies
+from ..stableviton_core.person.analysis import NoPersonError, analyze_person
+from ..stableviton_core.person.bodies import find_bodies
 from ..stableviton_core.person.densepose import colour_parts, decode_parts
 from ..stableviton_core.person.labels import (
     SCHEMES,

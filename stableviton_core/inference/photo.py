@@ -49,8 +49,9 @@ def prepare_sample(
     of the category, and the crop."""
     height, width = config.height, config.width
     options = MaskOptions(category=MASK_CATEGORIES[config.category or "upper"])
-    region, image = crop_garment(photo, options.category, height, width)
-    person = analyze_person(image)
+    region, image, pose = crop_garment(photo, options.category, height, width)
+    prefer = "pants" if options.category == "lower" else "upper"
+    person = analyze_person(image, pose, prefer=prefer)
     mask, _ = make_agnostic_mask(image, PersonInputs(person.pose, person.parse), options)
     check_mask(mask, options.category)
     cloth, _ = place_on_white(garment, segment_garment(garment), height, width)

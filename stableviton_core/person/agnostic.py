@@ -39,8 +39,8 @@ KEPT = {
 }
 MASK_CATEGORIES = {"upper": "upper", "lower": "lower", "dresses": "dress"}  # by the command line's
 ALWAYS_KEPT = ("hat", *HEAD, "left_shoe", "right_shoe")
-WORKING_HEIGHT = 512  # pixels of the image for which the next two are given
-ARM_WIDTH, GARMENT_MARGIN = 60, 8
+WORKING_HEIGHT = 512  # pixels of the image for which the next three are given
+ARM_WIDTH, GARMENT_MARGIN, APPROXIMATE_MARGIN = 60, 8, 10
 SLEEVES = {"long": 2, "short": 1, "as worn": 0}  # segments of the arm that are masked
 
 Masks = tuple[np.ndarray, np.ndarray]  # mask and protected, H x W bool
@@ -64,8 +64,8 @@ class MaskOptions:
 class PersonInputs:
     """Inputs of a rule; the networks find what a rule needs and is None.
 
-    parse: H x W uint8 in CIHP ids, made by `source`; approximate: by `approximate_parse`, which
-    labels hands as gloves. parts: DensePose indices, H x W uint8. others: H x W bool, where the
+    parse: H x W uint8 in CIHP ids, made by `source`; approximate: by `label_clothes` or
+    `approximate_parse`, which label hands as gloves. parts: DensePose indices, H x W uint8. others: H x W bool, where the
     labels belong to other persons.
     """
 
@@ -163,7 +163,8 @@ def apply_parse_pose_rule(person: PersonInputs, options: MaskOptions) -> Masks:
     person_parse = parse if person.others is None else np.where(person.others, 0, parse)
     unit = parse.shape[0] / WORKING_HEIGHT
     strokes = _draw_arms(parse.shape, pose, SLEEVES[options.sleeves], ARM_WIDTH * unit)
-    mask = dilate(select_labels(person_parse, *GARMENTS[category]), GARMENT_MARGIN * unit)
+    margin = (APPROXIMATE_MARGIN if person.approximate else GARMENT_MARGIN) * unit
+    mask = dilate(select_labels(person_parse, *GARMENTS[category]), margin)
     if category == "lower":
         mask |= select_labels(person_parse, "left_leg", "right_leg")
     else:
@@ -178,7 +179,13 @@ def apply_parse_pose_rule(person: PersonInputs, options: MaskOptions) -> Masks:
         for (_, elbow, wrist), label in zip(ARMS, ARM_LABELS, strict=True):
             if not pose.has(elbow, wrist):
                 protected |= select_labels(parse, label) & ~strokes
-    kept = protected | select_labels(parse, *ALWAYS_KEPT, *KEPT[category])
+    other_garments = select_labels(parse, *KEPT[category])
+    if person.approximate:  # hems are uncertain by the margin, and tops may reach to the hips
+        other_garments = dilate(other_garments, -margin)
+        if category == "upper" and options.sleeves != "as worn":
+            torso = _draw_torso(parse.shape, pose) & (parse > 0)
+            mask, other_garments = mask | torso, other_garments & ~torso
+    kept = protected | select_labels(parse, *ALWAYS_KEPT) | other_garments
     if person.others is not None:
         kept &= ~person.others
     return fill_holes(mask) & ~kept, protected
@@ -212,6 +219,16 @@ def _draw_arms(shape: tuple[int, ...], pose: Pose, segments: int, width: float) 
             if pose.has(start, end):
                 strokes.draw_line(pose[start], pose[end], width)
                 strokes.draw_ellipse(pose[start], width / 2, width / 2)
+    return strokes.mask > 0
+
+
+def _draw_torso(shape: tuple[int, ...], pose: Pose) -> np.ndarray:
+    """Between the shoulders and the hips, H x W bool; empty without both shoulders."""
+    strokes = Strokes(*shape[:2])
+    if pose.has("right_shoulder", "left_shoulder"):
+        right, left = pose["right_shoulder"], pose["left_shoulder"]
+        right_hip, left_hip = locate_hips(pose, float(np.linalg.norm(left - right)))
+        strokes.draw_polygon([right, left, left_hip, right_hip])
     return strokes.mask > 0
 
 
@@ -269,7 +286,7 @@ def make_agnostic_mask(
     if name == AUTO:
         only_parts = person.parts is not None and person.parse is None and person.pose is None
         name = "densepose" if only_parts else "parse+pose"
-    person = _complete_inputs(image, person, RULES[name])
+    person = _complete_inputs(image, person, RULES[name], options.category)
     mask, protected = RULES[name].apply(person, options)
     if options.grow:
         mask = dilate(mask, options.grow) & ~protected
@@ -281,14 +298,17 @@ def _check_choice(name: str, value: str, choices: Collection[str]) -> None:
         raise StableVITONError(f"{name} is one of {', '.join(choices)}, got {value!r}")
 
 
-def _complete_inputs(image: np.ndarray, person: PersonInputs, rule: Rule) -> PersonInputs:
+def _complete_inputs(
+    image: np.ndarray, person: PersonInputs, rule: Rule, category: str
+) -> PersonInputs:
     """The inputs that a rule reads, and the source of its labels. Persons are detected at most
     once."""
     if person.parts is not None and (rule.labels == "parts" or person.parse is None):
         parse = approximate_parse(person.parts)
         person = replace(person, parse=parse, source=DENSEPOSE_IMAGE, approximate=True)
     if getattr(person, rule.labels) is None:
-        analysis = analyze_person(image, person.pose)
+        prefer = "pants" if category == "lower" else "upper"
+        analysis = analyze_person(image, person.pose, prefer=prefer)
         return PersonInputs(analysis.pose, analysis.parse, parts=analysis.parts)
     needs_others = rule.one_person and person.others is None and not person.approximate
     if rule.labels == "parse" and (person.pose is None or needs_others):

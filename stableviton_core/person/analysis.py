@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import StableVITONError
-from .blazepose import Body, detect_persons, estimate_body
-from .networks import segment_people
+from .blazepose import Body
+from .bodies import OUTLINE_THRESHOLD, find_bodies, track_body
+from .clothes import label_clothes
 from .pose import Pose, choose_pose
-from .skeleton import approximate_parse, approximate_parts
+from .skeleton import approximate_parts
 
-OUTLINE_THRESHOLD = 0.5  # probability from which a pixel is the person's
-PRESENCE_THRESHOLD = 0.5  # and from which a detection is a person
+OTHER_PERSON = 0.12  # mean distance of a pose from a body, of its size, that makes it another's
 
 
 class NoPersonError(StableVITONError):
@@ -21,26 +21,13 @@ class NoPersonError(StableVITONError):
 
 @dataclass(frozen=True, eq=False)
 class PersonAnalysis:
-    """One person. outline: H x W bool. parts: DensePose indices, parse: labels in CIHP ids; both
-    H x W uint8 and approximated from the skeleton."""
+    """One person. outline: H x W bool. parts: DensePose indices, approximated from the skeleton;
+    parse: labels in CIHP ids, by `label_clothes`; both H x W uint8."""
 
     pose: Pose
     outline: np.ndarray
     parts: np.ndarray
     parse: np.ndarray
-
-
-def find_bodies(image: np.ndarray) -> list[Body]:
-    """All persons of an image H x W x 3 uint8 RGB, largest first."""
-    bodies = [estimate_body(image, detection) for detection in detect_persons(image)]
-    present = [
-        body
-        for body in bodies
-        if body.presence >= PRESENCE_THRESHOLD
-        and (body.mask > OUTLINE_THRESHOLD).any()
-        and body.to_pose().size() > 0
-    ]
-    return sorted(present, key=lambda body: body.to_pose().size(), reverse=True)
 
 
 def check_found(bodies: list[Body]) -> None:
@@ -59,37 +46,60 @@ def choose_body(bodies: list[Body], point: tuple[float, float] | None = None) ->
     return bodies[poses.index(choose_pose(poses, point))]
 
 
+def find_body(
+    image: np.ndarray, pose: Pose | None = None, point: tuple[float, float] | None = None
+) -> tuple[Body, np.ndarray]:
+    """One person, and the outline of the others, H x W bool, outside its own.
+
+    The person is the one of a given pose, with the joints of that pose, else as in `choose_body`.
+    Where a pose is given and nobody is detected at it, the outline is looked for at its joints.
+    """
+    bodies = find_bodies(image)
+    match = choose_body(bodies, point) if pose is None else _match_body(bodies, pose)
+    person = match
+    if pose is not None:
+        person = track_body(image, pose) if match is None else match.with_pose(pose)
+    assert person is not None
+    others = np.zeros(image.shape[:2], bool)
+    for body in bodies:
+        if body is not match:
+            others |= body.mask > OUTLINE_THRESHOLD
+    return person, others & ~(person.mask > OUTLINE_THRESHOLD)
+
+
+def _match_body(bodies: list[Body], pose: Pose) -> Body | None:
+    distances = [pose.distance(body.to_pose()) for body in bodies]
+    nearest = min(distances, default=np.inf)
+    return bodies[distances.index(nearest)] if nearest <= OTHER_PERSON * pose.size() else None
+
+
+def locate_pose(image: np.ndarray, expected: Pose) -> Pose:
+    """The pose of the person who is detected at an expected one; that one itself where nobody is,
+    as in an image without the head."""
+    body = _match_body(find_bodies(image), expected)
+    return expected if body is None else body.to_pose()
+
+
 def find_person(
     image: np.ndarray, pose: Pose | None = None, point: tuple[float, float] | None = None
 ) -> tuple[Pose, np.ndarray, np.ndarray]:
-    """The pose of one person, its outline, and that of the others: H x W bool, disjoint.
-
-    The person is the one of a given pose, else as in `choose_body`. With a pose and nobody found,
-    the outline is that of everyone in the image.
-    """
-    bodies = find_bodies(image)
-    if pose is not None and not bodies:
-        everyone = segment_people(image) > OUTLINE_THRESHOLD
-        return pose, everyone, np.zeros_like(everyone)
-    if pose is None:
-        person = choose_body(bodies, point)
-        pose = person.to_pose()
-    else:
-        distances = [pose.distance(body.to_pose()) for body in bodies]
-        person = bodies[distances.index(min(distances))]
-    outline = person.mask > OUTLINE_THRESHOLD
-    others = np.zeros_like(outline)
-    for body in bodies:
-        if body is not person:
-            others |= body.mask > OUTLINE_THRESHOLD
-    return pose, outline, others & ~outline
+    """The pose of one person, found as in `find_body`, its outline, and that of the others: H x W
+    bool, disjoint."""
+    body, others = find_body(image, pose, point)
+    pose = body.to_pose() if pose is None else pose
+    return pose, body.mask > OUTLINE_THRESHOLD, others
 
 
 def analyze_person(
-    image: np.ndarray, pose: Pose | None = None, point: tuple[float, float] | None = None
+    image: np.ndarray,
+    pose: Pose | None = None,
+    point: tuple[float, float] | None = None,
+    prefer: str = "upper",
 ) -> PersonAnalysis:
-    """Pose, outline, DensePose parts and parse of one person, found as in `find_person`.
-    NoPersonError without any, StableVITONError without both shoulders."""
-    pose, outline, _ = find_person(image, pose, point)
+    """Pose, outline, DensePose parts and parse of one person, found as in `find_body`. prefer: see
+    `label_clothes`. NoPersonError without any, StableVITONError without both shoulders."""
+    body, others = find_body(image, pose, point)
+    pose = body.to_pose() if pose is None else pose
+    outline = body.mask > OUTLINE_THRESHOLD
     parts = approximate_parts(pose, outline)
-    return PersonAnalysis(pose, outline, parts, approximate_parse(parts))
+    return PersonAnalysis(pose, outline, parts, label_clothes(image, body, others, prefer))

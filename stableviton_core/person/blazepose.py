@@ -13,13 +13,13 @@ import numpy as np
 from einops import rearrange
 
 from .networks import run_network
-from .pose import Pose
+from .pose import COCO_18, Pose
 
 DETECTION_SIZE, LANDMARK_SIZE = 224, 256
 STRIDES = (8, 16, 32, 32, 32)
 LANDMARKS = 33
 MINIMUM_SCORE = 0.5
-FALLBACK_SCORE = 0.2  # for the best detection, where none reaches MINIMUM_SCORE: grey, close-ups
+FALLBACK_SCORE = 0.05  # for the best detection, where none reaches MINIMUM_SCORE: grey, close-ups
 MINIMUM_IOU = 0.3  # of detections of one person
 REGION_SCALE = 1.25  # of the landmark network's square, relative to the detected circle
 MINIMUM_VISIBILITY = 0.3
@@ -54,6 +54,18 @@ class Body:
         neck = points[list(SHOULDERS)].mean(axis=0)
         coco = [neck if index is None else points[index] for index in LANDMARK_OF_COCO]
         return Pose(np.array(coco, np.float64)).within(*self.mask.shape)
+
+    def with_pose(self, pose: Pose) -> "Body":
+        """The body with a pose's joints in place of its own. Those that the pose lacks are
+        invisible."""
+        points, visibility = self.points.copy(), self.visibility.copy()
+        for name, index in zip(COCO_18, LANDMARK_OF_COCO, strict=True):
+            if index is None:
+                continue
+            visibility[index] = float(pose.has(name))
+            if pose.has(name):
+                points[index] = pose[name]
+        return Body(points, visibility, self.mask, self.presence)
 
 
 def detect_persons(image: np.ndarray) -> list[Detection]:

@@ -7,8 +7,10 @@ import numpy as np
 
 from ..errors import StableVITONError
 from ..image_tensors import to_arrays, to_images
-from .analysis import OUTLINE_THRESHOLD, check_found, find_bodies
+from .analysis import check_found, locate_pose
 from .blazepose import Body
+from .bodies import OUTLINE_THRESHOLD, find_bodies
+from .clothes import find_outline
 from .crop import Box, CropRegion, crop, find_crop_region
 from .pose import Pose
 
@@ -40,32 +42,40 @@ def select_body(image: np.ndarray, index: int = 0, mask: np.ndarray | None = Non
     return bodies[int(np.argmax(covered))]
 
 
-def find_person_box(image: np.ndarray, index: int = 0, mask: np.ndarray | None = None) -> Box:
-    """Around a person's outline and joints; the person and errors are those of `select_body`."""
-    body = select_body(image, index, mask)
-    return _find_box(body, -np.inf, np.inf)
+def find_person_box(body: Body) -> Box:
+    """Around a person's outline and joints."""
+    return _find_box(body, body.mask > OUTLINE_THRESHOLD, -np.inf, np.inf)
 
 
-def find_garment_box(
-    image: np.ndarray, category: str, index: int = 0, mask: np.ndarray | None = None
-) -> Box:
+def find_garment_box(image: np.ndarray, body: Body, category: str) -> Box:
     """Around the part of a person that images of a category of MASK categories show: "upper", head
-    to thigh; "lower", waist to feet; "dress", all. All of it too where the joints are not in the
-    photo. The person and errors are those of `select_body`."""
-    body = select_body(image, index, mask)
+    to thigh; "lower", waist to feet; "dress", all; the last two with skirts. All of it too where
+    the joints are not in the photo. image: H x W x 3 uint8 RGB."""
     top, bottom = _find_rows(body.to_pose(), category)
-    return _find_box(body, top, bottom)
+    outline = body.mask > OUTLINE_THRESHOLD
+    if category != "upper":
+        outline = find_outline(image, body, np.zeros_like(outline))
+    return _find_box(body, outline, top, bottom)
 
 
 def crop_garment(
     photo: np.ndarray, category: str, height: int, width: int
-) -> tuple[CropRegion, np.ndarray]:
-    """The region around `find_garment_box` of the largest person of a photo H x W x 3 uint8, and
-    the working image height x width x 3 uint8."""
-    box = find_garment_box(photo, category)
+) -> tuple[CropRegion, np.ndarray, Pose]:
+    """The region around `find_garment_box` of the largest person of a photo H x W x 3 uint8, the
+    working image height x width x 3 uint8, and the person's pose in it."""
+    body = select_body(photo)
+    box = find_garment_box(photo, body, category)
     region = find_crop_region(to_images([photo]), height, width, box)
     (image,) = to_arrays(crop(region, height, width)[0])
-    return region, image
+    return region, image, locate_pose_in_crop(body, region, image)
+
+
+def locate_pose_in_crop(body: Body, region: CropRegion, image: np.ndarray) -> Pose:
+    """The pose of a photo's body in the working image, height x width x 3 uint8, of a region: found
+    anew there, or else that of the photo."""
+    scale = len(image) / region.height
+    moved = (body.to_pose().points - (region.left, region.top)) * scale
+    return locate_pose(image, Pose(moved))
 
 
 def _find_rows(pose: Pose, category: str) -> tuple[float, float]:
@@ -81,9 +91,9 @@ def _find_rows(pose: Pose, category: str) -> tuple[float, float]:
     return -np.inf, hip + THIGH * max(thigh, 0)
 
 
-def _find_box(body: Body, top: float, bottom: float) -> Box:
-    """Around outline and joints between two rows."""
-    rows, columns = np.nonzero(body.mask > OUTLINE_THRESHOLD)
+def _find_box(body: Body, outline: np.ndarray, top: float, bottom: float) -> Box:
+    """Around an outline, H x W bool, and joints between two rows."""
+    rows, columns = np.nonzero(outline)
     points = body.to_pose().points
     points = points[np.isfinite(points).all(axis=1)]
     x, y = np.concatenate([columns, points[:, 0]]), np.concatenate([rows, points[:, 1]])

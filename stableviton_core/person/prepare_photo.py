@@ -103,8 +103,8 @@ def write_person(
     split train, nothing worn of the category.
     """
     options = MaskOptions(category=MASK_CATEGORIES[config.category])
-    _, image = crop_garment(photo, options.category, config.height, config.width)
-    person = _analyze(image, networks)
+    _, image, pose = crop_garment(photo, options.category, config.height, config.width)
+    person = _analyze(image, pose, networks)
     parse = person.inputs.parse
     assert parse is not None
     mask, _ = make_agnostic_mask(image, person.inputs, options)
@@ -146,10 +146,10 @@ def find_worn_garment(
     return worn if others is None else worn & ~others
 
 
-def _analyze(image: np.ndarray, networks: PersonNetworks) -> _Person:
-    """Pose, parts and labels of the largest person, by the large networks that are there, as in
+def _analyze(image: np.ndarray, pose: Pose, networks: PersonNetworks) -> _Person:
+    """Pose, parts and labels of the person of a pose, by the large networks that are there, as in
     the nodes."""
-    given = _find_pose(image, networks.openpose) if networks.openpose else None
+    given = _find_pose(image, networks.openpose) if networks.openpose else pose
     parts = parse = others = None
     if networks.densepose and networks.segformer:
         pose, _, others = find_person(image, given)

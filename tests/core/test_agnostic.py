@@ -18,7 +18,7 @@ from stableviton_core.person.agnostic import (
     find_hands,
     make_agnostic_mask,
 )
-from stableviton_core.person.analysis import find_bodies
+from stableviton_core.person.bodies import find_bodies
 from stableviton_core.person.densepose import decode_parts
 from stableviton_core.person.labels import select_labels
 from stableviton_core.person.pose import COCO_18, Pose, pose_from_points

@@ -25,7 +25,8 @@ from stableviton_core.dataset.pairs import read_pairs
 from stableviton_core.dataset.samples import load_sample
 from stableviton_core.errors import StableVITONError
 from stableviton_core.images import read_image, read_mask
-from stableviton_core.person.analysis import NoPersonError, analyze_person, find_bodies
+from stableviton_core.person.analysis import NoPersonError, analyze_person
+from stableviton_core.person.bodies import find_bodies
 from stableviton_core.person.densepose import TORSO, decode_parts
 from stableviton_core.person.labels import CIHP, decode_labels, select_labels
 from stableviton_core.person.large_networks import load_segformer

@@ -124,7 +124,7 @@ def test_a_segformer_of_unknown_labels_is_refused(host, working, errors):
 def test_limbs_without_a_side_get_the_poses(host, working):
     module = host.module("stableviton_core.person.segformer")
     names = module.read_label_names(dict(enumerate(FASHN)))
-    person = host.module("stableviton_core.person.analysis").find_bodies(
+    person = host.module("stableviton_core.person.bodies").find_bodies(
         (working[0] * 255).byte().numpy()
     )[0]
     found = np.full((512, 384), FASHN.index("arms"))
