@@ -30,7 +30,7 @@ from stableviton_core.person.agnostic import RULES, MaskOptions, PersonInputs, m
 from stableviton_core.person.analysis import analyze_person  # noqa: E402
 from stableviton_core.person.blazepose import detect_persons, estimate_body  # noqa: E402
 from stableviton_core.person.crop import CropRegion, crop, find_crop_region  # noqa: E402
-from stableviton_core.person.crop_box import find_person_box  # noqa: E402
+from stableviton_core.person.crop_box import find_person_box, select_body  # noqa: E402
 from stableviton_core.person.densepose import colour_parts, decode_parts  # noqa: E402
 from stableviton_core.person.garment import place_on_white, segment_garment  # noqa: E402
 from stableviton_core.person.labels import colour_labels, decode_labels  # noqa: E402
@@ -44,7 +44,9 @@ BATCH = 8
 
 def crop_person(photo: np.ndarray) -> tuple[CropRegion, torch.Tensor]:
     """The region around the person, and the image 1 x HEIGHT x WIDTH x 3 in 0..1."""
-    region = find_crop_region(to_images([photo]), HEIGHT, WIDTH, find_person_box(photo))
+    region = find_crop_region(
+        to_images([photo]), HEIGHT, WIDTH, find_person_box(select_body(photo))
+    )
     return region, crop(region, HEIGHT, WIDTH)[0]
 
 

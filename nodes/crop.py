@@ -8,6 +8,8 @@ from torch import Tensor
 from ..stableviton_core.errors import StableVITONError
 from ..stableviton_core.image_tensors import find_batch_size, pair_with_masks, to_arrays, to_rgb
 from ..stableviton_core.person.agnostic import GARMENTS
+from ..stableviton_core.person.blazepose import Body
+from ..stableviton_core.person.bodies import find_bodies
 from ..stableviton_core.person.crop import (
     CONTEXT,
     Box,
@@ -16,10 +18,17 @@ from ..stableviton_core.person.crop import (
     draw_crop_region,
     find_crop_region,
 )
-from ..stableviton_core.person.crop_box import find_garment_box, find_mask_box, find_person_box
+from ..stableviton_core.person.crop_box import (
+    find_garment_box,
+    find_mask_box,
+    find_person_box,
+    locate_pose_in_crop,
+    select_body,
+)
+from ..stableviton_core.person.pose import Pose, poses_to_json
 from ..stableviton_core.person.stitch import BLENDS, StitchOptions, stitch
 from .host.progress import iterate_with_progress
-from .sockets import PERSON_CATEGORY, PREVIEW_SIDE, CropSocket, preview, size_inputs
+from .sockets import PERSON_CATEGORY, PREVIEW_SIDE, CropSocket, PoseSocket, preview, size_inputs
 
 PERSON, GARMENT, MASK, WHOLE = "person", "garment", "mask", "whole photo"
 AUTOMATIC = -1  # of a feather
@@ -87,6 +96,11 @@ class StableVITONCrop(io.ComfyNode):
                     display_name="crop",
                     tooltip="The photo and the region of it, for StableVITON Stitch.",
                 ),
+                PoseSocket.Output(
+                    display_name="pose",
+                    tooltip="The keypoints of the person taken, in the working image: for the "
+                    "nodes that would look for the largest person again. Empty where nobody is.",
+                ),
             ],
         )
 
@@ -103,34 +117,46 @@ class StableVITONCrop(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         photo, masks = pair_with_masks(to_rgb(photo), mask)
-        regions, images, paddings, previews = [], [], [], []
+        regions, images, paddings, poses, previews = [], [], [], [], []
         for index, array in enumerate(iterate_with_progress(to_arrays(photo))):
             soft = masks[index]
             drawn = None if soft is None else soft > 0.5
-            box = find_box(array, around, category, person, drawn)
+            body = None
+            if around in (PERSON, GARMENT):
+                body = select_body(array, person, drawn)
+            box = find_box(array, body, around, category, drawn)
             region = find_crop_region(photo[index : index + 1], height, width, box, context)
             image, padding = crop(region, height, width)
             regions.append(region)
             images.append(image)
             paddings.append(padding)
+            poses.append(poses_to_json(find_poses(image, region, body), height, width))
             previews.append(draw_crop_region(region, height, width, PREVIEW_SIDE))
-        result = torch.cat(images), torch.cat(paddings), regions
+        result = torch.cat(images), torch.cat(paddings), regions, poses
         return io.NodeOutput(*result, ui=preview(torch.cat(previews), cls))
 
 
 def find_box(
-    photo: np.ndarray, around: str, category: str, person: int, mask: np.ndarray | None
+    photo: np.ndarray, body: Body | None, around: str, category: str, mask: np.ndarray | None
 ) -> Box | None:
-    """What the region is made around; None: the whole photo."""
+    """What the region is made around; None: the whole photo. body: of the person taken."""
+    if body is not None:
+        if around == GARMENT:
+            return find_garment_box(photo, body, category)
+        return find_person_box(body)
     if around == WHOLE:
         return None
-    if around == GARMENT:
-        return find_garment_box(photo, category, person, mask)
-    if around == PERSON:
-        return find_person_box(photo, person, mask)
     if mask is None:
         raise StableVITONError("around is mask, and no mask is connected. Connect or draw one.")
     return find_mask_box(mask)
+
+
+def find_poses(image: Tensor, region: CropRegion, body: Body | None) -> list[Pose]:
+    """The pose of the person taken, or without one everyone's, in the working image."""
+    (array,) = to_arrays(image)
+    if body is not None:
+        return [locate_pose_in_crop(body, region, array)]
+    return [found.to_pose() for found in find_bodies(array)]
 
 
 class StableVITONStitch(io.ComfyNode):

@@ -1,6 +1,7 @@
 """The person without the garment, and the garment alone: StableVITONAgnosticMask,
 StableVITONGarment."""
 
+import logging
 from dataclasses import replace
 
 import cv2
@@ -30,11 +31,15 @@ from ..stableviton_core.person.agnostic import (
     make_agnostic_mask,
 )
 from ..stableviton_core.person.densepose import decode_parts
-from ..stableviton_core.person.garment import place_on_white, segment_garment
+from ..stableviton_core.person.garment import place_on_white
+from ..stableviton_core.person.garment_cutout import cut_out_garment, cut_out_worn_garment
+from ..stableviton_core.person.garment_shape import GarmentShape, measure_garment
 from ..stableviton_core.person.labels import Parse
 from .host.progress import iterate_with_progress
 from .person import fit_label_images, read_poses
 from .sockets import PERSON_CATEGORY, ParseSocket, image_input, pose_input, preview, size_inputs
+
+GARMENT, WEARER = "garment", "person wearing it"  # what a garment's photo shows
 
 
 class StableVITONAgnosticMask(io.ComfyNode):
@@ -70,7 +75,8 @@ class StableVITONAgnosticMask(io.ComfyNode):
                     default="long",
                     tooltip="How much of the arms is masked: long for all of them, so that any new "
                     "sleeve fits; short for the upper arms; as worn for none but what the parse "
-                    "labels as the garment. Not used by viton-hd and for the category lower.",
+                    "labels as the garment; as the new garment for its sleeves and its hem, "
+                    "besides what is worn. Not used by viton-hd and for the category lower.",
                 ),
                 io.Boolean.Input(
                     "keep_hands",
@@ -117,6 +123,12 @@ class StableVITONAgnosticMask(io.ComfyNode):
                 io.Mask.Input(
                     "remove", optional=True, tooltip="White (1) is taken out of the mask, as drawn."
                 ),
+                io.Mask.Input(
+                    "garment_mask",
+                    optional=True,
+                    tooltip="The new garment, from StableVITON Garment, for sleeves = as the new "
+                    "garment. It is measured lying flat and upright.",
+                ),
             ],
             outputs=[
                 io.Mask.Output(tooltip="White (1) where the try-on is generated."),
@@ -139,11 +151,15 @@ class StableVITONAgnosticMask(io.ComfyNode):
         densepose: Tensor | None = None,
         add: Tensor | None = None,
         remove: Tensor | None = None,
+        garment_mask: Tensor | None = None,
         **rule_options,
     ) -> io.NodeOutput:
         """rule_options: the fields of MaskOptions."""
         height, width = image.shape[1:3]
         options = MaskOptions(**rule_options)
+        shapes: list[GarmentShape | None] = [None]
+        if garment_mask is not None:
+            shapes = [measure_garment(item >= 0.5) for item in garment_mask.cpu().numpy()]
         inputs = {"mask to add": add, "mask to remove": remove}
         if parse is not None:
             inputs["parse"] = torch.from_numpy(parse.labels).float()
@@ -152,7 +168,8 @@ class StableVITONAgnosticMask(io.ComfyNode):
             for name, value in inputs.items()
             if value is not None
         }
-        sizes = {"image": len(image)} | {name: len(value) for name, value in resized.items()}
+        sizes = {"image": len(image), "garment mask": len(shapes)}
+        sizes |= {name: len(value) for name, value in resized.items()}
         part_images = []
         if densepose is not None:
             part_images = fit_label_images("DensePose", densepose, image)
@@ -172,7 +189,8 @@ class StableVITONAgnosticMask(io.ComfyNode):
             if part_images:
                 parts = decode_parts(part_images[index % len(part_images)])
                 person = replace(person, parts=parts)
-            mask, used_rule = make_agnostic_mask(array, person, options)
+            worn = replace(options, new_garment=shapes[index % len(shapes)])
+            mask, used_rule = make_agnostic_mask(array, person, worn)
             if add is not None:
                 mask |= maps["mask to add"][index] >= 0.5
             if remove is not None:
@@ -205,7 +223,10 @@ class StableVITONGarment(io.ComfyNode):
             search_aliases=["cloth", "remove background", "clothes"],
             inputs=[
                 io.Image.Input(
-                    "photo", tooltip="The garment lying or hanging flat on a plain background."
+                    "photo",
+                    tooltip="The garment lying or hanging flat, best on a plain background of "
+                    "another colour, or a person wearing it. The alpha of a transparent image is "
+                    "taken as its mask.",
                 ),
                 *size_inputs("Of the working image, as in StableVITON Crop."),
                 io.Mask.Input(
@@ -214,25 +235,69 @@ class StableVITONGarment(io.ComfyNode):
                     tooltip="White (1) where the garment is. Without it the built-in network "
                     "(U-2-Net) finds what stands out from the background.",
                 ),
+                io.Combo.Input(
+                    "shows",
+                    options=[GARMENT, WEARER],
+                    default=GARMENT,
+                    optional=True,
+                    tooltip="What the photo shows. garment: lying, or on a hanger. person wearing "
+                    "it: it is cut out of the largest person; hands, arms and hair in front of it "
+                    "are filled from around.",
+                ),
+                io.Combo.Input(
+                    "category",
+                    options=list(GARMENTS),
+                    default="upper",
+                    optional=True,
+                    tooltip="For a person wearing it: which garment.",
+                ),
+                io.Boolean.Input(
+                    "straighten",
+                    default=True,
+                    optional=True,
+                    tooltip="Turn a garment that lies askew, by up to 45 degrees, so that its "
+                    "halves are alike.",
+                ),
             ],
             outputs=[
                 io.Image.Output(tooltip="The garment on white."),
                 io.Mask.Output(tooltip="White (1) where the garment is."),
+                io.String.Output(
+                    display_name="warnings",
+                    tooltip="Why the cut-out may be wrong; empty where nothing speaks against it.",
+                ),
             ],
         )
 
     @classmethod
     def execute(
-        cls, photo: Tensor, width: int, height: int, mask: Tensor | None = None
+        cls,
+        photo: Tensor,
+        width: int,
+        height: int,
+        mask: Tensor | None = None,
+        shows: str = GARMENT,
+        category: str = "upper",
+        straighten: bool = True,
     ) -> io.NodeOutput:
         check_size("working size", height, width)
+        if photo.shape[-1] == 4 and mask is None:
+            photo, mask = photo[..., :3], photo[..., 3]
         photo, masks = pair_with_masks(photo, mask)
+        warnings: list[str] = []
         garments, garment_masks = [], []
         for index, array in enumerate(iterate_with_progress(to_arrays(photo))):
-            given = masks[index]
-            shape = segment_garment(array) if given is None else given
-            garment, garment_mask = place_on_white(array, shape, height, width)
+            if shows == WEARER and masks[index] is None:
+                cut_out = cut_out_worn_garment(array, category)
+            else:
+                cut_out = cut_out_garment(array, masks[index], straighten)
+            garment, garment_mask = place_on_white(cut_out.photo, cut_out.mask, height, width)
             garments.append(garment)
             garment_masks.append(garment_mask)
+            warnings += cut_out.warnings
+        for warning in warnings:
+            logging.warning("StableVITON Garment: %s", warning)
         on_white = to_images(garments)
-        return io.NodeOutput(on_white, to_masks(garment_masks), ui=preview(on_white, cls))
+        return io.NodeOutput(
+            on_white, to_masks(garment_masks), "\n".join(warnings), ui=preview(on_white, cls)
+        )

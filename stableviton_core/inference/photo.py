@@ -1,6 +1,8 @@
 """A try-on of one photo: person and garment are prepared with the shipped networks, and the result
 is put back into the photo."""
 
+import logging
+
 import numpy as np
 from tqdm import tqdm
 
@@ -18,11 +20,14 @@ from ..person.analysis import analyze_person
 from ..person.crop import CropRegion
 from ..person.crop_box import crop_garment
 from ..person.densepose import colour_parts
-from ..person.garment import place_on_white, segment_garment
+from ..person.garment import place_on_white
+from ..person.garment_cutout import cut_out_garment
 from ..person.stitch import stitch
 from ..plms import plms_timesteps
 from .config import TryOnConfig
 from .tryons import load_networks, make_tryons
+
+_log = logging.getLogger(__name__)
 
 
 def dress_photo(config: TryOnConfig) -> None:
@@ -50,11 +55,13 @@ def prepare_sample(
     height, width = config.height, config.width
     options = MaskOptions(category=MASK_CATEGORIES[config.category or "upper"])
     region, image, pose = crop_garment(photo, options.category, height, width)
-    prefer = "pants" if options.category == "lower" else "upper"
-    person = analyze_person(image, pose, prefer=prefer)
+    person = analyze_person(image, pose, category=options.category)
     mask, _ = make_agnostic_mask(image, PersonInputs(person.pose, person.parse), options)
     check_mask(mask, options.category)
-    cloth, _ = place_on_white(garment, segment_garment(garment), height, width)
+    cut_out = cut_out_garment(garment)
+    for warning in cut_out.warnings:
+        _log.warning("%s", warning)
+    cloth, _ = place_on_white(cut_out.photo, cut_out.mask, height, width)
     sample = Sample(
         image=image,
         agnostic=fill_agnostic_region(image, mask),

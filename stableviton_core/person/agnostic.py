@@ -4,6 +4,7 @@ A rule returns two masks H x W bool: the region to generate, and `protected`, wh
 growing of the mask may cover. To add a rule, write its function and give it a row in RULES.
 """
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,6 +14,7 @@ import numpy as np
 from ..errors import StableVITONError
 from .analysis import analyze_person, find_person
 from .densepose import HANDS, HEAD_PARTS, LEG_PARTS, LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
+from .garment_shape import GarmentShape
 from .labels import select_labels
 from .pose import ARMS, Pose
 from .skeleton import approximate_parse, locate_hips
@@ -41,7 +43,9 @@ MASK_CATEGORIES = {"upper": "upper", "lower": "lower", "dresses": "dress"}  # by
 ALWAYS_KEPT = ("hat", *HEAD, "left_shoe", "right_shoe")
 WORKING_HEIGHT = 512  # pixels of the image for which the next three are given
 ARM_WIDTH, GARMENT_MARGIN, APPROXIMATE_MARGIN = 60, 8, 10
-SLEEVES = {"long": 2, "short": 1, "as worn": 0}  # segments of the arm that are masked
+NEW_GARMENT = "as the new garment"
+SLEEVES = {"long": 1.0, "short": 0.5, "as worn": 0.0, NEW_GARMENT: None}  # of the arm, masked
+HIP_DEPTH = 1.35  # of the hips below the shoulders, in distances of the shoulders
 
 Masks = tuple[np.ndarray, np.ndarray]  # mask and protected, H x W bool
 
@@ -50,7 +54,7 @@ Masks = tuple[np.ndarray, np.ndarray]  # mask and protected, H x W bool
 class MaskOptions:
     """rule: AUTO or a name in RULES. category: of GARMENTS. sleeves: of SLEEVES, how much of the
     arms is masked; "as worn" is the garment alone. keep_hands: what lies beyond the wrists stays.
-    grow: pixels, negative to shrink."""
+    grow: pixels, negative to shrink. new_garment: for sleeves "as the new garment"."""
 
     rule: str = AUTO
     category: str = "upper"
@@ -58,6 +62,20 @@ class MaskOptions:
     keep_hands: bool = True
     keep_hair: bool = True
     grow: int = 0
+    new_garment: GarmentShape | None = None
+
+    @property
+    def arm_share(self) -> float:
+        """The part of the arms that is masked, 0 to 1. StableVITONError where it is the new
+        garment's, and that is unknown."""
+        if self.sleeves != NEW_GARMENT:
+            return SLEEVES[self.sleeves] or 0.0
+        if self.new_garment is None:
+            raise StableVITONError(
+                f"sleeves is {NEW_GARMENT!r}, and the garment's mask is missing. Connect that of "
+                "StableVITON Garment, or choose long, short or as worn."
+            )
+        return self.new_garment.sleeve
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +83,8 @@ class PersonInputs:
     """Inputs of a rule; the networks find what a rule needs and is None.
 
     parse: H x W uint8 in CIHP ids, made by `source`; approximate: by `label_clothes` or
-    `approximate_parse`, which label hands as gloves. parts: DensePose indices, H x W uint8. others: H x W bool, where the
-    labels belong to other persons.
+    `approximate_parse`, which label hands as gloves. parts: DensePose indices, H x W uint8.
+    others: H x W bool, where the labels belong to other persons.
     """
 
     pose: Pose | None = None
@@ -162,15 +180,18 @@ def apply_parse_pose_rule(person: PersonInputs, options: MaskOptions) -> Masks:
     assert pose is not None and parse is not None
     person_parse = parse if person.others is None else np.where(person.others, 0, parse)
     unit = parse.shape[0] / WORKING_HEIGHT
-    strokes = _draw_arms(parse.shape, pose, SLEEVES[options.sleeves], ARM_WIDTH * unit)
+    strokes = _draw_arms(parse.shape, pose, options.arm_share, ARM_WIDTH * unit)
     margin = (APPROXIMATE_MARGIN if person.approximate else GARMENT_MARGIN) * unit
     mask = dilate(select_labels(person_parse, *GARMENTS[category]), margin)
     if category == "lower":
         mask |= select_labels(person_parse, "left_leg", "right_leg")
     else:
         mask |= select_labels(person_parse, "torso_skin") | strokes
-        if options.sleeves == "long":
+        if options.arm_share == 1:
             mask |= select_labels(person_parse, *ARM_LABELS, "glove")
+        if options.new_garment is not None and options.sleeves == NEW_GARMENT:
+            hem = _draw_torso(parse.shape, pose, options.new_garment.length)
+            mask |= dilate(hem, margin)
     protected = select_labels(parse, *HEAD, *(["hair"] if options.keep_hair else []))
     if options.keep_hands and person.approximate:
         protected |= select_labels(parse, "glove")
@@ -211,24 +232,29 @@ def find_hands(parse: np.ndarray, pose: Pose) -> np.ndarray:
     return hands
 
 
-def _draw_arms(shape: tuple[int, ...], pose: Pose, segments: int, width: float) -> np.ndarray:
-    """Strokes along the first segments of both arms, H x W bool."""
+def _draw_arms(shape: tuple[int, ...], pose: Pose, share: float, width: float) -> np.ndarray:
+    """Strokes along a share of both arms from the shoulders, H x W bool. Each segment is a half."""
     strokes = Strokes(*shape[:2])
     for arm in ARMS:
-        for start, end in pairwise(arm[: segments + 1]):
-            if pose.has(start, end):
-                strokes.draw_line(pose[start], pose[end], width)
+        for index, (start, end) in enumerate(pairwise(arm)):
+            part = min(1.0, 2 * share - index)
+            if part > 0 and pose.has(start, end):
+                tip = pose[start] + part * (pose[end] - pose[start])
+                strokes.draw_line(pose[start], tip, width)
                 strokes.draw_ellipse(pose[start], width / 2, width / 2)
     return strokes.mask > 0
 
 
-def _draw_torso(shape: tuple[int, ...], pose: Pose) -> np.ndarray:
-    """Between the shoulders and the hips, H x W bool; empty without both shoulders."""
+def _draw_torso(shape: tuple[int, ...], pose: Pose, length: float | None = None) -> np.ndarray:
+    """From the shoulders to the hips, or to a length below the shoulders in distances of the
+    shoulders, H x W bool; empty without both shoulders."""
     strokes = Strokes(*shape[:2])
     if pose.has("right_shoulder", "left_shoulder"):
         right, left = pose["right_shoulder"], pose["left_shoulder"]
-        right_hip, left_hip = locate_hips(pose, float(np.linalg.norm(left - right)))
-        strokes.draw_polygon([right, left, left_hip, right_hip])
+        hips = locate_hips(pose, float(np.linalg.norm(left - right)))
+        share = 1.0 if length is None else length / HIP_DEPTH
+        ends = [top + share * (hip - top) for top, hip in zip((right, left), hips, strict=True)]
+        strokes.draw_polygon([right, left, ends[1], ends[0]])
     return strokes.mask > 0
 
 
@@ -237,9 +263,9 @@ def apply_densepose_rule(person: PersonInputs, options: MaskOptions) -> Masks:
     not see."""
     parts = person.parts
     assert parts is not None
-    segments = (UPPER_ARM_PARTS, LOWER_ARM_PARTS)[: SLEEVES[options.sleeves]]
+    segments = (UPPER_ARM_PARTS, LOWER_ARM_PARTS)[: math.ceil(2 * options.arm_share)]
     arms = [part for segment in segments for side in segment.values() for part in side]
-    if options.sleeves == "long" and not options.keep_hands:
+    if options.arm_share == 1 and not options.keep_hands:
         arms += HANDS.values()
     replaced = {
         "upper": [*TORSO_PARTS, *arms],
@@ -307,8 +333,7 @@ def _complete_inputs(
         parse = approximate_parse(person.parts)
         person = replace(person, parse=parse, source=DENSEPOSE_IMAGE, approximate=True)
     if getattr(person, rule.labels) is None:
-        prefer = "pants" if category == "lower" else "upper"
-        analysis = analyze_person(image, person.pose, prefer=prefer)
+        analysis = analyze_person(image, person.pose, category=category)
         return PersonInputs(analysis.pose, analysis.parse, parts=analysis.parts)
     needs_others = rule.one_person and person.others is None and not person.approximate
     if rule.labels == "parse" and (person.pose is None or needs_others):

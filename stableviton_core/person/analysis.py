@@ -94,12 +94,12 @@ def analyze_person(
     image: np.ndarray,
     pose: Pose | None = None,
     point: tuple[float, float] | None = None,
-    prefer: str = "upper",
+    category: str = "upper",
 ) -> PersonAnalysis:
-    """Pose, outline, DensePose parts and parse of one person, found as in `find_body`. prefer: see
-    `label_clothes`. NoPersonError without any, StableVITONError without both shoulders."""
+    """Pose, outline, DensePose parts and parse of one person, found as in `find_body`. category:
+    see `label_clothes`. NoPersonError without any, StableVITONError without both shoulders."""
     body, others = find_body(image, pose, point)
     pose = body.to_pose() if pose is None else pose
     outline = body.mask > OUTLINE_THRESHOLD
     parts = approximate_parts(pose, outline)
-    return PersonAnalysis(pose, outline, parts, label_clothes(image, body, others, prefer))
+    return PersonAnalysis(pose, outline, parts, label_clothes(image, body, others, category))

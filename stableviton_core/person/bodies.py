@@ -19,10 +19,7 @@ SAME_PERSON = 0.1  # mean distance of the joints of one person found twice, of t
 HEADROOM = 1.25  # radius of the circle around a person, of the distance of the farthest joint
 
 # Landmarks that change places in a mirror image.
-MIRRORED = (
-    0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15, 18, 17, 20, 19, 22, 21, 24, 23, 26,
-    25, 28, 27, 30, 29, 32, 31,
-)  # fmt: skip
+MIRRORED = (0, 4, 5, 6, 1, 2, 3, *(n + 1 if n % 2 else n - 1 for n in range(7, 33)))
 
 
 def find_bodies(image: np.ndarray) -> list[Body]:

@@ -176,7 +176,8 @@ class BodyRegions:
     @cached_property
     def pelvis(self) -> np.ndarray:
         """A bar from hip to hip."""
-        return self._draw_bone(*self._hips, HIP_CORE * self.unit)
+        left, right = self._hips
+        return self._draw_bone(left, right, HIP_CORE * self.unit)
 
     @cached_property
     def above_hips(self) -> np.ndarray:
@@ -261,7 +262,7 @@ class BodyRegions:
 
     def _list_legs(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
         """Hip, knee and ankle; a missing knee is assumed below the hip, then without ankle."""
-        legs = []
+        legs: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         for hip, knee, ankle in zip(self._hips, KNEES, ANKLES, strict=True):
             if not self.visible[knee]:
                 below = hip + THIGH_LENGTH * (self._pelvis - self._neck)

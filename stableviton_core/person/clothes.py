@@ -1,5 +1,5 @@
-"""Labels of a person's clothes without a parsing network: colours and edges inside the outline,
-from seeds where the body says what must be garment (GrabCut: Rother et al., 2004).
+"""Labels of a person's clothes without a parsing network: by colours and edges inside the outline,
+from seeds where the body says what must be garment.
 
 Works at WORKING_HEIGHT, whatever the size of the image. Masks are H x W bool.
 """
@@ -11,14 +11,13 @@ import numpy as np
 
 from .blazepose import Body
 from .body_regions import BodyRegions
-from .labels import CIHP
+from .graph_cut import connect, cut_foreground
+from .labels import CIHP, select_labels
 from .networks import segment_people, segment_salient_object
 from .skeleton import find_left_side
 from .strokes import dilate
 
 WORKING_HEIGHT = 256
-SEEDS = (0, 1, 2)  # of OpenCV's random numbers: the majority of these runs counts
-ROUNDS = 3  # of GrabCut
 PERSON = 0.5  # probability from which a pixel is a person's
 REACH, SKIRT_REACH = 0.8, 3.0  # of clothes beyond the body's mask, above and below the hips, units
 LOOSE = 0.5  # of cloth around torso and arms, units
@@ -38,16 +37,16 @@ class _Skin:
 
 
 def label_clothes(
-    image: np.ndarray, body: Body, others: np.ndarray, prefer: str = "upper"
+    image: np.ndarray, body: Body, others: np.ndarray, category: str = "upper"
 ) -> np.ndarray:
     """Labels in CIHP ids, H x W uint8, of a person in an image H x W x 3 uint8 RGB.
 
     upper: all that is worn above the hips, and what goes on below in its colours; pants: the rest
     below, with skirts; glove: hands; hair: with hats. Coats, dresses and scarves are not told
-    apart. others: other persons' outline. prefer: "upper" or "pants", the label of what may be
-    both below the hips.
+    apart. others: other persons' outline. category: of the agnostic mask; "lower" makes pants of
+    what may be both, and "dress" makes all garments a dress.
     """
-    labels = _label(*_shrink(image, body, others), prefer)
+    labels = _label(*_shrink(image, body, others), category)
     return _enlarge(labels, *image.shape[:2])
 
 
@@ -83,14 +82,14 @@ def _enlarge(labels: np.ndarray, height: int, width: int) -> np.ndarray:
     return enlarged
 
 
-def _label(image: np.ndarray, body: Body, others: np.ndarray, prefer: str) -> np.ndarray:
+def _label(image: np.ndarray, body: Body, others: np.ndarray, category: str) -> np.ndarray:
     regions = BodyRegions(body)
     outline = _refine_outline(image, regions, body.mask > PERSON, others)
     skin = _find_skin(image, regions, outline)
     hands = _find_hands(regions, outline, skin)
     upper = _segment_upper(image, regions, outline, skin, hands)
     lower = _segment_lower(image, regions, outline, hands)
-    if prefer == "upper":
+    if category != "lower":
         lower &= ~upper
     upper &= ~lower
     hands |= _extend_hands(regions, outline & ~upper, skin, hands)
@@ -124,6 +123,8 @@ def _label(image: np.ndarray, body: Body, others: np.ndarray, prefer: str) -> np
     ]
     for name, mask in first_wins:
         labels[mask & outline & (labels == 0)] = CIHP.index(name)
+    if category == "dress":
+        labels[select_labels(labels, "upper", "pants")] = CIHP.index("dress")
     return labels
 
 
@@ -135,15 +136,15 @@ def _refine_outline(
     salient = segment_salient_object(image) > PERSON
     near = dilate(body, REACH * regions.unit)
     skirt = dilate(body, SKIRT_REACH * regions.unit) & ~regions.above_hips
-    likely = _connect(body | ((cloth | salient) & (near | skirt)), body)
+    likely = connect(body | ((cloth | salient) & (near | skirt)), body)
     seeds = np.full(body.shape, cv2.GC_BGD, np.uint8)
     seeds[dilate(likely, 0.12 * regions.unit)] = cv2.GC_PR_BGD
     seeds[likely] = cv2.GC_PR_FGD
     seeds[dilate(body, -0.05 * regions.unit)] = cv2.GC_FGD
     seeds[others & ~body] = cv2.GC_BGD
-    refined = _cut(image, seeds)
+    refined = cut_foreground(image, seeds)
     skirt &= cloth & ~others
-    return _connect(dilate(refined, 1) | body | skirt, body)
+    return connect(dilate(refined, 1) | body | skirt, body)
 
 
 def _find_skin(image: np.ndarray, regions: BodyRegions, outline: np.ndarray) -> _Skin:
@@ -179,7 +180,7 @@ def _find_hands(regions: BodyRegions, outline: np.ndarray, skin: _Skin) -> np.nd
         near = regions.draw_disc(hand.centre, HAND) & hand.beyond
         far = regions.draw_disc(hand.centre + 0.2 * regions.unit * hand.along, FAR_HAND)
         reach = near | (far & hand.beyond & ~regions.torso)
-        colour = _connect(reach & skin.mask & outline, near | hand.core)
+        colour = connect(reach & skin.mask & outline, near | hand.core)
         if colour.sum() >= HAND_SHARE * hand.core.sum():
             mask |= colour | (hand.core & dilate(colour, 0.05 * regions.unit))
     return mask & outline
@@ -196,29 +197,25 @@ def _extend_hands(
         reach = regions.draw_disc(centre, 0.28) & hand.beyond & free
         if skin.distinct:
             reach &= dilate(hands, 0.1 * regions.unit)
-        mask |= _connect(reach, hand.core & hands)
+        mask |= connect(reach, hand.core & hands)
     return mask
 
 
 def _find_jaw(regions: BodyRegions, free: np.ndarray, skin: _Skin) -> np.ndarray:
     """The lower face to the chin. free: the outline without garment."""
     chin = skin.mask & dilate(regions.jaw, 0.1 * regions.unit)
-    return (regions.jaw | chin) & free
+    return (regions.jaw | dilate(dilate(chin, -2), 2)) & free
 
 
 def _find_hair(image: np.ndarray, regions: BodyRegions, free: np.ndarray) -> np.ndarray:
     """Hair and hat. free: the outline without garment."""
     colour = _find_colour(image, regions.crown & free, HAIR_DISTANCE, (40, 8, 8))
-    strands = _connect(colour & regions.hair & free, regions.head)
+    strands = connect(colour & regions.hair & free, regions.head)
     return regions.head | (regions.nape & free) | strands
 
 
 def _segment_upper(
-    image: np.ndarray,
-    regions: BodyRegions,
-    outline: np.ndarray,
-    skin: _Skin,
-    hands: np.ndarray,
+    image: np.ndarray, regions: BodyRegions, outline: np.ndarray, skin: _Skin, hands: np.ndarray
 ) -> np.ndarray:
     """What is worn on the torso."""
     around = dilate(regions.torso | regions.arms, 0.15 * regions.unit) & regions.above_hips
@@ -249,37 +246,13 @@ def _segment_lower(
 
 
 def _segment(image: np.ndarray, seeds: np.ndarray, outline: np.ndarray, unit: float) -> np.ndarray:
-    """`_cut` in the outline's surroundings alone, so that far background has no say; without what
-    is not connected to a sure seed."""
+    """`cut_foreground` in the outline's surroundings alone, so that far background has no say.
+    Without what is not connected to a sure seed."""
     surely = seeds == cv2.GC_FGD
     mask = np.zeros(outline.shape, bool)
     if not surely.any():
         return mask
     left, top, width, height = cv2.boundingRect(dilate(outline, 0.3 * unit).astype(np.uint8))
     window = slice(top, top + height), slice(left, left + width)
-    mask[window] = _cut(image[window], seeds[window])
-    return _connect(mask, surely)
-
-
-def _cut(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """What GrabCut takes as foreground in most runs. Runs differ, for the colours of foreground and
-    background are clustered from a random start. All that may be foreground where nothing is
-    background, and the other way round."""
-    foreground = (seeds == cv2.GC_FGD) | (seeds == cv2.GC_PR_FGD)
-    if foreground.all() or not foreground.any():
-        return foreground
-    votes = np.zeros(seeds.shape, int)
-    for seed in SEEDS:
-        cv2.setRNGSeed(seed)
-        labels = seeds.copy()
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(np.ascontiguousarray(image), labels, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
-        votes += (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-    return votes * 2 > len(SEEDS)
-
-
-def _connect(mask: np.ndarray, core: np.ndarray) -> np.ndarray:
-    """The connected parts of a mask that a core touches."""
-    _, parts = cv2.connectedComponents(mask.astype(np.uint8))
-    touched = np.unique(parts[core & mask])
-    return np.isin(parts, touched[touched > 0])
+    mask[window] = cut_foreground(image[window], seeds[window])
+    return connect(mask, surely)

@@ -1,5 +1,6 @@
 """The images of a data set that one photo gives: of a person, or of a garment."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from .agnostic import (
 from .analysis import NoPersonError, analyze_person, find_person
 from .crop_box import crop_garment
 from .densepose import colour_parts
-from .garment import place_on_white, segment_garment
+from .garment import place_on_white
+from .garment_cutout import WORN, cut_out_garment
 from .labels import colour_labels, select_labels
 from .large_networks import (
     DensePose,
@@ -38,13 +40,7 @@ from .large_networks import (
 from .pose import Pose, choose_pose
 from .prepare_config import PrepareConfig
 
-# Labels of the garment that a person wears, by category. Parsers often see a dress as a top and a
-# skirt.
-WORN = {
-    "upper": ("upper", "coat", "dress"),
-    "lower": ("pants", "skirt"),
-    "dresses": ("dress", "upper", "coat", "skirt"),
-}
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ def write_person(
     """
     options = MaskOptions(category=MASK_CATEGORIES[config.category])
     _, image, pose = crop_garment(photo, options.category, config.height, config.width)
-    person = _analyze(image, pose, networks)
+    person = _analyze(image, pose, options.category, networks)
     parse = person.inputs.parse
     assert parse is not None
     mask, _ = make_agnostic_mask(image, person.inputs, options)
@@ -128,8 +124,10 @@ def write_person(
 def write_garment(photo: np.ndarray, name: str, config: PrepareConfig) -> None:
     """The garment's images of a pair, NAME.png, on white at the working size. The garment itself
     comes last. StableVITONError where nothing stands out from the background."""
-    mask = segment_garment(photo)
-    garment, mask = place_on_white(photo, mask, config.height, config.width)
+    cut_out = cut_out_garment(photo)
+    for warning in cut_out.warnings:
+        _log.warning("%s: %s", name, warning)
+    garment, mask = place_on_white(cut_out.photo, cut_out.mask, config.height, config.width)
     write_image(config.folder / "cloth-mask" / f"{name}.png", _to_levels(mask > 0.5))
     write_image(config.folder / "cloth" / f"{name}.png", garment)
 
@@ -137,16 +135,15 @@ def write_garment(photo: np.ndarray, name: str, config: PrepareConfig) -> None:
 def find_worn_garment(
     parse: np.ndarray, category: str, others: np.ndarray | None = None
 ) -> np.ndarray:
-    """Where the garment of a category (of WORN) is on the person, H x W bool.
+    """Where the garment of a category (of MASK_CATEGORIES) is on the person, H x W bool.
 
-    parse: labels H x W in CIHP ids. others: H x W bool, where the labels are other persons'. With
-    an approximate parse this is the torso, or for the category lower the legs.
+    parse: labels H x W in CIHP ids. others: H x W bool, where the labels are other persons'.
     """
-    worn = select_labels(parse, *WORN[category])
+    worn = select_labels(parse, *WORN[MASK_CATEGORIES[category]])
     return worn if others is None else worn & ~others
 
 
-def _analyze(image: np.ndarray, pose: Pose, networks: PersonNetworks) -> _Person:
+def _analyze(image: np.ndarray, pose: Pose, category: str, networks: PersonNetworks) -> _Person:
     """Pose, parts and labels of the person of a pose, by the large networks that are there, as in
     the nodes."""
     given = _find_pose(image, networks.openpose) if networks.openpose else pose
@@ -154,7 +151,7 @@ def _analyze(image: np.ndarray, pose: Pose, networks: PersonNetworks) -> _Person
     if networks.densepose and networks.segformer:
         pose, _, others = find_person(image, given)
     else:
-        analysis = analyze_person(image, given)
+        analysis = analyze_person(image, given, category=category)
         pose, parts, parse = analysis.pose, analysis.parts, analysis.parse
     if networks.densepose:
         x, y = pose.centre()

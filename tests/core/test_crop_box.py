@@ -5,12 +5,16 @@ import pytest
 
 from helpers.person_nodes import PHOTO
 from stableviton_core.errors import StableVITONError
+from stableviton_core.image_tensors import to_images
 from stableviton_core.images import read_image
+from stableviton_core.person.crop import CropRegion
 from stableviton_core.person.crop_box import (
     _find_rows,
     find_garment_box,
     find_mask_box,
     find_person_box,
+    locate_pose_in_crop,
+    select_body,
 )
 from stableviton_core.person.pose import COCO_18, Pose
 
@@ -46,26 +50,40 @@ def two_persons() -> np.ndarray:
 
 
 def test_persons_are_counted_or_drawn(two_persons):
-    boxes = [find_person_box(two_persons, index) for index in range(2)]
+    boxes = [find_person_box(select_body(two_persons, index)) for index in range(2)]
     width = two_persons.shape[1]
     chosen = []
     for column in (width // 4, width * 3 // 4):
         drawn = np.zeros(two_persons.shape[:2], bool)
         drawn[300:310, column - 5 : column + 5] = True
-        chosen.append(find_person_box(two_persons, mask=drawn))
+        chosen.append(find_person_box(select_body(two_persons, mask=drawn)))
     assert sorted(chosen) == sorted(boxes)
     left, right = chosen
     assert left[0] + left[2] < right[0] + right[2]
     with pytest.raises(StableVITONError, match="person 7 was asked for and this photo shows 2"):
-        find_person_box(two_persons, 7)
+        select_body(two_persons, 7)
     with pytest.raises(StableVITONError, match="nobody is under the mask"):
-        find_person_box(two_persons, mask=np.zeros_like(drawn))
+        select_body(two_persons, mask=np.zeros_like(drawn))
 
 
 def test_all_of_a_person_whose_hips_are_not_in_the_photo():
     photo = read_image(PHOTO)
-    for category in ("upper", "lower", "dress"):
-        assert find_garment_box(photo, category) == find_person_box(photo)
+    body = select_body(photo)
+    assert find_garment_box(photo, body, "upper") == find_person_box(body)
+    left, top, right, bottom = find_person_box(body)
+    wider = find_garment_box(photo, body, "dress")
+    assert wider[0] <= left and wider[1] <= top and wider[2] >= right and wider[3] >= bottom
+
+
+def test_the_pose_of_a_crop_without_the_head_is_that_of_the_photo(two_persons):
+    """Where nobody is detected, the joints come from the photo, moved into the crop."""
+    body = select_body(two_persons)
+    height, width = two_persons.shape[:2]
+    region = CropRegion(to_images([two_persons]), height - 200, 0, 200, width)
+    blank = np.zeros((100, width // 2, 3), np.uint8)
+    pose = locate_pose_in_crop(body, region, blank)
+    expected = (body.to_pose().points - (0, height - 200)) / 2
+    assert np.allclose(pose.points, expected, equal_nan=True)
 
 
 def test_the_box_of_a_mask():

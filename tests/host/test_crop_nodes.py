@@ -6,7 +6,7 @@ import torch
 
 @pytest.mark.parametrize("around", ["person", "whole photo"])
 def test_stitch_puts_back_what_crop_took(host, photo, around):
-    image, padding, region = host.node(
+    image, padding, region, _ = host.node(
         "StableVITONCrop", photo=photo, width=384, height=512, around=around
     )
     assert image.shape == (1, 512, 384, 3) and padding.shape == (1, 512, 384)
@@ -30,7 +30,7 @@ def test_a_batch_of_crops_equals_single_ones(host, photo):
     batch = torch.cat([photo, photo.flip(2)])
     together = host.node("StableVITONCrop", photo=batch, width=192, height=256, around="person")
     for index in range(2):
-        image, padding, region = host.node(
+        image, padding, region, _ = host.node(
             "StableVITONCrop",
             photo=batch[index : index + 1],
             width=192,
@@ -49,11 +49,11 @@ def test_a_crop_around_a_mask(host, photo, errors):
     mask = torch.zeros(1, *photo.shape[1:3])
     mask[:, 200:300, 100:150] = 1
     inputs = {"photo": photo, "width": 192, "height": 256, "around": "mask"}
-    *_, (region,) = host.node("StableVITONCrop", **inputs, mask=mask, context=0.5)
+    _, _, (region,), _ = host.node("StableVITONCrop", **inputs, mask=mask, context=0.5)
     assert region.top <= 150 and region.top + region.height >= 350
     assert region.left <= 50 and region.left + region.width >= 200
     assert region.height == 200
-    *_, (close,) = host.node("StableVITONCrop", **inputs, mask=mask, context=0.0)
+    _, _, (close,), _ = host.node("StableVITONCrop", **inputs, mask=mask, context=0.0)
     assert close.height == 100
     with pytest.raises(errors, match="no mask is connected"):
         host.node("StableVITONCrop", **inputs)
