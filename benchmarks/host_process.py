@@ -35,18 +35,22 @@ def load_host(
 
 @dataclass(frozen=True)
 class Sampling:
-    """sampler: "plms" or one of ComfyUI's; scheduler: one of ComfyUI's, for the latter."""
+    """sampler: "plms" or one of ComfyUI's; scheduler and denoise (the part of the noise that is
+    added and taken away again): for the latter."""
 
     sampler: str
     steps: int
     scheduler: str = ""
     garment_interval: float = 0.0
     deep_every: int = 1
+    denoise: float = 1.0
 
     def __str__(self) -> str:
         parts = [self.sampler, *([self.scheduler] if self.scheduler else []), str(self.steps)]
         if self.garment_interval or self.deep_every > 1:
             parts.append(f"garment_interval {self.garment_interval}, deep_every {self.deep_every}")
+        if self.denoise < 1:
+            parts.append(f"denoise {self.denoise}")
         return ", ".join(parts)
 
 
@@ -78,6 +82,8 @@ def sample(
     else:
         sampler = comfy.samplers.sampler_object(sampling.sampler)
         schedule = model.get_model_object("model_sampling")
-        sigmas = comfy.samplers.calculate_sigmas(schedule, sampling.scheduler, sampling.steps)
+        steps = int(sampling.steps / sampling.denoise)
+        sigmas = comfy.samplers.calculate_sigmas(schedule, sampling.scheduler, steps)
+        sigmas = sigmas[-sampling.steps - 1 :]
     inputs = (sampler, sigmas, positive, negative, start["samples"])
     return comfy.sample.sample_custom(model, noise, 1.0, *inputs, disable_pbar=True)

@@ -143,9 +143,9 @@ class StableVITONParse(io.ComfyNode):
                     "model",
                     options=[SKELETON, *folders.list_person_models(folders.SEGFORMER)],
                     default=SKELETON,
-                    tooltip="skeleton: coarse parts from the pose and the person's outline, without"
-                    " hair, sleeves or skirts. A folder in models/segformer: a SegFormer such as "
-                    "segformer_b2_clothes or fashn-human-parser.",
+                    tooltip="skeleton: by colours and edges inside the person's outline, from the "
+                    "pose: top and bottom, hair, arms, hands. A folder in models/segformer: a "
+                    "SegFormer such as segformer_b2_clothes or fashn-human-parser.",
                 ),
                 io.String.Input(
                     "labels",

@@ -44,10 +44,10 @@ def stitch(
     """The photo with a working image put back into its region, at the photo's resolution and in its
     type.
 
-    mask: what changed, of the image's size; its edge is made anew at the photo's resolution, and
+    mask: what changed, of the image's aspect; its edge is made anew at the photo's resolution, and
     where it is 0, the photo's pixels are exactly kept. Without it the whole region is replaced. A
-    batch of one goes with any other. ImageError for other unequal batches, a mask of another size,
-    an image of another aspect and an unknown blend.
+    batch of one goes with any other. ImageError for other unequal batches, a mask or an image of
+    another aspect and an unknown blend.
     """
     sizes = {"crop": len(region.photo), "image": len(image)}
     batch = find_batch_size(sizes if mask is None else sizes | {"mask": len(mask)})
@@ -78,10 +78,10 @@ def stitch(
 
 def _check_sizes(region: CropRegion, image: Tensor, mask: Tensor | None) -> None:
     height, width = image.shape[1:3]
-    if mask is not None and mask.shape[1:] != (height, width):
+    if mask is not None and abs(mask.shape[2] * height / mask.shape[1] - width) > 1:
         raise ImageError(
-            f"The mask is {mask.shape[2]} x {mask.shape[1]} and the image {width} x {height}. "
-            "Give the mask of the working image."
+            f"The mask is {mask.shape[2]} x {mask.shape[1]} and the image {width} x {height}: "
+            "their aspects differ. Give the mask of the working image."
         )
     rounding = 1 + width / height  # the region's sides are rounded
     if abs(region.height * width / height - region.width) > rounding:

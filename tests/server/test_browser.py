@@ -79,7 +79,7 @@ def api(name: str) -> dict:
 
 
 def test_there_are_graphs():
-    assert GRAPHS == ["prepare_dataset", "tryon", "tryon_fast", "tryon_photo"]
+    assert GRAPHS == ["prepare_dataset", "tryon", "tryon_fast", "tryon_photo", "tryon_photo_hires"]
 
 
 @pytest.mark.browser

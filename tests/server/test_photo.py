@@ -52,6 +52,28 @@ def test_two_photos_become_one_image(server, tmp_path):
     assert agnostic.shape == (512, 384, 3) and (agnostic == 128).all(axis=-1).mean() > 0.2
 
 
+def test_two_passes_make_one_image(server, tmp_path):
+    """At half the graph's sizes, with two steps a pass."""
+    photo = read_image(PHOTO)
+    file = tmp_path / "photo.png"
+    write_image(file, photo)
+    graph = load_graph(PACK / "workflows" / "api" / "tryon_photo_hires.json")
+    for node in graph.values():
+        inputs = node["inputs"]
+        for side in ("width", "height"):
+            if side in inputs:
+                inputs[side] //= 2
+        if "steps" in inputs:
+            inputs["steps"] = 2
+    enlarged = graph[find_class(graph, "ImageScale")]["inputs"]
+    assert (enlarged["width"], enlarged["height"]) == (384, 512)
+    outputs = run(server, graph, file)
+    result = download_image(server, outputs[find_title(graph, "Result")]["images"][0])
+    assert result.shape == photo.shape
+    changed = (np.abs(result.astype(int) - photo) > 1).any(axis=-1)
+    assert 0.1 < changed.mean() < 0.5 and not changed[:130].any()
+
+
 def test_the_data_set_graph_writes_what_training_reads(server):
     run(server, load_graph(PACK / "workflows" / "api" / "prepare_dataset.json"), PHOTO)
     data = Path(server.base) / "output" / "viton"
