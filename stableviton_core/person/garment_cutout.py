@@ -28,7 +28,7 @@ HIDDEN = 0.12  # of the garment's longer side, across which what is in front of 
 SECOND_OBJECT = 0.1  # area of another object that is reported, of the garment's
 BORDER = 0.02  # share of the photo's border on the garment, from which it is reported
 PERSON = 0.2  # of the garment on a person's outline, from which it is reported
-HOOK = 0.02  # thickness of a hanger's hook, at most, of the garment's longer side
+HOOK = 0.03  # of the garment's longer side: a hanger's hook is thinner, and stands out further
 HOOK_WIDTH, HOOK_OFFSET = 0.2, 0.15  # of the garment's width: of the hook, and from the middle
 TILT_SIZE, TILT_STEP, LARGEST_TILT = 96, 3, 45  # pixels, degrees
 TILT_GAIN = 0.03  # of symmetry, from which a garment is turned
@@ -76,7 +76,7 @@ def cut_out_worn_garment(photo: np.ndarray, category: str) -> CutOut:
     margin = int(reach) + 2
     closed = closed[margin:-margin, margin:-margin]
     hidden = closed & ~worn & select_labels(parse, *IN_FRONT)
-    warnings = _list_doubts(photo, worn, person=False)
+    warnings = _list_doubts(photo, worn | hidden, person=False)
     if hidden.any():
         photo = cv2.inpaint(photo, dilate(hidden, 2).astype(np.uint8), 5, cv2.INPAINT_TELEA)
         share = hidden.sum() / (worn | hidden).sum()
@@ -106,23 +106,27 @@ def _list_doubts(photo: np.ndarray, mask: np.ndarray, person: bool = True) -> li
 
 
 def _find_hook(mask: np.ndarray) -> np.ndarray:
-    """The hook of a hanger, H x W bool: the one thin part above the garment's middle."""
+    """The hook of a hanger, H x W bool: a thin part over the garment's middle that stands out
+    above it."""
+    hook = np.zeros_like(mask)
     rows, columns = np.nonzero(mask)
-    radius = HOOK * max(np.ptp(rows), np.ptp(columns)) / 2
-    core = dilate(dilate(mask, -radius), radius)
-    if radius < 1 or not core.any():
-        return np.zeros_like(mask)
+    size = max(np.ptp(rows), np.ptp(columns))
+    core = dilate(dilate(mask, -HOOK * size / 2), HOOK * size / 2)
+    if HOOK * size < 2 or not core.any():
+        return hook
+    top = int(np.flatnonzero(core.any(axis=1))[0])
     core_columns = np.flatnonzero(core.any(axis=0))
     width, middle = np.ptp(core_columns), float(core_columns.mean())
-    thin = mask & ~core
-    thin[int(np.flatnonzero(core.any(axis=1))[0]) :] = False
-    columns = np.flatnonzero(thin.any(axis=0))
-    is_hook = (
-        len(columns) > 0
-        and np.ptp(columns) < HOOK_WIDTH * width
-        and abs(columns.mean() - middle) < HOOK_OFFSET * width
+    count, parts, boxes, centres = cv2.connectedComponentsWithStats(
+        (mask & ~core).astype(np.uint8), connectivity=8
     )
-    return thin & is_hook
+    for part in range(1, count):
+        above = top - boxes[part, cv2.CC_STAT_TOP]
+        narrow = boxes[part, cv2.CC_STAT_WIDTH] < HOOK_WIDTH * width
+        central = abs(centres[part, 0] - middle) < HOOK_OFFSET * width
+        if above > HOOK * size and narrow and central:
+            hook |= parts == part
+    return hook
 
 
 def find_tilt(mask: np.ndarray) -> float:
