@@ -19,7 +19,7 @@ from ..stableviton_core.image_tensors import (
 )
 from ..stableviton_core.person import large_networks
 from ..stableviton_core.person.agnostic import DENSEPOSE_IMAGE, SKELETON
-from ..stableviton_core.person.analysis import NoPersonError, analyze_person
+from ..stableviton_core.person.analysis import NoPersonError, analyze_parts, analyze_person
 from ..stableviton_core.person.bodies import find_bodies
 from ..stableviton_core.person.densepose import colour_parts, decode_parts
 from ..stableviton_core.person.labels import (
@@ -275,7 +275,7 @@ class StableVITONDensePose(io.ComfyNode):
         poses = read_poses(pose_keypoint, *image.shape[:3])
         persons = iterate_with_progress(list(zip(arrays, points, poses, strict=True)))
         if model == SKELETON:
-            parts = [analyze_person(array, pose, point).parts for array, point, pose in persons]
+            parts = [analyze_parts(array, pose, point) for array, point, pose in persons]
             return cls._make_outputs(parts, SKELETON)
         path = folders.find_person_model(folders.DENSEPOSE, model)
         with person_networks.load_densepose(path) as find_parts:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..errors import StableVITONError
-from .analysis import analyze_person, find_person
+from .analysis import analyze_parts, analyze_person, find_person
 from .densepose import HANDS, HEAD_PARTS, LEG_PARTS, LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
 from .garment_shape import GarmentShape
 from .labels import select_labels
@@ -332,11 +332,17 @@ def _complete_inputs(
     if person.parts is not None and (rule.labels == "parts" or person.parse is None):
         parse = approximate_parse(person.parts)
         person = replace(person, parse=parse, source=DENSEPOSE_IMAGE, approximate=True)
-    if getattr(person, rule.labels) is None:
+    if rule.labels == "parts":
+        if person.parts is None:
+            parts = analyze_parts(image, person.pose)
+            person = replace(person, parts=parts, source=SKELETON, approximate=True)
+        return person
+    if person.parse is None:
         analysis = analyze_person(image, person.pose, category=category)
         return PersonInputs(analysis.pose, analysis.parse, parts=analysis.parts)
-    needs_others = rule.one_person and person.others is None and not person.approximate
-    if rule.labels == "parse" and (person.pose is None or needs_others):
+    if person.pose is None or (
+        rule.one_person and person.others is None and not person.approximate
+    ):
         pose, _, others = find_person(image, person.pose)
         person = replace(person, pose=pose, others=None if person.approximate else others)
     return person

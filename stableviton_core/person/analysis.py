@@ -90,6 +90,15 @@ def find_person(
     return pose, body.mask > OUTLINE_THRESHOLD, others
 
 
+def analyze_parts(
+    image: np.ndarray, pose: Pose | None = None, point: tuple[float, float] | None = None
+) -> np.ndarray:
+    """DensePose part indices H x W uint8 of one person, found as in `find_body`, approximated from
+    the skeleton; errors as those of `analyze_person`."""
+    pose, outline, _ = find_person(image, pose, point)
+    return approximate_parts(pose, outline)
+
+
 def analyze_person(
     image: np.ndarray,
     pose: Pose | None = None,

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 
 RANDOM_SEEDS = (0, 1, 2)
-ROUNDS = 3
+ROUNDS = 2
 
 
 def cut_foreground(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:

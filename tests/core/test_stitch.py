@@ -134,3 +134,24 @@ def test_an_unknown_blend_is_an_error():
     with pytest.raises(ImageError, match=r"one of plain, multi-band, got 'poisson'"):
         stitch_white(make_photo(), make_mask(), blend="poisson")
     assert math.isfinite(stitch_white(make_photo(), make_mask()).sum().item())
+
+
+def test_texture_reaches_the_edge_of_a_large_photo():
+    """3000 x 4000: fine texture is as strong 8 pixels from the mask's edge as in its middle, and an
+    unchanged crop at the photo's scale is the photo."""
+    generator = torch.Generator().manual_seed(0)
+    photo = 0.5 + 0.1 * torch.randn(1, 4000, 3000, 1, generator=generator).expand(-1, -1, -1, 3)
+    photo = photo.clamp(0, 1)
+    region = CropRegion(photo, 400, 300, 2048, 1536)
+    mask = torch.zeros(1, 512, 384)
+    mask[:, 100:400, 100:300] = 1
+    image, _ = crop(region, 2048, 1536)
+    assert torch.equal(stitch(region, image, enlarge_mask(mask, (2048, 1536))), photo)
+    texture = 0.5 + 0.1 * torch.randn(1, 2048, 1536, 1, generator=generator).expand(-1, -1, -1, 3)
+    stitched = stitch(region, texture.clamp(0, 1), enlarge_mask(mask, (2048, 1536)))
+    left = 300 + 100 * 4  # of the mask in the photo
+    rows = slice(900, 1900)
+    edge, inside = (
+        stitched[0, rows, left + start : left + start + 8, 0].std() for start in (0, 64)
+    )
+    assert edge >= 0.7 * inside

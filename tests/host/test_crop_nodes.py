@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from helpers.person_nodes import mask
+
 
 @pytest.mark.parametrize("around", ["person", "whole photo"])
 def test_stitch_puts_back_what_crop_took(host, photo, around):
@@ -65,6 +67,25 @@ def test_a_person_that_is_not_there(host, photo, errors):
     inputs = {"photo": photo, "width": 192, "height": 256, "around": "garment"}
     with pytest.raises(errors, match="person 3 was asked for and this photo shows 1"):
         host.node("StableVITONCrop", **inputs, person=3)
+
+
+def test_the_pose_of_the_person_taken(host, photo):
+    """Of two persons the second: masks made from its pose are on it."""
+    both = torch.cat([photo, photo.flip(2)], dim=2)
+    inputs = {"photo": both, "width": 192, "height": 256, "around": "whole photo"}
+    image, _, _, everyone = host.node("StableVITONCrop", **inputs)
+    assert len(everyone[0]["people"]) == 2
+    centres = []
+    for person in range(2):
+        inputs |= {"around": "person", "person": person, "context": 0.0}
+        image, _, (region,), keypoints = host.node("StableVITONCrop", **inputs)
+        (found,) = keypoints[0]["people"]
+        points = torch.tensor(found["pose_keypoints_2d"]).view(-1, 3)
+        points = points[points[:, 2] > 0, :2]
+        centres.append(region.left + points[:, 0].mean().item() * region.width / 192)
+        (masked, *_) = mask(host, image, pose_keypoint=keypoints)
+        assert masked.any()
+    assert abs(centres[0] - centres[1]) > photo.shape[2] / 2
 
 
 def test_the_node_shows_the_crop(host, photo):

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from helpers.person_nodes import PHOTO, densepose, mask, parse, pose
-from stableviton_core.image_tensors import to_images
+from stableviton_core.image_tensors import to_arrays, to_images
 from stableviton_core.images import read_image
+from stableviton_core.person.agnostic import MaskOptions, PersonInputs, make_agnostic_mask
+from stableviton_core.person.garment_shape import measure_garment
 
 
 def test_a_photo_becomes_all_that_a_tryon_needs(host, working):
@@ -162,6 +164,38 @@ def test_a_garment_lies_flat_on_white(host):
         assert abs(rows.float().mean() - 255.5) < 6, "it is centred"
 
 
+def test_alpha_is_the_garments_mask(host):
+    photo = torch.full((1, 300, 500, 4), 0.6)
+    photo[..., 3] = 0
+    photo[:, 50:250, 100:300] = torch.tensor([0.8, 0.1, 0.1, 1.0])
+    options = {"width": 384, "height": 512}
+    flat, found, warnings = host.node("StableVITONGarment", photo=photo, **options)
+    given, shape, _ = host.node(
+        "StableVITONGarment", photo=photo[..., :3], mask=photo[..., 3], **options
+    )
+    assert torch.equal(flat, given) and torch.equal(found, shape) and warnings == ""
+
+
+def test_a_garment_off_a_person(host, photo):
+    options = {"width": 384, "height": 512, "shows": "person wearing it"}
+    flat, found, warnings = host.node("StableVITONGarment", photo=photo, **options)
+    assert found.mean() > 0.2 and "border" in warnings
+    assert flat[found > 0.9].mean() < 0.4, "the navy jacket, without the sky"
+    lying = host.node("StableVITONGarment", photo=photo, width=384, height=512)
+    assert "A person is in the cut-out" in lying[2]
+
+
+def test_the_mask_follows_the_new_garment(host, working):
+    shape = torch.zeros(1, 200, 150)
+    shape[:, 20:180, 40:110] = 1  # no sleeves
+    given, *_ = mask(host, working, garment_mask=shape, sleeves="as the new garment")
+    options = MaskOptions(
+        sleeves="as the new garment", new_garment=measure_garment(shape[0].numpy() > 0)
+    )
+    expected, _ = make_agnostic_mask(to_arrays(working)[0], PersonInputs(), options)
+    assert np.array_equal(given[0].numpy() > 0, expected)
+
+
 # Bad input
 
 
@@ -231,6 +265,11 @@ def test_what_does_not_belong_to_the_image_is_refused(host, working, errors):
         ({"remove": torch.ones(1, 512, 384)}, "the mask is empty"),
         ({"add": torch.ones(3, 512, 384), "remove": torch.zeros(2, 512, 384)}, "unequal length"),
         ({"category": "lower", "rule": "viton-hd"}, "upper garments only"),
+        ({"sleeves": "as the new garment"}, "the garment's mask is missing"),
+        (
+            {"garment_mask": torch.zeros(1, 9, 9), "sleeves": "as the new garment"},
+            "no shape to measure",
+        ),
     ):
         with pytest.raises(errors, match=message):
             mask(host, working, **wrong)
