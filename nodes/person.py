@@ -19,7 +19,7 @@ from ..stableviton_core.image_tensors import (
 )
 from ..stableviton_core.person import large_networks
 from ..stableviton_core.person.agnostic import DENSEPOSE_IMAGE, SKELETON
-from ..stableviton_core.person.analysis import NoPersonError, analyze_parts, analyze_person
+from ..stableviton_core.person.analysis import NoPersonError, analyze_parts, parse_person
 from ..stableviton_core.person.bodies import find_bodies
 from ..stableviton_core.person.densepose import colour_parts, decode_parts
 from ..stableviton_core.person.labels import (
@@ -199,7 +199,7 @@ class StableVITONParse(io.ComfyNode):
         poses = read_poses(pose_keypoint, *image.shape[:3])
         persons = iterate_with_progress(list(zip(to_arrays(image), poses, strict=True)))
         if model == SKELETON:
-            maps = [analyze_person(array, pose).parse for array, pose in persons]
+            maps = [parse_person(array, pose)[1] for array, pose in persons]
             return cls._make_outputs(maps, names, SKELETON)
         path = folders.find_person_model(folders.SEGFORMER, model)
         with person_networks.load_segformer(path) as parse:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..errors import StableVITONError
-from .analysis import analyze_parts, analyze_person, find_person
+from .analysis import analyze_parts, find_person, parse_person
 from .densepose import HANDS, HEAD_PARTS, LEG_PARTS, LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
 from .garment_shape import GarmentShape
 from .labels import select_labels
@@ -338,8 +338,7 @@ def _complete_inputs(
             person = replace(person, parts=parts, source=SKELETON, approximate=True)
         return person
     if person.parse is None:
-        analysis = analyze_person(image, person.pose, category=category)
-        return PersonInputs(analysis.pose, analysis.parse, parts=analysis.parts)
+        return PersonInputs(*parse_person(image, person.pose, category))
     if person.pose is None or (
         rule.one_person and person.others is None and not person.approximate
     ):

@@ -99,6 +99,16 @@ def analyze_parts(
     return approximate_parts(pose, outline)
 
 
+def parse_person(
+    image: np.ndarray, pose: Pose | None = None, category: str = "upper"
+) -> tuple[Pose, np.ndarray]:
+    """The pose of one person, found as in `find_body`, and its parse, H x W uint8 in CIHP ids, by
+    `label_clothes`. NoPersonError without any."""
+    body, others = find_body(image, pose)
+    pose = body.to_pose() if pose is None else pose
+    return pose, label_clothes(image, body, others, category)
+
+
 def analyze_person(
     image: np.ndarray,
     pose: Pose | None = None,

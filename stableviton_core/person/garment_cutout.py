@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ..errors import StableVITONError
-from .analysis import analyze_person
+from .analysis import parse_person
 from .bodies import OUTLINE_THRESHOLD, find_bodies
 from .garment import WHITE, segment_garment
 from .labels import select_labels
@@ -63,7 +63,7 @@ def cut_out_worn_garment(photo: np.ndarray, category: str) -> CutOut:
     """What the largest person of a photo wears of a category of WORN. Hands, arms and hair in front
     of it are filled from around. StableVITONError where that is nothing, NoPersonError where nobody
     is."""
-    parse = analyze_person(photo, category=category).parse
+    _, parse = parse_person(photo, category=category)
     worn = select_labels(parse, *WORN[category])
     if worn.mean() < SMALLEST_WORN:
         raise StableVITONError(

@@ -101,14 +101,8 @@ def test_what_is_in_front_is_filled(monkeypatch):
     parse = np.zeros((200, 150), np.uint8)
     parse[40:180, 30:120] = CIHP.index("upper")
     parse[100:106, 20:130] = CIHP.index("left_arm")
-
-    class Analysis:
-        pass
-
-    analysis = Analysis()
-    analysis.parse = parse
     monkeypatch.setattr(
-        "stableviton_core.person.garment_cutout.analyze_person", lambda *_, **__: analysis
+        "stableviton_core.person.garment_cutout.parse_person", lambda *_, **__: (None, parse)
     )
     monkeypatch.setattr("stableviton_core.person.garment_cutout.find_bodies", lambda _: [])
     cut_out = cut_out_worn_garment(photo, "upper")

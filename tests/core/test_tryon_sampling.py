@@ -107,7 +107,7 @@ def test_plms_starts_at_the_noised_person_or_at_noise(model, batch, noise):
     predict_noise, timesteps = make_noise_predictor(model, batch), plms_timesteps(5)
     for start, x in (("noised", start_code(batch.person, noise)), ("noise", noise)):
         expected = sample_plms(predict_noise, x, timesteps)
-        assert torch.equal(sample_tryon(model, batch, noise, 5, start=start), expected)
+        assert error(sample_tryon(model, batch, noise, 5, start=start), expected) <= 1e-5
 
 
 def test_items_do_not_depend_on_their_batch(model, batch, noise):
