@@ -20,6 +20,7 @@ from .strokes import dilate
 WORKING_HEIGHT = 256
 PERSON = 0.5  # probability from which a pixel is a person's
 REACH, SKIRT_REACH = 0.8, 3.0  # of clothes beyond the body's mask, above and below the hips, units
+SMOOTHING = 1.5  # of labels, pixels of the working height
 LOOSE = 0.5  # of cloth around torso and arms, units
 SKIN_DISTANCE, HAIR_DISTANCE = 6.0, 8.0  # squared, in standard deviations
 BARE = 0.25  # share of the chest in the colour of skin, from which skin says nothing
@@ -72,11 +73,12 @@ def _shrink(
 
 
 def _enlarge(labels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The label that is most around, so that edges are smooth."""
+    """The label that is most around, so that edges are smooth and specks gone."""
     best = np.full((height, width), -1, np.float32)
     enlarged = np.zeros((height, width), np.uint8)
     for label in np.unique(labels):
-        share = cv2.resize((labels == label).astype(np.float32), (width, height))
+        share = cv2.GaussianBlur((labels == label).astype(np.float32), (0, 0), SMOOTHING)
+        share = cv2.resize(share, (width, height))
         larger = share > best
         best[larger], enlarged[larger] = share[larger], label
     return enlarged
