@@ -281,7 +281,8 @@ class StableVITONGarment(io.ComfyNode):
         straighten: bool = True,
     ) -> io.NodeOutput:
         check_size("working size", height, width)
-        if photo.shape[-1] == 4 and mask is None:
+        transparent = photo.shape[-1] == 4 and bool((photo[..., 3] < 1).any())
+        if transparent and mask is None:
             photo, mask = photo[..., :3], photo[..., 3]
         photo, masks = pair_with_masks(photo, mask)
         warnings: list[str] = []

@@ -120,12 +120,6 @@ class BodyRegions:
         return around & self._cut(self._chin, -self._down_face) & self.has_face
 
     @cached_property
-    def below_chin(self) -> np.ndarray:
-        if not self.has_face:
-            return np.ones(self.shape, bool)
-        return self._cut(self._chin, self._down_face)
-
-    @cached_property
     def neck(self) -> np.ndarray:
         """Between the chin and the shoulders; empty where no face is visible."""
         if not self.has_face:
@@ -168,10 +162,6 @@ class BodyRegions:
         left, right = self._shoulders
         lift = 0.6 * (self._neck - self._pelvis)
         return self._draw_polygon([right, left, *(hip + lift for hip in self._hips)])
-
-    @cached_property
-    def spine(self) -> np.ndarray:
-        return self._draw_bone(self._neck, self._pelvis, 0.15 * self.unit)
 
     @cached_property
     def pelvis(self) -> np.ndarray:

@@ -174,6 +174,10 @@ def test_alpha_is_the_garments_mask(host):
         "StableVITONGarment", photo=photo[..., :3], mask=photo[..., 3], **options
     )
     assert torch.equal(flat, given) and torch.equal(found, shape) and warnings == ""
+    photo[..., 3] = 1
+    opaque = host.node("StableVITONGarment", photo=photo, **options)
+    plain = host.node("StableVITONGarment", photo=photo[..., :3], **options)
+    assert torch.equal(opaque[1], plain[1]), "an opaque image has no mask"
 
 
 def test_a_garment_off_a_person(host, photo):
