@@ -4,6 +4,7 @@ from seeds where the body says what must be garment.
 Works at WORKING_HEIGHT, whatever the size of the image. Masks are H x W bool.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -134,8 +135,8 @@ def _refine_outline(
     image: np.ndarray, regions: BodyRegions, body: np.ndarray, others: np.ndarray
 ) -> np.ndarray:
     """The body's mask with the clothes around it that three networks and the colours find."""
-    cloth = segment_people(image) > PERSON
-    salient = segment_salient_object(image) > PERSON
+    cloth = _segment_twice(segment_people, image) > PERSON
+    salient = _segment_twice(segment_salient_object, image) > PERSON
     near = dilate(body, REACH * regions.unit)
     skirt = dilate(body, SKIRT_REACH * regions.unit) & ~regions.above_hips
     likely = connect(body | ((cloth | salient) & (near | skirt)), body)
@@ -147,6 +148,12 @@ def _refine_outline(
     refined = cut_foreground(image, seeds)
     skirt &= cloth & ~others
     return connect(dilate(refined, 1) | body | skirt, body)
+
+
+def _segment_twice(segment: Callable[[np.ndarray], np.ndarray], image: np.ndarray) -> np.ndarray:
+    """The mean of a network's mask of the image and of that of its mirror image."""
+    mirrored = segment(np.ascontiguousarray(image[:, ::-1]))
+    return (segment(image) + mirrored[:, ::-1]) / 2
 
 
 def _find_skin(image: np.ndarray, regions: BodyRegions, outline: np.ndarray) -> _Skin:
