@@ -44,7 +44,8 @@ ALWAYS_KEPT = ("hat", *HEAD, "left_shoe", "right_shoe")
 WORKING_HEIGHT = 512  # pixels of the image for which the next three are given
 ARM_WIDTH, GARMENT_MARGIN, APPROXIMATE_MARGIN = 60, 8, 10
 NEW_GARMENT = "as the new garment"
-SLEEVES = {"long": 1.0, "short": 0.5, "as worn": 0.0, NEW_GARMENT: None}  # of the arm, masked
+ARM_SHARES = {"long": 1.0, "short": 0.5, "as worn": 0.0}  # of the arm, masked
+SLEEVES = (*ARM_SHARES, NEW_GARMENT)
 HIP_DEPTH = 1.35  # of the hips below the shoulders, in distances of the shoulders
 
 Masks = tuple[np.ndarray, np.ndarray]  # mask and protected, H x W bool
@@ -69,7 +70,7 @@ class MaskOptions:
         """The part of the arms that is masked, 0 to 1. StableVITONError where it is the new
         garment's, and that is unknown."""
         if self.sleeves != NEW_GARMENT:
-            return SLEEVES[self.sleeves] or 0.0
+            return ARM_SHARES[self.sleeves]
         if self.new_garment is None:
             raise StableVITONError(
                 f"sleeves is {NEW_GARMENT!r}, and the garment's mask is missing. Connect that of "

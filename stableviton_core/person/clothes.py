@@ -16,7 +16,7 @@ from .graph_cut import connect, cut_foreground
 from .labels import CIHP, select_labels
 from .networks import segment_people, segment_salient_object
 from .skeleton import find_left_side
-from .strokes import dilate
+from .strokes import dilate, open_mask
 
 WORKING_HEIGHT = 256
 PERSON = 0.5  # probability from which a pixel is a person's
@@ -213,7 +213,7 @@ def _extend_hands(
 def _find_jaw(regions: BodyRegions, free: np.ndarray, skin: _Skin) -> np.ndarray:
     """The lower face to the chin. free: the outline without garment."""
     chin = skin.mask & dilate(regions.jaw, 0.1 * regions.unit)
-    return (regions.jaw | dilate(dilate(chin, -2), 2)) & free
+    return (regions.jaw | open_mask(chin, 2)) & free
 
 
 def _find_hair(image: np.ndarray, regions: BodyRegions, free: np.ndarray) -> np.ndarray:

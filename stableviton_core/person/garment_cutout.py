@@ -13,7 +13,7 @@ from .analysis import parse_person
 from .bodies import OUTLINE_THRESHOLD, find_bodies
 from .garment import WHITE, segment_garment
 from .labels import select_labels
-from .strokes import dilate
+from .strokes import dilate, open_mask
 
 # Labels of the garment that a person wears, by the mask's category. Parsers often see a dress as a
 # top and a skirt.
@@ -111,7 +111,7 @@ def _find_hook(mask: np.ndarray) -> np.ndarray:
     hook = np.zeros_like(mask)
     rows, columns = np.nonzero(mask)
     size = max(np.ptp(rows), np.ptp(columns))
-    core = dilate(dilate(mask, -HOOK * size / 2), HOOK * size / 2)
+    core = open_mask(mask, HOOK * size / 2)
     if HOOK * size < 2 or not core.any():
         return hook
     top = int(np.flatnonzero(core.any(axis=1))[0])

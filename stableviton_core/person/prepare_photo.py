@@ -39,6 +39,7 @@ from .large_networks import (
 )
 from .pose import Pose, choose_pose
 from .prepare_config import PrepareConfig
+from .skeleton import approximate_parts
 
 _log = logging.getLogger(__name__)
 
@@ -146,24 +147,23 @@ def find_worn_garment(
 def _analyze(image: np.ndarray, pose: Pose, category: str, networks: PersonNetworks) -> _Person:
     """Pose, parts and labels of the person of a pose, by the large networks that are there, as in
     the nodes."""
-    given = _find_pose(image, networks.openpose) if networks.openpose else pose
-    parts = parse = others = None
-    if networks.densepose and networks.segformer:
-        pose, _, others = find_person(image, given)
+    if networks.openpose:
+        pose = _find_pose(image, networks.openpose)
+    if networks.segformer:
+        _, outline, others = find_person(image, pose)
+        parts = None if networks.densepose else approximate_parts(pose, outline)
+        inputs = PersonInputs(
+            pose, networks.segformer(image, pose), "SegFormer", approximate=False, others=others
+        )
     else:
-        analysis = analyze_person(image, given, category=category)
-        pose, parts, parse = analysis.pose, analysis.parts, analysis.parse
+        analysis = analyze_person(image, pose, category=category)
+        parts = analysis.parts
+        inputs = PersonInputs(pose, analysis.parse, SKELETON)
     if networks.densepose:
         x, y = pose.centre()
         parts = networks.densepose(image, (float(x), float(y)))
-    if networks.segformer:
-        parse = networks.segformer(image, pose)
-        if others is None:
-            others = find_person(image, pose)[2]
     assert parts is not None
-    approximate = networks.segformer is None
-    source = SKELETON if approximate else "SegFormer"
-    return _Person(parts, PersonInputs(pose, parse, source, approximate, others=others))
+    return _Person(parts, inputs)
 
 
 def _find_pose(image: np.ndarray, find_poses: OpenPose) -> Pose:

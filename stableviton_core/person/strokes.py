@@ -45,6 +45,11 @@ def dilate(mask: np.ndarray, radius: float) -> np.ndarray:
     return cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= max(1.0, radius)
 
 
+def open_mask(mask: np.ndarray, radius: float) -> np.ndarray:
+    """A bool mask without what is thinner than twice a radius in pixels."""
+    return dilate(dilate(mask, -radius), radius)
+
+
 def fill_holes(mask: np.ndarray) -> np.ndarray:
     """A bool mask with the regions that it encloses."""
     outside = np.pad((~mask).astype(np.uint8), 1, constant_values=1)
