@@ -2,7 +2,9 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .nodes.correspondence import StableVITONCorrespondence
 from .nodes.crop import StableVITONCrop, StableVITONStitch
+from .nodes.details import StableVITONDetail, StableVITONScore
 from .nodes.host.folders import register_folders
 from .nodes.host.replacements import register_replacements
 from .nodes.loading import StableVITONLoader
@@ -36,6 +38,9 @@ class StableVITONExtension(ComfyExtension):
             StableVITONDensePose,
             StableVITONAgnosticMask,
             StableVITONGarment,
+            StableVITONCorrespondence,
+            StableVITONDetail,
+            StableVITONScore,
         ]
 
 

@@ -7,10 +7,12 @@ from ..stableviton_core.image_tensors import shrink
 
 CATEGORY = "StableVITON"
 PERSON_CATEGORY = "StableVITON/person"
+CORRESPONDENCE_CATEGORY = "StableVITON/correspondence"
 
 StableVITONSocket = io.Custom("STABLEVITON")
 CropSocket = io.Custom("STABLEVITON_CROP")  # list of person.crop.CropRegion, one per image
 ParseSocket = io.Custom("STABLEVITON_PARSE")  # person.labels.Parse
+FieldSocket = io.Custom("STABLEVITON_FIELD")  # correspondence.field.CorrespondenceField
 PoseSocket = io.Custom("POSE_KEYPOINT")  # list of OpenPose JSON, one per image
 
 PREVIEW_SIDE = 768  # of what a node shows of its result, its longer side in pixels
@@ -55,6 +57,15 @@ def person_inputs(*choices: str, note: str) -> list:
 def fraction_input(name: str, default: float, step: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(
         name, default=default, min=0.0, max=1.0, step=step, advanced=True, tooltip=tooltip
+    )
+
+
+def garment_mask_input() -> "io.Input":
+    return io.Mask.Input(
+        "garment_mask",
+        optional=True,
+        tooltip="White (1) where the garment is in its image, as StableVITON Garment gives it. "
+        "Without it the built-in network (U-2-Net) finds what stands out from the background.",
     )
 
 

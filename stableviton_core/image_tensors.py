@@ -138,16 +138,23 @@ def shrink(images: Tensor, longer_side: int) -> Tensor:
 
 
 def pad_garment(garment: Tensor, height: int, width: int) -> Tensor:
-    """Garment B x 3 x h x w in -1..1 -> B x 3 x height x width: padded to the person's aspect with
-    the median colour of its border, then resized as the other inputs; never stretched."""
-    h, w = garment.shape[2:]
-    if (h, w) == (height, width):
+    """Garment B x 3 x h x w in -1..1 -> B x 3 x height x width: padded to the person's aspect, then
+    resized as the other inputs; never stretched."""
+    if garment.shape[2:] == (height, width):
         return garment
+    garment = pad_to_aspect(garment, height, width)
+    return F.interpolate(garment, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def pad_to_aspect(image: Tensor, height: int, width: int) -> Tensor:
+    """B x C x h x w of any size -> with the median of its border around it, so that it has the
+    aspect of height x width."""
+    h, w = image.shape[2:]
     missing_rows = max(0, round(w * height / width) - h)
     missing_columns = max(0, round(h * width / height) - w)
     if missing_rows or missing_columns:
-        garment = _pad_with_border_colour(garment, missing_rows, missing_columns)
-    return F.interpolate(garment, size=(height, width), mode="bilinear", align_corners=False)
+        return _pad_with_border_colour(image, missing_rows, missing_columns)
+    return image
 
 
 def _pad_with_border_colour(image: Tensor, rows: int, columns: int) -> Tensor:

@@ -3,6 +3,7 @@ H x W. Without torch, so that the batch client stays small; tensors are in `imag
 """
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,14 @@ def blend_agnostic_region(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """An array with grey 128 in place of the region of a soft mask (H x W uint8, 255 = change)."""
     change = mask[..., None].astype(np.float32) / 255
     return (image * (1 - change) + GREY_LEVEL * change).round().astype(np.uint8)
+
+
+def blur(values: np.ndarray, sigma: float) -> np.ndarray:
+    """float32 values H x W or H x W x C, averaged over a Gaussian window of sigma pixels; a wide
+    one is computed at a fraction of the size, where that does."""
+    shrink = max(1, int(sigma / 4))
+    height, width = values.shape[:2]
+    size = (math.ceil(width / shrink), math.ceil(height / shrink))
+    small = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(small, (0, 0), sigma / shrink, borderType=cv2.BORDER_REPLICATE)
+    return cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)

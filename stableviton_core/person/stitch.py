@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..image_tensors import expand_batch, find_batch_size, ramp_inwards
+from ..images import blur
 from .crop import CropRegion, resize
 
 MATCH_WIDTH = 0.06  # of the region's height: how far from the mask colours are compared
@@ -110,23 +111,10 @@ def match_colours(original: Tensor, image: Tensor, inside: Tensor) -> Tensor:
     sigma = max(1.0, MATCH_WIDTH * image.shape[1])
     shifted = []
     for difference, weight, item in zip((image - original) * outside, outside, image, strict=True):
-        total, count = (_average(value.cpu().numpy(), sigma) for value in (difference, weight))
+        total, count = (blur(value.cpu().numpy(), sigma) for value in (difference, weight))
         shift = torch.from_numpy(total / np.maximum(count, 1e-6)[..., None]).to(item)
         shifted.append(item - shift)
     return torch.stack(shifted).clamp(0, 1)
-
-
-def _average(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Averaged over a Gaussian window, which is wide: at an eighth of the size where that does."""
-    shrink = max(1, int(sigma / 4))
-    height, width = values.shape[:2]
-    small = cv2.resize(
-        values,
-        (math.ceil(width / shrink), math.ceil(height / shrink)),
-        interpolation=cv2.INTER_AREA,
-    )
-    blurred = cv2.GaussianBlur(small, (0, 0), sigma / shrink, borderType=cv2.BORDER_REPLICATE)
-    return cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def blend_plain(original: Tensor, image: Tensor, alpha: Tensor) -> Tensor:

@@ -42,6 +42,8 @@ from .shapes import (
 )
 
 SLEEVE_SHADE = 0.9  # darkens sleeves, so that an arm in front of the torso is visible
+# The thickness of hands that the mask leaves, so that no latent cell outside it shows a cuff
+KEPT_HAND = 0.5
 
 # DensePose part indices
 TORSO, HEAD = densepose.TORSO, densepose.HEAD
@@ -193,11 +195,11 @@ def _draw_hands(canvas: _Canvas, person: Person) -> None:
         canvas.fill(hand, person.skin, part, arm)
 
 
-def _make_hands(person: Person, scale: int) -> list[Shape]:
+def _make_hands(person: Person, scale: int, size: float = 1) -> list[Shape]:
     regions = []
     for elbow, wrist in zip(person.elbows, person.wrists, strict=True):
         along = person.limb * (wrist - elbow) / np.linalg.norm(wrist - elbow)
-        regions.append(make_capsule(wrist + along, wrist + 1.5 * along, person.limb, scale))
+        regions.append(make_capsule(wrist + along, wrist + 1.5 * along, size * person.limb, scale))
     return regions
 
 
@@ -286,6 +288,6 @@ def _draw_mask(canvas: _Canvas, person: Person) -> np.ndarray:
     head = canvas.parts == HEAD
     head[int((person.neck[1] - 0.05) * scale) :] = False
     mask[head] = 0
-    for hand in _make_hands(person, scale):
+    for hand in _make_hands(person, scale, KEPT_HAND):
         hand(mask, 0)
     return mask

@@ -1,0 +1,153 @@
+"""What a correspondence field is used for: StableVITONDetail, StableVITONScore."""
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..stableviton_core.correspondence.carry_details import DetailOptions, carry_details
+from ..stableviton_core.correspondence.field import CorrespondenceField
+from ..stableviton_core.correspondence.garments import place_garments
+from ..stableviton_core.correspondence.score import score_tryons
+from ..stableviton_core.image_tensors import (
+    expand_batch,
+    find_batch_size,
+    resize_mask_to_person,
+    to_rgb,
+)
+from .sockets import CORRESPONDENCE_CATEGORY, FieldSocket, garment_mask_input, preview
+
+
+def tryon_inputs(garment_note: str) -> list["io.Input"]:
+    """What Detail and Score compare."""
+    return [
+        io.Image.Input("tryon", tooltip="The try-on, of any size with the person's aspect."),
+        io.Image.Input("garment", tooltip=f"The garment's image. {garment_note}"),
+        FieldSocket.Input("field", tooltip="From StableVITON Correspondence."),
+        io.Mask.Input("mask", tooltip="The agnostic mask: white (1) where the try-on is."),
+    ]
+
+
+class StableVITONDetail(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StableVITONDetail",
+            display_name="StableVITON Detail",
+            category=CORRESPONDENCE_CATEGORY,
+            description="Carry details of the garment photo over to the try-on: prints, letters "
+            "and weave at the photo's resolution. Shading and folds stay as generated.",
+            search_aliases=["logo", "texture", "sharpen", "warp"],
+            inputs=[
+                *tryon_inputs(
+                    "Of any size: for more detail than the working size has, a second StableVITON "
+                    "Garment with a larger width and height of the same aspect."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much of the details is the garment photo's. 0 leaves the try-on "
+                    "as it is.",
+                ),
+                io.Float.Input(
+                    "coarsest",
+                    default=DetailOptions.coarsest,
+                    min=0.005,
+                    max=0.5,
+                    step=0.005,
+                    tooltip="The size of the largest details to carry over, as a fraction of the "
+                    "image's height. Larger: also patterns and colours; smaller: only the weave.",
+                ),
+                io.Float.Input(
+                    "finest",
+                    default=0.0,
+                    min=0.0,
+                    max=64.0,
+                    step=0.1,
+                    advanced=True,
+                    tooltip="Pixels: finer details than this stay as generated. 0: none.",
+                ),
+                garment_mask_input(),
+            ],
+            outputs=[io.Image.Output(tooltip="Outside the mask the try-on's own pixels.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        tryon: Tensor,
+        garment: Tensor,
+        field: CorrespondenceField,
+        mask: Tensor,
+        strength: float,
+        coarsest: float,
+        finest: float,
+        garment_mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        if strength == 0:
+            return io.NodeOutput(tryon)
+        inputs = match_inputs(tryon, garment, garment_mask, field, mask)
+        image = carry_details(*inputs, DetailOptions(strength, coarsest, finest))
+        return io.NodeOutput(image, ui=preview(image, cls))
+
+
+class StableVITONScore(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StableVITONScore",
+            display_name="StableVITON Score",
+            category=CORRESPONDENCE_CATEGORY,
+            description="How far a try-on can be trusted, without ground truth: how sure the "
+            "correspondence is, and how alike try-on and garment are through it.",
+            search_aliases=["quality", "metric", "best of"],
+            inputs=[*tryon_inputs("Best the working size."), garment_mask_input()],
+            outputs=[
+                io.Float.Output(
+                    display_name="score", tooltip="0..1, larger is better; a batch's mean."
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="A line for each try-on, with its parts."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        tryon: Tensor,
+        garment: Tensor,
+        field: CorrespondenceField,
+        mask: Tensor,
+        garment_mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        scores = score_tryons(*match_inputs(tryon, garment, garment_mask, field, mask))
+        report = "\n".join(score.describe() for score in scores)
+        totals = [score.total for score in scores]
+        shown = {"text": [report], "score": totals}
+        return io.NodeOutput(sum(totals) / len(totals), report, ui=shown)
+
+
+def match_inputs(
+    tryon: Tensor,
+    garment: Tensor,
+    garment_mask: Tensor | None,
+    field: CorrespondenceField,
+    mask: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, CorrespondenceField, Tensor]:
+    """Try-on, garment, its mask, field and agnostic mask, all of one batch. ImageError where sizes
+    or batches do not fit."""
+    tryon = to_rgb(tryon)
+    height, width = tryon.shape[1:3]
+    field.check_aspect(height, width)
+    garment, garment_mask = place_garments(garment, garment_mask, field.size)
+    mask = resize_mask_to_person("mask", mask, height, width)
+    batch = find_batch_size(
+        {"tryon": len(tryon), "garment": len(garment), "field": len(field), "mask": len(mask)}
+    )
+    tryon, garment, garment_mask, mask = (
+        expand_batch(x, batch) for x in (tryon, garment, garment_mask, mask)
+    )
+    return tryon, garment, garment_mask, field.expand(batch), mask
