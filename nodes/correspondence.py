@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from einops import rearrange
 from torch import Tensor
 
+from ..stableviton_core.correspondence.attention_reader import TIMESTEP
 from ..stableviton_core.correspondence.draw_field import (
     draw_dots,
     draw_heat_map,
@@ -32,7 +33,6 @@ from .sockets import (
 )
 
 COORDINATES, DOTS, REGION = "coordinates", "matching dots", "region"
-TIMESTEP = 100  # of the pass: low noise, so that the network sees the garment on the person
 
 
 class StableVITONCorrespondence(io.ComfyNode):
@@ -53,29 +53,15 @@ class StableVITONCorrespondence(io.ComfyNode):
                 io.Latent.Input(
                     "latent", tooltip="The sampled try-on; for an image of one, VAE Encode it."
                 ),
-                io.Image.Input("tryon", tooltip="The decoded try-on. Sets the size of the image."),
+                io.Image.Input("tryon", tooltip="The decoded try-on, to draw on."),
                 io.Image.Input("garment", tooltip="As connected to StableVITON Conditioning."),
-                io.Image.Input(
-                    "densepose",
-                    optional=True,
-                    tooltip="As connected to StableVITON Conditioning. With it the torso and each "
-                    "limb are fitted by themselves; without it the garment as a whole.",
-                ),
-                garment_mask_input(),
                 io.Combo.Input(
                     "show",
                     options=[COORDINATES, DOTS, REGION],
                     default=COORDINATES,
-                    optional=True,
                     tooltip="coordinates: garment and person coloured alike where they match. "
-                    "matching dots: dots of one colour on both. region: where the region below "
-                    "lands on the person.",
-                ),
-                io.Mask.Input(
-                    "region",
-                    optional=True,
-                    tooltip="White (1) on what to find of the garment, such as its logo. Without "
-                    "it, a spot around the point below.",
+                    "matching dots: dots of one colour on both. region: where the region, or the "
+                    "point, lands on the person.",
                 ),
                 fraction_input("point_x", 0.5, 0.01, "0: the garment's left border, 1: its right."),
                 fraction_input(
@@ -86,9 +72,21 @@ class StableVITONCorrespondence(io.ComfyNode):
                     default=TIMESTEP,
                     min=0,
                     max=TIMESTEPS - 1,
-                    optional=True,
                     advanced=True,
                     tooltip="How much noise is added to the result for the pass, from 0 to 999.",
+                ),
+                io.Image.Input(
+                    "densepose",
+                    optional=True,
+                    tooltip="As connected to StableVITON Conditioning. With it the torso and each "
+                    "limb are fitted by themselves; without it the garment as a whole.",
+                ),
+                garment_mask_input(),
+                io.Mask.Input(
+                    "region",
+                    optional=True,
+                    tooltip="White (1) on what to find of the garment, such as its logo. Without "
+                    "it, a spot around point_x, point_y.",
                 ),
             ],
             outputs=[
@@ -113,13 +111,13 @@ class StableVITONCorrespondence(io.ComfyNode):
         latent: dict,
         tryon: Tensor,
         garment: Tensor,
+        show: str,
         point_x: float,
         point_y: float,
+        timestep: int,
         densepose: Tensor | None = None,
         garment_mask: Tensor | None = None,
-        show: str = COORDINATES,
         region: Tensor | None = None,
-        timestep: int = TIMESTEP,
     ) -> io.NodeOutput:
         rows, columns = latent["samples"].shape[2:]
         size = rows * MULTIPLE, columns * MULTIPLE

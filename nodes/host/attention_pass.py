@@ -7,10 +7,9 @@ import comfy.sample
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
-from einops import repeat
 from torch import Tensor
 
-from ...stableviton_core.correspondence.attention_reader import read_attention
+from ...stableviton_core.correspondence.attention_reader import draw_common_noise, read_attention
 from ...stableviton_core.correspondence.attention_summary import AttentionSummary
 from ...stableviton_core.errors import StableVITONError
 from .model import check_model
@@ -28,12 +27,11 @@ def read_latent_attention(
     """
     check_model(model)
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-    noise = torch.randn(samples.shape[1:], generator=torch.Generator().manual_seed(0))
     sampler = AttentionPass()
     sigma = model.get_model_object("model_sampling").sigmas[timestep]
     comfy.sample.sample_custom(
         model,
-        repeat(noise, "c h w -> b c h w", b=len(samples)),
+        draw_common_noise(samples),
         cfg=1.0,
         sampler=sampler,
         sigmas=torch.stack([sigma, torch.zeros_like(sigma)]).cpu(),

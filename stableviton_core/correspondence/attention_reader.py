@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
+import torch
+from einops import repeat
 from torch import Tensor
 
-from ..model.layers import CrossAttention, split_heads
+from ..model.attention_recorder import hook_attention
 from ..model.zero_cross_attention import ZeroCrossAttention
 from .attention_summary import AttentionSummary, summarize_attention
+
+TIMESTEP = 100  # of a pass over a result: low noise, so that the network sees the garment on it
 
 
 @contextmanager
@@ -23,21 +26,23 @@ def read_attention(
     summaries: list[AttentionSummary] = []
     grids = _list_grids(*latent_size)
 
-    def record(layer: CrossAttention, inputs: tuple[Tensor, Tensor], _output: Tensor) -> None:
-        x, context = inputs
-        q, k = (split_heads(t, layer.num_heads) for t in (layer.to_q(x), layer.to_k(context)))
+    def record(_block: int, q: Tensor, k: Tensor) -> None:
         summaries.append(summarize_attention(q, k, grids[q.shape[2]]))
 
-    transformers: Any = zero_cross_attention.warp_flow_blks
-    handles = [
-        transformer.transformer_blocks[0].attn2.register_forward_hook(record)
-        for transformer in transformers
-    ]
+    blocks = range(len(zero_cross_attention.warp_flow_blks))
+    handles = hook_attention(zero_cross_attention, blocks, record)
     try:
         yield summaries
     finally:
         for handle in handles:
             handle.remove()
+
+
+def draw_common_noise(latents: Tensor) -> Tensor:
+    """Standard normal noise of the shape of latents B x C x h x w, float32 on the CPU. It is the
+    same for every item, so that a batch gives what its items give alone."""
+    noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(0))
+    return repeat(noise, "c h w -> b c h w", b=len(latents))
 
 
 def _list_grids(rows: int, columns: int) -> dict[int, tuple[int, int]]:

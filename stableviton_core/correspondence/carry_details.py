@@ -50,8 +50,8 @@ def carry_details(
     alpha = options.strength * sure * region * mask * ramp_inwards(mask > 0, EDGE)
     detailed = torch.stack(
         [
-            torch.from_numpy(_exchange_bands(*(x.numpy() for x in item), options))
-            for item in zip(tryon.cpu().float(), warped, region, strict=True)
+            torch.from_numpy(_exchange_bands(a.numpy(), b.numpy(), c.numpy(), options))
+            for a, b, c in zip(tryon.cpu().float(), warped, region, strict=True)
         ]
     )
     alpha, detailed = alpha[..., None].to(tryon), detailed.to(tryon)

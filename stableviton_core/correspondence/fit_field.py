@@ -120,29 +120,33 @@ def fit_person(
         blended = np.zeros_like(coordinates)
         for part, share in enumerate(shares):
             members, near = nearest == part, share > 1e-3
-            blended[near] += share[near, None] * coordinates[near]
-            if members.sum() < FEWEST_PART_TOKENS:
-                continue
-            correct = _fit_part(matches[members], fitted[members])
-            blended[near] += share[near, None] * correct(pixels[near])
-            fitted[members] += correct(matches.person[members])
+            locate = _fit_part(matches[members], fitted[members])
+            if locate is None:
+                blended[near] += share[near, None] * coordinates[near]
+            else:
+                blended[near] += share[near, None] * locate(pixels[near])
+                fitted[members] = locate(matches.person[members])
         coordinates = blended / shares.sum(axis=0)[:, None]
     residuals = np.linalg.norm(matches.garment - fitted, axis=1)
     confidence = _measure_confidence(matches, residuals, mask)
     return rearrange(coordinates, "(h w) c -> h w c", h=height), confidence
 
 
-def _fit_part(matches: Matches, fitted: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The correction n x 2 that a part adds to the fit of the whole, a function of points n x 2."""
+def _fit_part(matches: Matches, whole: np.ndarray) -> Callable[[np.ndarray], np.ndarray] | None:
+    """The garment coordinates of a part as a function of points n x 2; None where it has too few
+    tokens. whole: what the fit of the whole says for the part's tokens, n x 2, from which it
+    starts."""
+    if len(matches) < FEWEST_PART_TOKENS:
+        return None
     centre = matches.person.mean(axis=0)
 
     def expand(points: np.ndarray) -> np.ndarray:
         return _expand(points - centre + 0.5, PART_DEGREE)
 
-    coefficients = _fit_robustly(
-        expand(matches.person), matches.garment - fitted, matches.weight, STIFFNESS
-    )
-    return lambda points: expand(points) @ coefficients
+    terms = expand(matches.person)
+    start, *_ = np.linalg.lstsq(terms, whole, rcond=None)
+    change = _fit_robustly(terms, matches.garment - terms @ start, matches.weight, STIFFNESS)
+    return lambda points: expand(points) @ (start + change)
 
 
 def _expand(points: np.ndarray, degree: int) -> np.ndarray:
@@ -153,10 +157,11 @@ def _expand(points: np.ndarray, degree: int) -> np.ndarray:
 
 
 def _fit_robustly(
-    terms: np.ndarray, values: np.ndarray, weight: np.ndarray, stiffness: float = 1e-6
+    terms: np.ndarray, values: np.ndarray, weight: np.ndarray, stiffness: float = 1e-3
 ) -> np.ndarray:
-    """Coefficients, terms x 2, of values n x 2. stiffness: ridge that pulls them to zero."""
-    ridge = stiffness * np.eye(terms.shape[1])
+    """Coefficients, terms x 2, of values n x 2. stiffness: pulls what they describe to zero, with
+    the weight of so many tokens."""
+    ridge = stiffness / len(terms) * terms.T @ terms + 1e-9 * np.eye(terms.shape[1])
     squares = np.zeros(len(values))
     for scale in SCALES:
         robust = weight * (scale**2 / (scale**2 + squares)) ** 2

@@ -6,6 +6,7 @@ from typing import Literal
 
 from ..dataset.pairs import DRESSCODE_FOLDERS
 from ..errors import StableVITONError
+from ..images import MULTIPLE
 
 ProtocolName = Literal["hr-viton", "catvton", "ladi-viton"]
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -29,6 +30,8 @@ class EvaluateConfig:
         batch_size: Images in one pass of a network.
         device: auto, cpu, cuda or mps.
         backbone_dir: Folder with the weights of the networks of LPIPS, FID and KID.
+        score: Checkpoint that made the results: also measure how far they can be trusted, which
+            needs no real images, from its attention. Needs data.
         json: Also write the figures to this file.
     """
 
@@ -43,6 +46,7 @@ class EvaluateConfig:
     batch_size: int = 16
     device: str = "auto"
     backbone_dir: Path | None = None
+    score: Path | None = None
     json: Path | None = None
 
     def check(self) -> None:
@@ -62,5 +66,12 @@ class EvaluateConfig:
                 problems.append(f"--{name} is one of {listed}, got {getattr(self, name)!r}")
         if self.category is not None and self.data is None:
             problems.append("--category needs --data")
+        if self.score is not None and self.data is None:
+            problems.append("--score needs --data")
+        if self.score is not None and (self.height % MULTIPLE or self.width % MULTIPLE):
+            problems.append(
+                f"--score needs a --height and a --width that are multiples of {MULTIPLE}, got "
+                f"{self.height} and {self.width}"
+            )
         if problems:
             raise StableVITONError("\n".join(problems))

@@ -26,6 +26,7 @@ from .config import EvaluateConfig
 from .lpips import find_backbone, load_lpips
 from .protocols import PROTOCOLS, Protocol, read_resized, resize
 from .results import (
+    Result,
     is_paired,
     list_results,
     match_references,
@@ -33,6 +34,7 @@ from .results import (
     read_test_split,
     resolve_results,
 )
+from .trust import score_results
 
 INCEPTION = "inception-2015-12-05.pt"
 READERS = 4  # threads that decode images
@@ -141,6 +143,8 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         )
     method = f"{protocol.describe_fid()}, {len(real_files)} reference images"
     scores += [Score("FID", fid, name, method), Score("KID x 1000", kid, name, method)]
+    if config.score is not None:
+        scores += _measure_trust(results, config, device, name)
     return Evaluation(
         protocol=config.protocol,
         paired=paired,
@@ -154,6 +158,23 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         reference=str(config.data or config.reference),
         scores=scores,
     )
+
+
+def _measure_trust(
+    results: Sequence[Result], config: EvaluateConfig, device: torch.device, name: str
+) -> list[Score]:
+    """The mean over results of how far they can be trusted, and of its parts."""
+    assert config.score is not None and config.data is not None
+    size = config.height, config.width
+    trusts = score_results(
+        results, config.data, config.category, config.score, size, config.batch_size, device
+    )
+    method = f"attention of {config.score.name}, without real images"
+    scores = []
+    for part in ("total", "confidence", "smoothness", "colour", "structure"):
+        mean = float(np.mean([getattr(trust, part) for trust in trusts]))
+        scores.append(Score("trust" if part == "total" else f"trust: {part}", mean, name, method))
+    return scores
 
 
 def _read_batches(

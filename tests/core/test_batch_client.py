@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from helpers.fake_server import GRAPH, INFO, run_fake_server
+from helpers.fake_server import GRAPH, INFO, SCORED_GRAPH, run_fake_server
 from stableviton_core.errors import StableVITONError
 from stableviton_core.serving import client
 from stableviton_core.serving.batch import retry_policy
@@ -59,8 +60,10 @@ def shorten_waits(monkeypatch):
     monkeypatch.setattr(client, "POLL_AFTER", 0.3)
 
 
-def batch(jobs: list[Job], servers: list[str], output: Path, timeout: float = 20.0):
-    return asyncio.run(run_batch(jobs, GRAPH, servers, output, {}, timeout))
+def batch(
+    jobs: list[Job], servers: list[str], output: Path, timeout: float = 20.0, graph: dict = GRAPH
+):
+    return asyncio.run(run_batch(jobs, graph, servers, output, {}, timeout))
 
 
 def lines(output: Path) -> list[dict]:
@@ -400,3 +403,51 @@ def test_the_contact_sheet_shows_all_results(jobs, tmp_path):
         assert sheet.getpixel((144 + 72, 192 + 96))[2] > 240, "a result"
         corner = sheet.getpixel((4 * 144 + 72, 3 * 192 + 96))
         assert corner[0] > corner[2] + 50, "a cross where there is none"
+
+
+# Several seeds
+
+
+def test_the_seed_with_the_best_score_is_kept(jobs, tmp_path):
+    first, second = (replace(job, candidates=3) for job in jobs[:2])
+    with run_fake_server(scores={7: 0.5, 8: 0.9, 9: 0.7}) as server:
+        outcome = batch([first, second], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+        assert len(outcome.results) == 2 and len(server.prompts) == 6
+        assert sorted(p["3"]["inputs"]["seed"] for p in server.prompts) == [7, 7, 8, 8, 9, 9]
+        batch([first, second], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+        assert len(server.prompts) == 6, "nothing is made twice"
+        batch([replace(first, candidates=1)], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+        assert len(server.prompts) == 7, "the best of three is not the result of one seed"
+    *entries, single = lines(tmp_path / "out")
+    for entry in entries:
+        assert (entry["seed"], entry["kept_seed"], entry["score"]) == (7, 8, 0.9)
+        assert entry["report"] == "report of 8"
+        assert entry["scores"] == {"7": 0.5, "8": 0.9, "9": 0.7}
+    assert (single["kept_seed"], single["score"], single["scores"]) == (7, 0.5, None)
+
+
+def test_a_seed_without_a_score_fails_its_pair(jobs, tmp_path):
+    job = replace(jobs[0], candidates=2)
+    with run_fake_server(scores={7: 0.5}) as server:
+        outcome = batch([job], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+    assert "without a score" in outcome.failed["p0+g0"] and not list(tmp_path.glob("out/*.png"))
+
+
+def test_several_seeds_need_a_graph_that_scores_them(jobs, tmp_path):
+    job = replace(jobs[0], candidates=2)
+    with run_fake_server() as server:
+        with pytest.raises(StableVITONError, match="lacks one StableVITONScore node"):
+            batch([job], [server.url], tmp_path / "out")
+        too_large = replace(jobs[0], seed=2**32, candidates=2)
+        with pytest.raises(StableVITONError, match="the seed of 'Sampler' is 4294967297"):
+            batch([too_large], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+
+
+def test_manifests_of_earlier_versions_are_read(tmp_path):
+    entry = {
+        **{"pair": "a+b", "key": "k", "person": "a.png", "garment": "b.png", "seed": 0},
+        **{"graph": "g", "server": "s", "started": 1.0, "seconds": 2.0, "files": ["a+b.png"]},
+        "error": None,
+    }
+    (tmp_path / MANIFEST).write_text(json.dumps(entry) + "\n")
+    assert read_manifest(tmp_path)["a+b"].score is None

@@ -35,6 +35,7 @@ INFO = {
         },
         "output": ["IMAGE"],
     },
+    "StableVITONScore": {"input": {"required": {"tryon": ["IMAGE"]}}, "output": ["FLOAT"]},
 }
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}, "_meta": {"title": "Person"}},
@@ -50,18 +51,21 @@ GRAPH = {
         "inputs": {"images": ["3", 0], "filename_prefix": "x"},
     },
 }
+SCORED_GRAPH = GRAPH | {"5": {"class_type": "StableVITONScore", "inputs": {"tryon": ["3", 0]}}}
 
 
 @dataclass
 class FakeServer:
     """latency: seconds per prompt. fault: what goes wrong with the prompts numbered in `faulty`, or
     with all: "status 500", "garbage", "closed websocket", "no image", "error", "no png". down:
-    seconds after the first prompt from and to which every answer is status 502."""
+    seconds after the first prompt from and to which every answer is status 502. scores: of the
+    results by seed, shown by a node 5."""
 
     latency: float = 0.0
     fault: str = ""
     faulty: range | None = None
     down: tuple[float, float] | None = None
+    scores: dict[int, float] = field(default_factory=dict)
     first: float = math.inf
     url: str = ""
     prompts: list[dict] = field(default_factory=list)
@@ -133,6 +137,9 @@ class FakeServer:
             self.queue.remove(identity)
             outputs = {"4": {"images": [{"filename": "x.png", "subfolder": "", "type": "output"}]}}
             status = {"status_str": "success", "messages": []}
+            seed = body["prompt"].get("3", {}).get("inputs", {}).get("seed")
+            if seed in self.scores:
+                outputs["5"] = {"score": [self.scores[seed]], "text": [f"report of {seed}"]}
             if fault == "no image":
                 outputs = {}
             if fault == "error":

@@ -36,8 +36,10 @@ def drawn(host, demo) -> SimpleNamespace:
         "positive": inputs[0],
         "latent": latent,
         "densepose": images["densepose"],
+        "show": "coordinates",
         "point_x": 0.5,
         "point_y": 0.4,
+        "timestep": 100,
         **common,
     }
     image, confidence, field, region = host.node("StableVITONCorrespondence", **find)
@@ -68,7 +70,8 @@ def test_a_region_of_the_garment_is_found_on_the_person(host, drawn):
     middle = (truth[..., 2] > 0) & ((truth[..., :2] / 255 - 0.5).abs().amax(dim=-1) < 0.05)
     region = torch.zeros(1, 256, 192)
     region[:, 102:154, 77:115] = 1
-    *_, landed = host.node("StableVITONCorrespondence", **drawn.find, show="region", region=region)
+    find = drawn.find | {"show": "region", "region": region}
+    *_, landed = host.node("StableVITONCorrespondence", **find)
     assert landed[0][middle].mean() > 5 * landed.mean()
     assert landed.max() <= 1 and landed.min() >= 0
 
@@ -95,8 +98,10 @@ def find_in_small(host, model, positive: list, latent: dict, images: dict) -> tu
         tryon=images["person"],
         garment=images["garment"],
         garment_mask=torch.ones(1, 128, 96),
+        show="matching dots",
         point_x=0.5,
         point_y=0.5,
+        timestep=100,
     )
 
 

@@ -25,6 +25,9 @@ NODES = {
     "StableVITONDensePose",
     "StableVITONAgnosticMask",
     "StableVITONGarment",
+    "StableVITONCorrespondence",
+    "StableVITONDetail",
+    "StableVITONScore",
 }
 FRONTEND_ONLY = {"MarkdownNote"}
 TO_LOOK_AT = {"ImageCompare"}  # on the canvas; over HTTP it would cost time and be thrown away
@@ -79,7 +82,8 @@ def api(name: str) -> dict:
 
 
 def test_there_are_graphs():
-    assert GRAPHS == ["prepare_dataset", "tryon", "tryon_fast", "tryon_photo", "tryon_photo_hires"]
+    others = ["tryon_correspondence", "tryon_fast", "tryon_photo", "tryon_photo_hires"]
+    assert ["prepare_dataset", "tryon", *others] == GRAPHS
 
 
 @pytest.mark.browser

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def run(config: BatchConfig) -> int:
     raise_interrupt_on_sigterm()
     output = config.output
     try:
-        jobs = _list_jobs(config)
+        jobs = [replace(job, candidates=config.best_of) for job in _list_jobs(config)]
         graph = load_graph(config.graph)
         override_inputs(graph, config.set)
         outcome = _run_jobs(config, jobs, graph)
@@ -50,6 +51,8 @@ def run(config: BatchConfig) -> int:
 
 
 def _list_jobs(config: BatchConfig) -> list[Job]:
+    if config.best_of < 1:
+        raise StableVITONError(f"--best-of is a number of seeds from 1 on, got {config.best_of}")
     folders = {"mask": config.masks, "densepose": config.denseposes}
     companions = {role: folder for role, folder in folders.items() if folder}
     if config.pairs and not (config.persons or config.garments or companions):

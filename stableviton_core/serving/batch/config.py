@@ -28,7 +28,9 @@ class BatchConfig:
         mask_node: Title or id of the node with the mask, if not Mask.
         densepose_node: Title or id of the node with the DensePose image, if not DensePose.
         result_node: Title or id of the node with the result, if not Result.
-        timeout: Seconds for one pair.
+        timeout: Seconds for one pair with one seed.
+        best_of: Seeds to try for each pair, from its own on; the result with the best score is
+            kept. Needs a graph with a StableVITONScore node.
         contact_sheet: Also write an image grid of all results.
     """
 
@@ -52,4 +54,5 @@ class BatchConfig:
     densepose_node: str | None = None
     result_node: str | None = None
     timeout: float = 3600.0
+    best_of: int = 1
     contact_sheet: bool = False

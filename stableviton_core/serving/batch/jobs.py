@@ -19,11 +19,17 @@ NAME_SUFFIXES = {"mask": ("", "_mask"), "densepose": ("", "_densepose")}  # afte
 
 @dataclass(frozen=True)
 class Job:
-    """One result. name: unique, the stem of its file. images: input files by role."""
+    """One result. name: unique, the stem of its file. images: input files by role. candidates: how
+    many seeds are tried, of which the one with the best score is kept."""
 
     name: str
     images: Mapping[str, Path]
     seed: int
+    candidates: int = 1
+
+    @property
+    def seeds(self) -> range:
+        return range(self.seed, self.seed + self.candidates)
 
 
 def read_pairs(file: Path, seed: int) -> list[Job]:

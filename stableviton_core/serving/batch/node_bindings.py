@@ -14,16 +14,19 @@ from .jobs import ROLES, Job
 TITLES = {"person": "Person", "garment": "Garment", "mask": "Mask", "densepose": "DensePose"}
 RESULT = "Result"
 SEEDS = ("seed", "noise_seed")
+SCORE_CLASS = "StableVITONScore"
 NodeInfo = Mapping[str, Any]  # a server's object_info: descriptions by node class
 
 
 @dataclass(frozen=True)
 class NodeBindings:
-    """images: (node id, input) by role. seeds: (node id, input). result: id of the saving node."""
+    """images: (node id, input) by role. seeds: (node id, input). result: id of the saving node.
+    score: id of the node that scores the result, where the graph has one."""
 
     images: Mapping[str, tuple[str, str]]
     seeds: Sequence[tuple[str, str]]
     result: str
+    score: str | None = None
 
 
 def override_inputs(graph: Graph, assignments: Sequence[str]) -> None:
@@ -90,7 +93,9 @@ def bind_nodes(
         for name, value in entry["inputs"].items()
         if name in SEEDS and not isinstance(value, list)
     ]
-    return NodeBindings(images, seeds, _find_node(graph, nodes.get("result") or RESULT, "result"))
+    result = _find_node(graph, nodes.get("result") or RESULT, "result")
+    scores = [node for node, entry in graph.items() if entry["class_type"] == SCORE_CLASS]
+    return NodeBindings(images, seeds, result, scores[0] if len(scores) == 1 else None)
 
 
 def _find_node(graph: Graph, name: str, role: str) -> str:
@@ -152,7 +157,14 @@ def hash_graph(graph: Graph, bindings: NodeBindings) -> str:
 
 
 def check_jobs(jobs: Sequence[Job], graph: Graph, info: NodeInfo, bindings: NodeBindings) -> None:
-    """StableVITONError where a job lacks an image that others have, or has a seed out of range."""
+    """StableVITONError where a job lacks an image that others have, has a seed out of range, or
+    tries several and the graph does not score them."""
+    if any(job.candidates > 1 for job in jobs) and (bindings.score is None or not bindings.seeds):
+        lacking = f"one {SCORE_CLASS} node" if bindings.score is None else "a node with a seed"
+        raise StableVITONError(
+            f"--best-of compares the scores of several seeds, and the graph lacks {lacking}. "
+            "workflows/api/tryon_correspondence.json has both."
+        )
     for job in jobs:
         missing = bindings.images.keys() - job.images.keys()
         if missing:
@@ -164,7 +176,7 @@ def check_jobs(jobs: Sequence[Job], graph: Graph, info: NodeInfo, bindings: Node
         declared = _list_inputs(info[graph[node]["class_type"]])
         if name not in declared:
             continue
-        for seed in {job.seed for job in jobs}:
+        for seed in {seed for job in jobs for seed in (job.seeds[0], job.seeds[-1])}:
             if problem := _find_problem(seed, *declared[name], graph):
                 raise StableVITONError(f"the {name} of {get_title(graph, node)!r} {problem}")
 

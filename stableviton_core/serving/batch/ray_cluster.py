@@ -20,7 +20,7 @@ from .jobs import Job
 from .node_bindings import NodeBindings, prepare_bindings
 from .retry_policy import PROMPTS_PER_WORKER, RAY_RETRIES, Attempt, JobQueue
 from .run_state import Outcome, RunState
-from .transfer import JobRunner, ResultImages, prepare_job
+from .transfer import JobResult, JobRunner, prepare_job
 
 STARTUP_TIMEOUT = 600.0  # seconds for all servers to come up
 
@@ -127,13 +127,13 @@ def _distribute_jobs(
     def start_job(actor: Any) -> None:
         while attempt := queue.take(names[actor]):
             job, started = attempt.job, time.time()
-            job_graph, contents = prepare_job(job, state.digests[job.name], graph, bindings)
+            graphs, contents = prepare_job(job, state.digests[job.name], graph, bindings)
             try:
                 data = {name: read_content() for name, read_content in contents.items()}
             except ImageError as error:
                 handle_failure(actor, attempt, started, error)
             else:
-                reference = actor.run.remote(job_graph, bindings.result, data, timeout)
+                reference = actor.run.remote(graphs, bindings, data, timeout)
                 running[reference] = (actor, attempt, started)
                 return
 
@@ -147,12 +147,12 @@ def _distribute_jobs(
         (reference,), _ = ray.wait(list(running), num_returns=1)
         actor, attempt, started = running.pop(reference)
         try:
-            server, images = ray.get(reference)
+            server, result = ray.get(reference)
         except ray.exceptions.RayError as error:
             handle_failure(actor, attempt, started, _find_cause(error))
         else:
             queue.record_success(names[actor])
-            state.record_result(attempt.job, server, started, images)
+            state.record_result(attempt.job, server, started, result)
         fill_actors()
 
 
@@ -178,15 +178,19 @@ class Worker:
             return await client.fetch_object_info(session)
 
     async def run(
-        self, graph: Graph, result_node: str, contents: Mapping[str, bytes], timeout: float
-    ) -> tuple[str, ResultImages]:
-        """The server's address and the result images, as `JobRunner.run`. Where its server is
-        gone, the actor ends, and Ray starts both again."""
+        self,
+        graphs: Mapping[int, Graph],
+        bindings: NodeBindings,
+        contents: Mapping[str, bytes],
+        timeout: float,
+    ) -> tuple[str, JobResult]:
+        """The server's address and the result, as `JobRunner.run`. Where its server is gone, the
+        actor ends, and Ray starts both again."""
         if self.runner is None:  # its session belongs to the event loop that runs this
             self.runner = JobRunner(client.connect(self.server.url))
         readers = {name: partial(bytes, content) for name, content in contents.items()}
         try:
-            return self.server.url, await self.runner.run(graph, result_node, readers, timeout)
+            return self.server.url, await self.runner.run(graphs, bindings, readers, timeout)
         except ServerError:
             if self.server.process.poll() is not None:
                 self.stack.close()

@@ -3,6 +3,7 @@ and on a progress bar. A batch that is started again continues from it."""
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +20,11 @@ from ...images import IMAGE_EXTENSIONS
 from ..graph import Graph
 from .jobs import Job
 from .node_bindings import NodeBindings, hash_graph
-from .transfer import ResultImages, hash_image
+from .transfer import JobResult, ResultImages, hash_image
 
 MANIFEST = "manifest.jsonl"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class Entry:
 
     pair: the job's name. key: hash of its images' contents, seed and graph. server: address, or
     None where none was reached. started: seconds since 1970. seconds: from queueing to the written
-    file. files: names in the output folder. error: why there is no result.
+    file. files: names in the output folder. error: why there is no result. Where the graph scores
+    results: score, what it consists of (report), the seed that was kept, and with --best-of the
+    scores of all seeds.
     """
 
     pair: str
@@ -44,6 +49,10 @@ class Entry:
     seconds: float
     files: list[str]
     error: str | None
+    kept_seed: int | None = None
+    score: float | None = None
+    report: str | None = None
+    scores: Mapping[int, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +101,15 @@ class RunState:
         self._bar.close()
         self._logging.__exit__(None, None, None)
 
-    def record_result(self, job: Job, server: str, started: float, images: ResultImages) -> None:
+    def record_result(self, job: Job, server: str, started: float, result: JobResult) -> None:
         """Write a job's images, then its line of the manifest."""
-        files = self._write_images(job.name, images)
-        self._append(job, server, started, files, None)
+        files = self._write_images(job.name, result.images)
+        self._append(job, server, started, files, None, result)
+        if result.scores:
+            _log.info(
+                "%s: seed %d is the best of %d, %s",
+                *(job.name, result.seed, len(result.scores), result.report),
+            )
         self.results[job.name] = self.output / files[0]
         self._bar.update()
 
@@ -131,11 +145,19 @@ class RunState:
         """The same for the same images' contents, seed and graph."""
         digests: Mapping[str, str] = self.digests.get(job.name, {})
         parts = [f"{role}={digests[role]}" for role in sorted(digests)]
+        if job.candidates > 1:
+            parts.append(f"best_of={job.candidates}")
         text = "|".join([job.name, self.graph_hash, str(job.seed), *parts])
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _append(
-        self, job: Job, server: str | None, started: float, files: list[str], error: str | None
+        self,
+        job: Job,
+        server: str | None,
+        started: float,
+        files: list[str],
+        error: str | None,
+        result: JobResult | None = None,
     ) -> None:
         entry = Entry(
             pair=job.name,
@@ -149,6 +171,10 @@ class RunState:
             seconds=round(time.time() - started, 3),
             files=files,
             error=error,
+            kept_seed=result.seed if result else None,
+            score=result.score if result else None,
+            report=result.report if result else None,
+            scores=result.scores if result else None,
         )
         with explain_write_errors(self.output):
             _append_entry(self.output, entry)

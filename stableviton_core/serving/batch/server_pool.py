@@ -112,11 +112,11 @@ class ServerPool:
         """Run one job after the other."""
         while attempt := await self._take(server):
             job, started = attempt.job, time.time()
-            graph, contents = prepare_job(
+            graphs, contents = prepare_job(
                 job, self.state.digests[job.name], self.graph, self.bindings
             )
             try:
-                images = await runner.run(graph, self.bindings.result, contents, self.timeout)
+                result = await runner.run(graphs, self.bindings, contents, self.timeout)
             except (ImageError, ServerError, PromptError) as error:
                 if not self.queue.record_failure(server, attempt, error):
                     self.state.record_failure(job, server, started, attempt.error)
@@ -126,7 +126,7 @@ class ServerPool:
                     async with recovering:
                         await self._recover(server, runner, error)
             else:
-                self.state.record_result(job, server, started, images)
+                self.state.record_result(job, server, started, result)
                 self.queue.record_success(server)
                 await self._notify()
 

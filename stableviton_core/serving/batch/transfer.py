@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import aiohttp
 
@@ -13,13 +15,25 @@ from ...images import decode_image
 from .. import client
 from ..graph import Graph
 from .jobs import Job
-from .node_bindings import NodeBindings, fill_graph
+from .node_bindings import SCORE_CLASS, NodeBindings, fill_graph
 from .retry_policy import PROMPTS_PER_WORKER
 
 SUBFOLDER = "stableviton-batch"  # of the servers' input folders
 
 Content = Callable[[], bytes]  # of a file, read when it is needed
 ResultImages = list[tuple[str, bytes]]  # the server's file names and the files' contents
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """seed: of the images. score: of the images, and report, what it consists of; None where the
+    graph has no node that scores. scores: of all seeds that were tried."""
+
+    images: ResultImages
+    seed: int
+    score: float | None = None
+    report: str | None = None
+    scores: Mapping[int, float] | None = None
 
 
 def hash_image(path: Path) -> str:
@@ -45,16 +59,28 @@ def _read_unchanged(path: Path, digest: str) -> bytes:
 
 def prepare_job(
     job: Job, digests: Mapping[str, str], graph: Graph, bindings: NodeBindings
-) -> tuple[Graph, dict[str, Content]]:
-    """The graph for a job, and the contents of its input images by upload name, which is the same
-    for the same contents. digests: SHA-256 of the images by role."""
+) -> tuple[dict[int, Graph], dict[str, Content]]:
+    """The graphs for a job by seed, and the contents of its input images by upload name, which is
+    the same for the same contents. digests: SHA-256 of the images by role."""
     names = {role: digests[role][:32] + file.suffix.lower() for role, file in job.images.items()}
     contents: dict[str, Content] = {
         names[role]: partial(_read_unchanged, file, digests[role])
         for role, file in job.images.items()
     }
     images = {role: f"{SUBFOLDER}/{name}" for role, name in names.items()}
-    return fill_graph(graph, bindings, images, job.seed), contents
+    return {seed: fill_graph(graph, bindings, images, seed) for seed in job.seeds}, contents
+
+
+def choose_best(results: Sequence[JobResult]) -> JobResult:
+    """The result with the best score, the first of equals, and the scores of all. PromptError where
+    there are several and one has no score."""
+    if len(results) == 1:
+        return results[0]
+    scores = {result.seed: result.score for result in results if result.score is not None}
+    if len(scores) < len(results):
+        raise PromptError(f"The graph ended without a score at the {SCORE_CLASS} node.")
+    best = max(results, key=lambda result: scores[result.seed])
+    return replace(best, scores=scores)
 
 
 class JobRunner:
@@ -66,36 +92,48 @@ class JobRunner:
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def run(
-        self, graph: Graph, result_node: str, contents: Mapping[str, Content], timeout: float
-    ) -> ResultImages:
-        """The images of the result node. contents: of the input images, by upload name. timeout:
-        seconds for one job.
+        self,
+        graphs: Mapping[int, Graph],
+        bindings: NodeBindings,
+        contents: Mapping[str, Content],
+        timeout: float,
+    ) -> JobResult:
+        """The images of the result node; of several graphs, those with the best score. graphs: by
+        seed. contents: of the input images, by upload name. timeout: seconds for one graph.
 
-        PromptError where the graph fails, takes too long or gives no image; ServerError where the
-        server is gone or the results are no images.
+        PromptError where a graph fails, takes too long or gives no image or no score; ServerError
+        where the server is gone or the results are no images.
         """
         limit = timeout * PROMPTS_PER_WORKER  # the server's other job may be run first
-        try:
-            return await asyncio.wait_for(self._run(graph, result_node, contents), limit)
-        except asyncio.TimeoutError as error:
-            raise PromptError(f"it took longer than --timeout, {timeout:.0f} s") from error
+        results = []
+        for seed, graph in graphs.items():
+            try:
+                result = self._run(seed, graph, bindings, contents)
+                results.append(await asyncio.wait_for(result, limit))
+            except asyncio.TimeoutError as error:
+                raise PromptError(f"it took longer than --timeout, {timeout:.0f} s") from error
+        return choose_best(results)
 
     def forget_uploads(self) -> None:
         """The server may have lost them, for example after a restart."""
         self._uploaded.clear()
 
     async def _run(
-        self, graph: Graph, result_node: str, contents: Mapping[str, Content]
-    ) -> ResultImages:
+        self, seed: int, graph: Graph, bindings: NodeBindings, contents: Mapping[str, Content]
+    ) -> JobResult:
         for name, content in contents.items():
             await self._upload(name, content)
         outputs = await client.run(self.session, graph)
         with client.expect_valid_answer("history"):
-            images = outputs.get(result_node, {}).get("images") or []
+            images = outputs.get(bindings.result, {}).get("images") or []
             files = [(str(image["filename"]), image) for image in images]
+            scored = outputs.get(bindings.score or "", {})
+            scores = [float(score) for score in scored.get("score", [])]
+            report = "\n".join(map(str, scored.get("text", []))) or None
         if not files:
             raise PromptError("The graph ended without an image at the result's node.")
-        return [(name, await self._download(name, file)) for name, file in files]
+        downloads = [(name, await self._download(name, file)) for name, file in files]
+        return JobResult(downloads, seed, fmean(scores) if scores else None, report)
 
     async def _upload(self, name: str, content: Content) -> None:
         async with self._locks.setdefault(name, asyncio.Lock()):
