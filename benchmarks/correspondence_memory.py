@@ -13,7 +13,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from full_size import write_full_size
@@ -56,29 +58,27 @@ def measure_all(module: Callable, weights: Path, steps: int) -> None:
     loaded = module("nodes.host.load_checkpoint").load_checkpoint(weights, "fp32")
     encode = module("nodes.host.conditioning").encode_conditioning
     print("| size | what | seconds | peak GiB | of sampling |\n|---|---|---|---|---|")
-    for height, width in SIZES:
-        images = make_images(height, width)
+    for size in SIZES:
+        images = make_images(*size)
         encoded = encode(*loaded[1:], **images)
-        noise = torch.randn(encoded[2]["samples"].shape, generator=torch.manual_seed(0))
-        latent: list[Tensor] = []
+        measure_size(module, loaded, encoded, images, steps)
 
-        def run() -> None:
-            sampling = Sampling("euler", steps, "normal")
-            latent[:] = [sample(module, loaded, sampling, encoded, noise)]
 
-        run()
-        seconds, peak = measure(run)
-        report(height, width, f"sampling, {steps} steps", seconds, peak, peak)
-        field: list = []
-
-        def find() -> None:
-            field[:] = [find_field(module, loaded, encoded, latent[0], images)]
-
-        find_seconds, find_peak = measure(find)
-        report(height, width, "Correspondence", find_seconds, find_peak, peak)
-        for name, use in (("Detail", use_detail), ("Score", use_score)):
-            used = measure(lambda use=use: use(module, field[0], images))
-            report(height, width, name, *used, peak)
+def measure_size(
+    module: Callable, loaded: tuple, encoded: tuple, images: dict[str, Tensor], steps: int
+) -> None:
+    height, width = images["mask"].shape[1:]
+    noise = torch.randn(encoded[2]["samples"].shape, generator=torch.manual_seed(0))
+    run = partial(sample, module, loaded, Sampling("euler", steps, "normal"), encoded, noise)
+    run()
+    latent, seconds, sampling = measure(run)
+    report(height, width, f"sampling, {steps} steps", seconds, sampling, sampling)
+    find = partial(find_field, module, loaded, encoded, latent, images)
+    field, seconds, peak = measure(find)
+    report(height, width, "Correspondence", seconds, peak, sampling)
+    for name, use in (("Detail", use_detail), ("Score", use_score)):
+        _, seconds, peak = measure(partial(use, module, field, images))
+        report(height, width, name, seconds, peak, sampling)
 
 
 def find_field(module: Callable, loaded: tuple, encoded: tuple, latent: Tensor, images: dict):
@@ -115,13 +115,13 @@ def list_inputs(field, images: dict) -> dict:
     return {"tryon": images["person"], "field": field, "garment_mask": ones, **same}
 
 
-def measure(run: Callable[[], None]) -> tuple[float, float]:
-    """Seconds and peak resident memory in GiB."""
+def measure(run: Callable[[], Any]) -> tuple[Any, float, float]:
+    """What it returns, seconds, and peak resident memory in GiB."""
     with PeakMonitor("VmRSS") as monitor:
         start = time.perf_counter()
-        run()
+        value = run()
         seconds = time.perf_counter() - start
-    return seconds, monitor.peak / GIBIBYTE
+    return value, seconds, monitor.peak / GIBIBYTE
 
 
 def report(
