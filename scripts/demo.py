@@ -21,7 +21,7 @@ def parse_arguments() -> argparse.Namespace:
         **file,
         default=ROOT / "output" / "tryon.png",
         help="the result (default: output/tryon.png of the project); an image "
-        "grid of garment, person and result is written beside it",
+        "grid of garment, person, result and correspondence is written beside it",
     )
     parser.add_argument("--person", **file, default=demo / "person.png")
     parser.add_argument(

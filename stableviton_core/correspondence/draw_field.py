@@ -40,23 +40,24 @@ def draw_side_by_side(
 
 
 def _colour(image: Tensor, positions: Tensor, share: Tensor) -> Tensor:
-    """A grey image under the colours of garment positions B x H x W x 2, where share is 1."""
+    """A grey image under the colours of garment positions B x H x W x 2 and the lines of a grid,
+    where share is 1."""
     luma = image.mean(dim=-1, keepdim=True)
-    colours = colour_positions(positions) * (0.4 + 0.6 * luma)
+    cells = positions * LINES
+    on_line = ((cells - cells.round()).abs() < LINE_WIDTH / 2).any(dim=-1, keepdim=True)
+    colours = colour_positions(positions) * (0.6 + 0.4 * luma)
+    colours = torch.where(on_line, colours * 0.5, colours)
     alpha = COLOUR_SHARE * share[..., None]
     return (0.25 + 0.75 * luma) * (1 - alpha) + colours * alpha
 
 
 def colour_positions(positions: Tensor) -> Tensor:
-    """Positions (x, y) in 0..1, ... x 2 -> RGB in 0..1, ... x 3, with the lines of a grid."""
+    """Positions (x, y) in 0..1, ... x 2 -> RGB in 0..1, ... x 3."""
     x, y = (positions[..., i, None].clamp(0, 1) for i in (0, 1))
     corners = torch.tensor(CORNERS).to(positions)
     upper = corners[0, 0] * (1 - x) + corners[0, 1] * x
     lower = corners[1, 0] * (1 - x) + corners[1, 1] * x
-    colours = upper * (1 - y) + lower * y
-    cells = positions * LINES
-    on_line = ((cells - cells.round()).abs() < LINE_WIDTH / 2).any(dim=-1, keepdim=True)
-    return torch.where(on_line, colours * 0.5, colours)
+    return upper * (1 - y) + lower * y
 
 
 def draw_dots(

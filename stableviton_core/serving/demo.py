@@ -1,4 +1,5 @@
-"""The demo: runs `workflows/api/tryon.json` on a ComfyUI of its own, from four image files to one.
+"""The demo: runs `workflows/api/tryon_correspondence.json` on a ComfyUI of its own, from four image
+files to one.
 
 `scripts/demo.py` starts it.
 """
@@ -25,7 +26,7 @@ from .process import Server, count_accelerators, serve
 
 _log = logging.getLogger(__name__)
 
-GRAPH = PACK / "workflows" / "api" / "tryon.json"
+GRAPH = PACK / "workflows" / "api" / "tryon_correspondence.json"
 BASE = PACK / ".cache" / "demo-server"
 INPUT_TITLES = ("Person", "Mask", "DensePose", "Garment")  # of the graph's Load nodes
 
@@ -58,8 +59,9 @@ def progress_bar(graph: Graph) -> Iterator[Callable[[client.Progress], None]]:
             bar.close()
 
 
-async def run_tryon(server: Server, graph: Graph, files: dict[str, Path]) -> np.ndarray:
-    """The result image, H x W x 3 uint8. files: input images by the title of their Load node."""
+async def run_tryon(server: Server, graph: Graph, files: dict[str, Path]) -> list[np.ndarray]:
+    """The result and the image of its correspondence, H x W x 3 uint8. files: input images by the
+    title of their Load node."""
     async with client.connect(server.url) as session:
         for title, file in files.items():
             name = title.lower() + file.suffix.lower()
@@ -67,14 +69,18 @@ async def run_tryon(server: Server, graph: Graph, files: dict[str, Path]) -> np.
             set_image(graph, title, image)
         with progress_bar(graph) as show:
             outputs = await client.run(session, graph, show)
-        results = outputs.get(find_title(graph, "Result"), {}).get("images")
-        if not results:
-            raise PromptError("The node titled Result gave no image.")
-        return decode_image(await client.download(session, results[0]))
+        images = []
+        for node in (find_title(graph, "Result"), find_class(graph, "StableVITONCorrespondence")):
+            results = outputs.get(node, {}).get("images")
+            if not results:
+                raise PromptError(f"The node titled {get_title(graph, node)} gave no image.")
+            images.append(decode_image(await client.download(session, results[0])))
+        return images
 
 
 def run_demo(comfyui: Path, output: Path, files: dict[str, Path], checkpoint: str | None) -> None:
-    """Write the try-on to `output`, and beside it an image grid of garment, person and try-on.
+    """Write the try-on to `output`, and beside it an image grid of garment, person, try-on and
+    correspondence.
 
     StableVITONError where an image cannot be read or written or the graph does not run.
     """
@@ -87,13 +93,16 @@ def run_demo(comfyui: Path, output: Path, files: dict[str, Path], checkpoint: st
     install_pack(BASE)
     _log.info("Starting ComfyUI (%s)", comfyui)
     with serve(comfyui, BASE, cpu=count_accelerators() == 0) as server:
-        result = asyncio.run(run_tryon(server, graph, files))
+        result, correspondence = asyncio.run(run_tryon(server, graph, files))
 
     grid_file = output.with_name(f"{output.stem}-sheet.png")
-    images = [scale_to_height(inputs[title], len(result)) for title in ("Garment", "Person")]
+    images = [inputs["Garment"], inputs["Person"], result, correspondence]
+    columns = ([scale_to_height(image, len(result))] for image in images)
     write_image(output, result)
-    write_image(grid_file, make_image_grid(*([image] for image in (*images, result))))
-    _log.info("The try-on: %s\nGarment, person and try-on: %s", output, grid_file)
+    write_image(grid_file, make_image_grid(*columns))
+    _log.info(
+        "The try-on: %s\nBeside its garment, person and correspondence: %s", output, grid_file
+    )
 
 
 def parse_arguments() -> argparse.Namespace:

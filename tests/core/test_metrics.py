@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,13 +11,16 @@ import torch
 from PIL import Image
 from torch import nn
 
+from stableviton_core.dataset.pairs import find_target, format_result_name, read_pairs
 from stableviton_core.errors import ImageError, StableVITONError
 from stableviton_core.evaluation.config import EvaluateConfig
 from stableviton_core.evaluation.lpips import BACKBONE_FILES
 from stableviton_core.evaluation.metrics import INCEPTION, Evaluation
 from stableviton_core.evaluation.metrics import evaluate as evaluate_config
+from stableviton_core.synthetic.write_dataset import write_dataset
 
 SIZE = (48, 64)
+DEMO = Path(__file__).resolve().parents[2] / "demo" / "stableviton-demo.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +187,25 @@ def test_the_references_of_fid_are_resized_as_in_the_protocol(
         for protocol in ("catvton", "ladi-viton")
     }
     assert distance["catvton"] == 0 and distance["ladi-viton"] > 1e-4
+
+
+def test_results_in_the_right_garment_are_trusted_more(tmp_path):
+    """The truth, and persons in the garment that they wore before."""
+    write_dataset(tmp_path / "data", 1, 2, 1, height=128, seed=3, patterns=("checks",))
+    for pair in read_pairs(tmp_path / "data", "test", paired=False):
+        for folder, source in (("right", find_target(pair)), ("wrong", pair.image)):
+            file = tmp_path / folder / format_result_name(pair, ".png")
+            file.parent.mkdir(exist_ok=True)
+            shutil.copy(source, file)
+    trust = {}
+    for folder in ("right", "wrong"):
+        settings = {"data": tmp_path / "data", "unpaired": True, "score": DEMO, "device": "cpu"}
+        config = EvaluateConfig(
+            tmp_path / folder, "hr-viton", height=128, width=96, batch_size=2, **settings
+        )
+        trust[folder] = values(evaluate_config(config))
+    assert 0 <= trust["wrong"]["trust"] < 0.8 * trust["right"]["trust"] <= 1
+    assert trust["wrong"]["trust: structure"] < trust["right"]["trust: structure"]
 
 
 def test_unpaired_results_have_no_pairwise_scores(folders, backbones):
