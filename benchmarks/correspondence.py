@@ -21,7 +21,7 @@ import argparse
 import string
 import sys
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +38,7 @@ from stableviton_core.correspondence.attention_summary import AttentionSummary, 
 from stableviton_core.correspondence.carry_details import DetailOptions, carry_details  # noqa: E402
 from stableviton_core.correspondence.draw_field import draw_side_by_side  # noqa: E402
 from stableviton_core.correspondence.field import CorrespondenceField  # noqa: E402
-from stableviton_core.correspondence.fit_field import fit_field  # noqa: E402
-from stableviton_core.correspondence.result_pass import read_result_attention  # noqa: E402
+from stableviton_core.correspondence.result_pass import fit_sample, read_result_attention  # noqa: E402
 from stableviton_core.correspondence.score import score_tryons  # noqa: E402
 from stableviton_core.image_tensors import to_arrays, to_images, to_masks  # noqa: E402
 from stableviton_core.images import MULTIPLE, make_image_grid, write_image  # noqa: E402
@@ -47,7 +46,6 @@ from stableviton_core.inference.encoding import encode_samples  # noqa: E402
 from stableviton_core.inference.sampling import draw_noise, sample_tryon  # noqa: E402
 from stableviton_core.model.pretrained import load_model  # noqa: E402
 from stableviton_core.model.vae import decode_latents  # noqa: E402
-from stableviton_core.person.densepose import decode_parts  # noqa: E402
 from stableviton_core.synthetic.draw_garment import Garment, generate_garment  # noqa: E402
 from stableviton_core.synthetic.draw_person import Person, generate_person  # noqa: E402
 from stableviton_core.synthetic.renderer import SyntheticSample, render_sample  # noqa: E402
@@ -104,19 +102,16 @@ def dress(
         latents = sample_tryon(model, batch, noise, steps=STEPS, start="noise")
         summaries = read_result_attention(model, batch, latents)
         used = summaries if blocks is None else [summaries[block] for block in blocks]
-        masks = np.stack([sample.mask for sample in samples]).astype(np.float32) / 255
-        field = fit_field(used, masks, [decode_parts(sample.densepose) for sample in samples])
-        images = decode_latents(autoencoder, latents)
-        for item, image in enumerate(images):
-            one = slice(item, item + 1)
-            part = CorrespondenceField(field.coordinates[one], field.confidence[one])
-            measured.append(Measured(image, part, [select(s, one) for s in summaries]))
+        for item, image in enumerate(decode_latents(autoencoder, latents)):
+            garment_mask = group[item].target.garment_mask > 127
+            field = fit_sample(used, item, samples[item], garment_mask)
+            measured.append(Measured(image, field, [select(s, item) for s in summaries]))
     return measured
 
 
-def select(summary: AttentionSummary, items: slice) -> AttentionSummary:
+def select(summary: AttentionSummary, item: int) -> AttentionSummary:
     values = (summary.garment, summary.peak, summary.entropy, summary.person)
-    return AttentionSummary(summary.grid, *(value[items] for value in values))
+    return AttentionSummary(summary.grid, *(value[item : item + 1] for value in values))
 
 
 def report_errors(name: str, pairs: list[PairOfLooks], measured: list[Measured]) -> None:
@@ -225,8 +220,8 @@ def report_score(pairs: list[PairOfLooks], by_seed: list[list[Measured]]) -> Non
         for pair, result in zip(pairs, measured, strict=True):
             (score,) = score_tryons(*prepare(pair, result))
             row.append(score.total)
-            for part in ("confidence", "smoothness", "colour", "structure"):
-                parts[part].append(getattr(score, part))
+            for part, value in asdict(score).items():
+                parts[part].append(value)
         scores.append(row)
     ssim, score = np.array(ssims), np.array(scores)
     print(f"\nscore: Spearman correlation with SSIM over {ssim.size} results: ", end="")

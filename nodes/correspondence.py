@@ -8,21 +8,27 @@ from einops import rearrange
 from torch import Tensor
 
 from ..stableviton_core.correspondence.attention_reader import TIMESTEP
-from ..stableviton_core.correspondence.draw_field import (
-    draw_dots,
-    draw_heat_map,
-    draw_side_by_side,
-    find_region,
-    make_spot,
-)
+from ..stableviton_core.correspondence.draw_field import draw_dots, draw_heat_map, draw_side_by_side
+from ..stableviton_core.correspondence.field import concatenate_fields
 from ..stableviton_core.correspondence.fit_field import fit_field
-from ..stableviton_core.correspondence.garments import place_garments
-from ..stableviton_core.image_tensors import expand_batch, pad_to_aspect, to_rgb
+from ..stableviton_core.correspondence.garments import place_garments, segment_garments
+from ..stableviton_core.correspondence.regions import find_region, make_spot
+from ..stableviton_core.errors import StableVITONError
+from ..stableviton_core.image_tensors import (
+    expand_batch,
+    find_batch_size,
+    pad_to_aspect,
+    resize_mask_to_person,
+    resize_to_person,
+    to_channels_first,
+    to_rgb,
+)
 from ..stableviton_core.images import MULTIPLE
 from ..stableviton_core.person.densepose import decode_parts
 from ..stableviton_core.schedule import TIMESTEPS
 from .host.attention_pass import read_latent_attention
 from .host.model import KEEP
+from .host.progress import iterate_with_progress
 from .person import fit_label_images
 from .sockets import (
     CORRESPONDENCE_CATEGORY,
@@ -81,7 +87,10 @@ class StableVITONCorrespondence(io.ComfyNode):
                     tooltip="As connected to StableVITON Conditioning. With it the torso and each "
                     "limb are fitted by themselves; without it the garment as a whole.",
                 ),
-                garment_mask_input(),
+                garment_mask_input(
+                    "Without it the built-in network (U-2-Net) finds what stands out from the "
+                    "background."
+                ),
                 io.Mask.Input(
                     "region",
                     optional=True,
@@ -119,47 +128,87 @@ class StableVITONCorrespondence(io.ComfyNode):
         garment_mask: Tensor | None = None,
         region: Tensor | None = None,
     ) -> io.NodeOutput:
-        rows, columns = latent["samples"].shape[2:]
-        size = rows * MULTIPLE, columns * MULTIPLE
-        parts: list[np.ndarray | None] = [None]
-        if densepose is not None:
-            images = fit_label_images("DensePose", densepose, torch.zeros(1, *size, 3))
-            parts = [decode_parts(image) for image in images]
-        placed = place_garments(garment, garment_mask, size)
-        summaries = read_latent_attention(model, positive, latent, timestep)
-        masks = read_masks(positive, len(latent["samples"]), size)
-        field = fit_field(summaries, masks, [parts[i % len(parts)] for i in range(len(masks))])
-        tryon, garment, garment_mask = (
-            expand_batch(resize(x, size), len(field)) for x in (to_rgb(tryon), *placed)
+        keep = read_keep_mask(positive)
+        samples = read_samples(latent)
+        size = samples.shape[2] * MULTIPLE, samples.shape[3] * MULTIPLE
+        parts = None if densepose is None else read_parts(densepose, size)
+        images = {"try-on": to_rgb(tryon)}
+        if garment_mask is None:
+            garment_mask = segment_garments(garment)
+        images["garment"], garment_mask = place_garments(garment, garment_mask, size)
+        images = {name: resize_image(name, image, size) for name, image in images.items()}
+        garment_mask = resize_mask_to_person("garment mask", garment_mask.cpu(), *size)
+        if region is None:
+            region = make_spot((point_x, point_y), size)
+        else:
+            region = place_region(region, garment, size)
+        inputs = {"positive": keep, "latent": samples, "garment mask": garment_mask}
+        inputs |= {"region": region} | images
+        sizes = {name: len(value) for name, value in inputs.items()}
+        batch = find_batch_size(sizes if parts is None else sizes | {"DensePose": len(parts)})
+        change, samples, garment_mask, region, tryon, garment = (
+            expand_batch(value, batch)
+            for value in (1 - keep, samples, garment_mask, region, *images.values())
         )
-        spot = make_spot((point_x, point_y), size)
-        landed = find_region(field, expand_batch(read_region(region, spot), len(field)))
+        summaries = read_latent_attention(model, positive, samples, timestep)
+        masks = F.interpolate(change, size, mode="bilinear", align_corners=False)[:, 0].numpy()
+        field = concatenate_fields(
+            [
+                fit_field(
+                    *(summaries, item, masks[item]),
+                    None if parts is None else parts[item % len(parts)],
+                    garment_mask[item].numpy(),
+                )
+                for item in iterate_with_progress(range(batch))
+            ]
+        )
+        found = find_region(field, region)
         if show == COORDINATES:
             image = draw_side_by_side(garment, garment_mask, tryon, field)
         elif show == DOTS:
             image = draw_dots(garment, garment_mask, tryon, field)
         else:
-            image = draw_heat_map(tryon, landed)
-        return io.NodeOutput(image, field.confidence, field, landed, ui=preview(image, cls))
+            image = draw_heat_map(tryon, found)
+        return io.NodeOutput(image, field.confidence, field, found, ui=preview(image, cls))
 
 
-def read_masks(positive: list, batch: int, size: tuple[int, int]) -> np.ndarray:
-    """The agnostic masks that a conditioning holds as keep-masks of latents, B x H x W in 0..1."""
-    change = 1 - positive[0][1][KEEP].float()
-    change = F.interpolate(change, size, mode="bilinear", align_corners=False)
-    return expand_batch(change[:, 0], batch).cpu().numpy()
+def read_keep_mask(positive: list) -> Tensor:
+    """The keep-mask of a conditioning, B x 1 x h x w. StableVITONError unless it is one of
+    StableVITON Conditioning alone."""
+    if len(positive) != 1 or KEEP not in positive[0][1]:
+        raise StableVITONError(
+            f"positive has {len(positive)} entries, of which the correspondence of one is read. "
+            "Connect the positive output of StableVITON Conditioning, not combined with another."
+        )
+    return positive[0][1][KEEP].float().cpu()
 
 
-def read_region(region: Tensor | None, spot: Tensor) -> Tensor:
-    """The region of the garment to find, in the aspect of the field; a spot where none is given."""
-    if region is None:
-        return spot
-    return pad_to_aspect(rearrange(region, "b h w -> b 1 h w"), *spot.shape[1:])[:, 0]
+def read_samples(latent: dict) -> Tensor:
+    samples = latent["samples"]
+    if samples.ndim != 4:
+        raise StableVITONError(
+            "The latent is batch x channels x height x width, got "
+            f"{' x '.join(map(str, samples.shape))}."
+        )
+    return samples
 
 
-def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """IMAGE or MASK at a size (height, width), on the CPU."""
-    values = images.cpu().float()
-    values = values[:, None] if values.ndim == 3 else rearrange(values, "b h w c -> b c h w")
-    values = F.interpolate(values, size, mode="bilinear", antialias=True)
-    return values[:, 0] if images.ndim == 3 else rearrange(values, "b c h w -> b h w c")
+def read_parts(densepose: Tensor, size: tuple[int, int]) -> list[np.ndarray]:
+    """The part indices of DensePose images at a size (height, width)."""
+    person = torch.zeros(len(densepose), *size, 3)
+    return [decode_parts(image) for image in fit_label_images("DensePose", densepose, person)]
+
+
+def resize_image(name: str, image: Tensor, size: tuple[int, int]) -> Tensor:
+    """IMAGE at a size of the same aspect, on the CPU. ImageError for another aspect."""
+    image = to_channels_first(image.cpu().float())
+    image = resize_to_person(name, image, *size, antialias=True)
+    return rearrange(image, "b c h w -> b h w c")
+
+
+def place_region(region: Tensor, garment: Tensor, size: tuple[int, int]) -> Tensor:
+    """A MASK of the garment's image, padded to the aspect of a size and brought to it. ImageError
+    where it has another aspect than the garment."""
+    region = resize_mask_to_person("region", region.cpu(), *garment.shape[1:3])
+    region = pad_to_aspect(rearrange(region, "b h w -> b 1 h w"), *size)
+    return resize_to_person("region", region, *size, antialias=True)[:, 0]

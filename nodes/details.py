@@ -1,5 +1,6 @@
 """What a correspondence field is used for: StableVITONDetail, StableVITONScore."""
 
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -13,7 +14,10 @@ from ..stableviton_core.image_tensors import (
     resize_mask_to_person,
     to_rgb,
 )
+from .host.progress import iterate_with_progress
 from .sockets import CORRESPONDENCE_CATEGORY, FieldSocket, garment_mask_input, preview
+
+OF_THE_FIELD = "Without it, that of the field."
 
 
 def tryon_inputs(garment_note: str) -> list["io.Input"]:
@@ -68,7 +72,7 @@ class StableVITONDetail(io.ComfyNode):
                     advanced=True,
                     tooltip="Pixels: finer details than this stay as generated. 0: none.",
                 ),
-                garment_mask_input(),
+                garment_mask_input(OF_THE_FIELD),
             ],
             outputs=[io.Image.Output(tooltip="Outside the mask the try-on's own pixels.")],
         )
@@ -87,8 +91,10 @@ class StableVITONDetail(io.ComfyNode):
     ) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(tryon)
-        inputs = match_inputs(tryon, garment, garment_mask, field, mask)
-        image = carry_details(*inputs, DetailOptions(strength, coarsest, finest))
+        items = match_inputs(tryon, garment, garment_mask, field, mask)
+        options = DetailOptions(strength, coarsest, finest)
+        details = [carry_details(*item, options) for item in iterate_with_progress(items)]
+        image = torch.cat(details)
         return io.NodeOutput(image, ui=preview(image, cls))
 
 
@@ -102,7 +108,7 @@ class StableVITONScore(io.ComfyNode):
             description="How far a try-on can be trusted, without ground truth: how sure the "
             "correspondence is, and how alike try-on and garment are through it.",
             search_aliases=["quality", "metric", "best of"],
-            inputs=[*tryon_inputs("Best the working size."), garment_mask_input()],
+            inputs=[*tryon_inputs("Best the working size."), garment_mask_input(OF_THE_FIELD)],
             outputs=[
                 io.Float.Output(
                     display_name="score", tooltip="0..1, larger is better; a batch's mean."
@@ -123,7 +129,8 @@ class StableVITONScore(io.ComfyNode):
         mask: Tensor,
         garment_mask: Tensor | None = None,
     ) -> io.NodeOutput:
-        scores = score_tryons(*match_inputs(tryon, garment, garment_mask, field, mask))
+        items = match_inputs(tryon, garment, garment_mask, field, mask)
+        scores = [score for item in iterate_with_progress(items) for score in score_tryons(*item)]
         report = "\n".join(score.describe() for score in scores)
         totals = [score.total for score in scores]
         shown = {"text": [report], "score": totals}
@@ -136,18 +143,25 @@ def match_inputs(
     garment_mask: Tensor | None,
     field: CorrespondenceField,
     mask: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, CorrespondenceField, Tensor]:
-    """Try-on, garment, its mask, field and agnostic mask, all of one batch. ImageError where sizes
-    or batches do not fit."""
+) -> list[tuple[Tensor, Tensor, Tensor, CorrespondenceField, Tensor]]:
+    """Try-on, garment, its mask, field and agnostic mask of each item of a batch. ImageError where
+    sizes or batches do not fit."""
     tryon = to_rgb(tryon)
     height, width = tryon.shape[1:3]
     field.check_aspect(height, width)
-    garment, garment_mask = place_garments(garment, garment_mask, field.size)
+    if garment_mask is None:
+        blank = torch.ones(1, *garment.shape[1:3])
+        garment, _ = place_garments(garment, blank, field.size)
+        garment_mask = field.resize(*garment.shape[1:3]).garment_mask
+    else:
+        garment, garment_mask = place_garments(garment, garment_mask, field.size)
     mask = resize_mask_to_person("mask", mask, height, width)
-    batch = find_batch_size(
-        {"tryon": len(tryon), "garment": len(garment), "field": len(field), "mask": len(mask)}
-    )
+    inputs = {"tryon": tryon, "garment": garment, "garment mask": garment_mask}
+    inputs |= {"field": field, "mask": mask}
+    batch = find_batch_size({name: len(value) for name, value in inputs.items()})
     tryon, garment, garment_mask, mask = (
         expand_batch(x, batch) for x in (tryon, garment, garment_mask, mask)
     )
-    return tryon, garment, garment_mask, field.expand(batch), mask
+    field = field.expand(batch)
+    items = (slice(item, item + 1) for item in range(batch))
+    return [(tryon[i], garment[i], garment_mask[i], field[i], mask[i]) for i in items]

@@ -60,12 +60,13 @@ def fraction_input(name: str, default: float, step: float, tooltip: str) -> io.F
     )
 
 
-def garment_mask_input() -> "io.Input":
+def garment_mask_input(without: str) -> "io.Input":
+    """without: what happens where it is not connected, a sentence."""
     return io.Mask.Input(
         "garment_mask",
         optional=True,
         tooltip="White (1) where the garment is in its image, as StableVITON Garment gives it. "
-        "Without it the built-in network (U-2-Net) finds what stands out from the background.",
+        f"{without}",
     )
 
 

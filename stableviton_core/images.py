@@ -140,6 +140,13 @@ def blend_agnostic_region(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return (image * (1 - change) + GREY_LEVEL * change).round().astype(np.uint8)
 
 
+def blur_inside(values: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
+    """float32 values H x W x C averaged over a Gaussian window of sigma pixels, by a weight H x W
+    from 0 on; far from any weight, 0."""
+    weighted = blur(values * weight[..., None], sigma)
+    return weighted / np.maximum(blur(weight, sigma), 1e-6)[..., None]
+
+
 def blur(values: np.ndarray, sigma: float) -> np.ndarray:
     """float32 values H x W or H x W x C, averaged over a Gaussian window of sigma pixels; a wide
     one is computed at a fraction of the size, where that does."""

@@ -1,6 +1,7 @@
 """One pass of a patched MODEL over a finished latent, to read what it attends to."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import comfy.model_management
 import comfy.sample
@@ -12,40 +13,42 @@ from torch import Tensor
 from ...stableviton_core.correspondence.attention_reader import draw_common_noise, read_attention
 from ...stableviton_core.correspondence.attention_summary import AttentionSummary
 from ...stableviton_core.errors import StableVITONError
+from ...stableviton_core.schedule import alphas_cumprod
 from .model import check_model
 from .patch import KEY
 
 
 def read_latent_attention(
-    model: ModelPatcher, positive: list, latent: dict, timestep: int
+    model: ModelPatcher, positive: list, samples: Tensor, timestep: int
 ) -> list[AttentionSummary]:
-    """What zero cross-attention attends to in one pass over a LATENT with noise added.
+    """What zero cross-attention attends to in one pass over samples B x 4 x h x w, unscaled, with
+    noise added.
 
-    Nothing is sampled, and the model is not changed. The noise is the same for every item, so that
-    a batch gives what its items give alone. timestep: 0..999, the level of the noise.
+    Nothing is sampled, and the model is not changed. timestep: 0..999, the level of the noise.
     StableVITONError where the model has no zero cross-attention at this noise level.
     """
     check_model(model)
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-    sampler = AttentionPass()
-    sigma = model.get_model_object("model_sampling").sigmas[timestep]
+    abar = alphas_cumprod()[timestep]
+    sigmas = torch.stack([((1 - abar) / abar).sqrt(), torch.zeros_like(abar)]).float()
+    attention_pass = AttentionPass()
     comfy.sample.sample_custom(
         model,
         draw_common_noise(samples),
         cfg=1.0,
-        sampler=sampler,
-        sigmas=torch.stack([sigma, torch.zeros_like(sigma)]).cpu(),
+        sampler=attention_pass,
+        sigmas=sigmas,
         positive=positive,
         negative=positive,
         latent_image=samples,
         disable_pbar=True,
     )
-    if not sampler.summaries:
+    if not attention_pass.summaries:
         raise StableVITONError(
             f"the model has no attention to a garment at timestep {timestep}. Connect the MODEL "
-            "output of Apply StableVITON, with a strength other than 0 and an end_percent of 1."
+            "output of Apply StableVITON, with a strength other than 0 and a start_percent and an "
+            "end_percent that include this timestep (by default 0 and 1)."
         )
-    return sampler.summaries
+    return attention_pass.summaries
 
 
 class AttentionPass(comfy.samplers.Sampler):
@@ -65,12 +68,21 @@ class AttentionPass(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
         patcher = model_wrap.inner_model.current_patcher
-        keys = [key for key in patcher.additional_models if key.startswith(KEY)]
-        if keys:
-            (adapter,) = patcher.get_additional_models_with_key(keys[0])
-            size = latent_image.shape[2], latent_image.shape[3]
-            noisy = latent_image + noise * sigmas[0]
-            with read_attention(adapter.model.zero_cross_attention, size) as self.summaries:
-                model_wrap(noisy, sigmas[0].expand(len(noisy)), **extra_args)
+        adapters = {
+            adapter.model: None
+            for key in patcher.additional_models
+            if key.startswith(KEY)
+            for adapter in patcher.get_additional_models_with_key(key)
+        }
+        size = latent_image.shape[2], latent_image.shape[3]
+        noisy = latent_image + noise * sigmas[0]
+        with ExitStack() as stack:
+            summaries = [
+                stack.enter_context(read_attention(adapter.zero_cross_attention, size))
+                for adapter in adapters
+            ]
+            model_wrap(noisy, sigmas[0].expand(len(noisy)), **extra_args)
+        self.summaries = [summary for several in summaries for summary in several]
         return latent_image

@@ -4,6 +4,7 @@ A map of N person tokens to N garment tokens is computed in chunks of person tok
 whole: at 1024 x 768 one block's map of one head takes 576 MiB.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +46,8 @@ def summarize_attention(q: Tensor, k: Tensor, grid: tuple[int, int]) -> Attentio
         position, peak = _find_peaks(attention, grid)
         garment.append(position)
         peaks.append(peak)
-        entropies.append(torch.special.entr(attention).sum(dim=-1) / torch.tensor(count).log())
+        logarithms = attention.clamp(min=1e-12).log()
+        entropies.append(-(attention * logarithms).sum(dim=-1) / math.log(count))
         largest, index = attention.max(dim=1)
         attending = torch.where(largest > best, index + first, attending)
         best = torch.maximum(largest, best)

@@ -3,13 +3,16 @@
 import cv2
 import numpy as np
 
-from ..person.densepose import LOWER_ARM_PARTS, TORSO_PARTS, UPPER_ARM_PARTS
-
-RIGID_PARTS = (  # DensePose's part indices
+from ..person.densepose import (
+    LOWER_ARM_PARTS,
+    LOWER_LEG_PARTS,
     TORSO_PARTS,
-    *(parts[side] for parts in (UPPER_ARM_PARTS, LOWER_ARM_PARTS) for side in ("left", "right")),
-    *((7, 9), (8, 10), (11, 13), (12, 14)),  # upper and lower legs, back and front
+    UPPER_ARM_PARTS,
+    UPPER_LEG_PARTS,
 )
+
+LIMBS = (UPPER_ARM_PARTS, LOWER_ARM_PARTS, UPPER_LEG_PARTS, LOWER_LEG_PARTS)
+RIGID_PARTS = (TORSO_PARTS, *(parts[side] for parts in LIMBS for side in ("left", "right")))
 SMALLEST_SHARE = 0.03  # of the region: a smaller part belongs to its neighbours
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..image_tensors import ramp_inwards
-from ..images import blur
+from ..images import blur_inside
 from .field import CorrespondenceField
 
 SURE = (0.05, 0.25)  # confidence from which details begin to be carried over, and are fully
@@ -43,11 +43,11 @@ def carry_details(
     mask: MASK, the agnostic mask, of the try-on's size. All of one batch.
     """
     height, width = tryon.shape[1:3]
-    sized = field.resize(height, width)
-    warped, region = sized.warp_image(garment, garment_mask)
-    sure = ((sized.confidence - SURE[0]) / (SURE[1] - SURE[0])).clamp(0, 1)
+    field = field.resize(height, width)
+    warped, region = field.warp_image(garment, garment_mask)
+    trust = ((field.confidence - SURE[0]) / (SURE[1] - SURE[0])).clamp(0, 1)
     mask = mask.cpu()
-    alpha = options.strength * sure * region * mask * ramp_inwards(mask > 0, EDGE)
+    alpha = options.strength * trust * region * mask * ramp_inwards(mask > 0, EDGE)
     detailed = torch.stack(
         [
             torch.from_numpy(_exchange_bands(a.numpy(), b.numpy(), c.numpy(), options))
@@ -64,9 +64,8 @@ def _exchange_bands(
     """The garment H x W x 3 as on the person, with the try-on's coarse band in place of its own.
     region: H x W, 1 = garment; bands are averages over it alone."""
     sigma = options.coarsest * len(tryon)
-    region = region[..., None] + np.float32(1e-4)
-    coarse = blur((tryon - garment) * region, sigma) / blur(region, sigma)[..., None]
-    details = garment - tryon
+    difference = garment - tryon
+    coarse = blur_inside(difference, region, sigma)
     if options.finest > 0:
-        details = blur(details, options.finest)
-    return (tryon + details + coarse).clip(0, 1)
+        difference = blur_inside(difference, region, options.finest)
+    return (tryon + difference - coarse).clip(0, 1)

@@ -1,10 +1,10 @@
 """Images of a correspondence field: the garment coloured by position and the person by where each
-point came from, matching dots, and where a region of the garment lands. All IMAGEs on the CPU."""
+point came from, matching dots, and a heat map. All IMAGEs on the CPU."""
 
 import cv2
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor
 
 from ..image_tensors import to_images
@@ -19,7 +19,6 @@ COLOUR_SHARE = 0.75  # against the grey image below
 DOTS = (6, 5)  # rows and columns of matching dots across the garment
 DOT_RADIUS = 0.011  # of the image's height
 FARTHEST = 0.03  # of the garment's side: a dot is drawn where the field comes so near
-REGION_REACH = 0.02  # of the image's height: by which a region's heat spreads
 SHOWN = 0.1  # confidence from which the field is shown
 
 
@@ -122,18 +121,3 @@ def draw_heat_map(tryon: Tensor, heat: Tensor) -> Tensor:
     colours = [cv2.applyColorMap(item, cv2.COLORMAP_TURBO)[..., ::-1] for item in levels]
     alpha = COLOUR_SHARE * heat.clamp(0, 1).sqrt()[..., None]
     return tryon * (1 - alpha) + to_images(colours) * alpha
-
-
-def find_region(field: CorrespondenceField, region: Tensor) -> Tensor:
-    """Where a region of the garment lands: MASK of the garment B x h x w -> heat on the person
-    B x H x W in 0..1, which is the region's value times the field's confidence."""
-    landed = field.warp(repeat(region.float().cpu(), "b h w -> b 1 h w"))[:, 0].clamp(0, 1)
-    return landed * field.confidence
-
-
-def make_spot(point: tuple[float, float], size: tuple[int, int]) -> Tensor:
-    """A MASK 1 x H x W with a Gaussian spot at a point (x, y) in 0..1."""
-    height, width = size
-    offsets = (locate_tokens(size) - torch.tensor(point)) * torch.tensor([width, height])
-    distances = offsets.square().sum(dim=-1) / (2 * (REGION_REACH * height) ** 2)
-    return rearrange(torch.exp(-distances), "(h w) -> 1 h w", h=height)

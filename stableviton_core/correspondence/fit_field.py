@@ -60,26 +60,25 @@ class Matches:
 
 
 def fit_field(
-    summaries: Sequence[AttentionSummary], masks: np.ndarray, parts: Sequence[np.ndarray | None]
+    summaries: Sequence[AttentionSummary],
+    item: int,
+    mask: np.ndarray,
+    parts: np.ndarray | None,
+    garment_mask: np.ndarray,
 ) -> CorrespondenceField:
-    """The field of a batch of persons.
+    """The field of an item of a batch.
 
-    summaries: of one pass or more, of the blocks to use. masks: agnostic masks B x H x W in 0..1;
-    they set the field's size. parts: of each person the DensePose indices H x W; None: the garment
-    is fitted as a whole. StableVITONError where a mask covers too few tokens.
+    summaries: of one pass or more, of the blocks to use. mask: agnostic mask H x W in 0..1; it sets
+    the field's size. parts: DensePose indices H x W; None: the garment is fitted as a whole.
+    garment_mask: H x W, 1 = garment. StableVITONError where the mask covers too few tokens.
     """
-    fields = [
-        fit_person(collect_matches(summaries, item, mask), mask, parts[item])
-        for item, mask in enumerate(masks)
-    ]
-    coordinates, confidence = (
-        torch.from_numpy(np.stack(values).astype(np.float32))
-        for values in zip(*fields, strict=True)
-    )
-    return CorrespondenceField(coordinates, confidence)
+    matches = _collect_matches(summaries, item, mask)
+    coordinates, confidence = _fit_person(matches, mask, parts)
+    values = (coordinates, confidence, garment_mask)
+    return CorrespondenceField(*(torch.from_numpy(np.float32(value))[None] for value in values))
 
 
-def collect_matches(summaries: Sequence[AttentionSummary], item: int, mask: np.ndarray) -> Matches:
+def _collect_matches(summaries: Sequence[AttentionSummary], item: int, mask: np.ndarray) -> Matches:
     """What the tokens inside the mask of an item of a batch attend to, of all summaries."""
     collected = []
     for summary in summaries:
@@ -102,10 +101,10 @@ def collect_matches(summaries: Sequence[AttentionSummary], item: int, mask: np.n
     return matches
 
 
-def fit_person(
+def _fit_person(
     matches: Matches, mask: np.ndarray, parts: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates H x W x 2 and confidence H x W. mask: H x W in 0..1; parts: as `fit_field`'s."""
+    """Coordinates H x W x 2 and confidence H x W."""
     height, width = mask.shape
     terms = _expand(matches.person, WHOLE_DEGREE)
     whole = _fit_robustly(terms, matches.garment, matches.weight)
@@ -114,12 +113,13 @@ def fit_person(
     fitted = terms @ whole
     if parts is not None:
         distances = measure_part_distances(parts, mask > 0.5) / height
-        shares = rearrange(np.exp(-(distances - distances.min(axis=0)) / SEAM), "p h w -> p (h w)")
+        shares = np.exp(-(distances - distances.min(axis=0)) / SEAM)
+        shares = rearrange(np.where(shares < 1e-3, 0, shares), "p h w -> p (h w)")
         column, row = (matches.person * (width, height)).astype(int).T
         nearest = distances[:, row, column].argmin(axis=0)
         blended = np.zeros_like(coordinates)
         for part, share in enumerate(shares):
-            members, near = nearest == part, share > 1e-3
+            members, near = nearest == part, share > 0
             locate = _fit_part(matches[members], fitted[members])
             if locate is None:
                 blended[near] += share[near, None] * coordinates[near]

@@ -17,18 +17,15 @@ from ..image_tensors import (
 from ..person.garment import segment_garment
 
 
-def place_garments(
-    garments: Tensor, masks: Tensor | None, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """IMAGE and MASK (1 = garment) of the aspect of size (height, width), neither stretched nor
-    made smaller.
+def segment_garments(garments: Tensor) -> Tensor:
+    """IMAGE -> MASK of what stands out from the background. StableVITONError where nothing does."""
+    return to_masks([segment_garment(array) for array in to_arrays(garments)])
 
-    masks: None where they are to be found. StableVITONError where no garment stands out, ImageError
-    where a mask has another aspect than its image.
-    """
+
+def place_garments(garments: Tensor, masks: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """IMAGE and MASK (1 = garment) -> the same of the aspect of size (height, width), neither
+    stretched nor made smaller. ImageError where a mask has another aspect than its image."""
     garments = to_rgb(garments)
-    if masks is None:
-        masks = to_masks([segment_garment(array) for array in to_arrays(garments)])
     masks = resize_mask_to_person("garment mask", masks, *garments.shape[1:3])
     batch = find_batch_size({"garment": len(garments), "garment mask": len(masks)})
     masks = expand_batch(masks.to(garments), batch)[..., None]

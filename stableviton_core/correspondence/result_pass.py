@@ -18,25 +18,23 @@ from .field import CorrespondenceField
 from .fit_field import fit_field
 
 
-def find_correspondence(
-    model: TryOnModel, batch: Latents, samples: Sequence[Sample], results: Tensor
+def fit_sample(
+    summaries: Sequence[AttentionSummary], item: int, sample: Sample, garment_mask: np.ndarray
 ) -> CorrespondenceField:
-    """The field of try-ons. batch: of the samples, as `encode_samples` makes it. results: scaled
-    latents of the try-ons, B x 4 x h x w."""
-    summaries = read_result_attention(model, batch, results)
-    masks = np.stack([sample.mask for sample in samples]).astype(np.float32) / 255
-    return fit_field(summaries, masks, [decode_parts(sample.densepose) for sample in samples])
+    """The field of the try-on of a sample, an item of a batch. garment_mask: as `fit_field`'s."""
+    mask = sample.mask.astype(np.float32) / 255
+    return fit_field(summaries, item, mask, decode_parts(sample.densepose), garment_mask)
 
 
 @torch.no_grad()
 def read_result_attention(
-    model: TryOnModel, batch: Latents, results: Tensor, timestep: int = TIMESTEP
+    model: TryOnModel, batch: Latents, results: Tensor
 ) -> list[AttentionSummary]:
-    """The attention of every block in a pass over results with noise added. timestep: 0..999, the
-    level of the noise."""
+    """The attention of every block in a pass over results with noise added. batch: as
+    `encode_samples` makes it. results: scaled latents of the try-ons, B x 4 x h x w."""
     noise = draw_common_noise(results).to(results)
-    noisy = add_noise(results, noise, torch.full((len(results),), timestep))
+    noisy = add_noise(results, noise, torch.full((len(results),), TIMESTEP))
     zero_cross_attention = model.network.zero_cross_attention
     with read_attention(zero_cross_attention, (results.shape[2], results.shape[3])) as summaries:
-        make_noise_predictor(model, batch)(noisy, timestep)
+        make_noise_predictor(model, batch)(noisy, TIMESTEP)
     return summaries

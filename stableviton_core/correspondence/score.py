@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from ..images import blur
+from ..images import blur_inside
 from .field import CorrespondenceField
 
 WINDOW = 1 / 64  # of the image's height: sigma within which patterns are compared
@@ -43,61 +43,53 @@ def score_tryons(
     tryon: Tensor, garment: Tensor, garment_mask: Tensor, field: CorrespondenceField, mask: Tensor
 ) -> list[Score]:
     """The score of each try-on. All as `carry_details` takes them."""
-    sized = field.resize(*tryon.shape[1:3])
-    warped, shown = sized.warp_image(garment, garment_mask)
-    shown = (shown * (mask.cpu() > 0)).clamp(0, 1)
-    items = zip(
-        tryon.cpu().float(), warped, shown, sized.coordinates, sized.confidence, strict=True
-    )
+    field = field.resize(*tryon.shape[1:3])
+    warped, region = field.warp_image(garment, garment_mask)
+    region = region * (mask.cpu() > 0)
+    fields = field.coordinates, field.confidence
+    items = zip(tryon.cpu().float(), warped, region, *fields, strict=True)
     return [_score(*(value.numpy() for value in item)) for item in items]
 
 
 def _score(
     tryon: np.ndarray,
     garment: np.ndarray,
-    shown: np.ndarray,
+    region: np.ndarray,
     coordinates: np.ndarray,
     confidence: np.ndarray,
 ) -> Score:
-    """Images H x W x 3, the share of a pixel that shows the garment H x W, and the field."""
-    total = max(float(shown.sum()), 1e-6)
+    """Images H x W x 3, the share of each pixel that shows the garment H x W, and the field."""
+    total = max(float(region.sum()), 1e-6)
 
     def average(values: np.ndarray) -> float:
-        return float((values * shown).sum() / total)
+        return float((values * region).sum() / total)
 
-    difference = np.abs(
-        _average(tryon, shown, COLOUR_WINDOW) - _average(garment, shown, COLOUR_WINDOW)
-    ).max(axis=-1)
+    difference = blur_inside(tryon - garment, region, COLOUR_WINDOW * len(tryon))
+    largest = np.abs(difference).max(axis=-1)
     return Score(
         confidence=average(confidence),
-        smoothness=average(_is_smooth(coordinates, shown)),
-        colour=average(1 - (difference / LARGEST_DIFFERENCE).clip(0, 1)),
-        structure=average(_compare_structure(tryon, garment, shown).clip(0, 1)),
+        smoothness=average(_is_smooth(coordinates, region)),
+        colour=average(1 - (largest / LARGEST_DIFFERENCE).clip(0, 1)),
+        structure=average(_compare_structure(tryon, garment, region).clip(0, 1)),
     )
 
 
-def _average(values: np.ndarray, shown: np.ndarray, window: float) -> np.ndarray:
-    """Averaged over a Gaussian window of what shows the garment, H x W x C."""
-    sigma, weight = window * len(values), shown[..., None] + np.float32(1e-4)
-    averages = blur(values * weight, sigma) / blur(weight, sigma)[..., None]
-    return averages
-
-
-def _compare_structure(tryon: np.ndarray, garment: np.ndarray, shown: np.ndarray) -> np.ndarray:
+def _compare_structure(tryon: np.ndarray, garment: np.ndarray, region: np.ndarray) -> np.ndarray:
     """The contrast and structure term of SSIM (Wang et al., 2004) of luma, H x W in -1..1."""
     lumas = np.stack([cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (tryon, garment)], axis=-1)
-    deviations = lumas - _average(lumas, shown, WINDOW)
+    sigma = WINDOW * len(tryon)
+    deviations = lumas - blur_inside(lumas, region, sigma)
     a, b = deviations[..., 0], deviations[..., 1]
-    products = _average(np.stack([a * a, b * b, a * b], axis=-1), shown, WINDOW)
+    products = blur_inside(np.stack([a * a, b * b, a * b], axis=-1), region, sigma)
     constant = LEAST_CONTRAST**2
     return (2 * products[..., 2] + constant) / (products[..., 0] + products[..., 1] + constant)
 
 
-def _is_smooth(coordinates: np.ndarray, shown: np.ndarray) -> np.ndarray:
+def _is_smooth(coordinates: np.ndarray, region: np.ndarray) -> np.ndarray:
     """Where the field keeps its orientation and about its scale, H x W bool."""
     down, across = np.gradient(coordinates, axis=(0, 1))
     area = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
-    inside = area[shown > 0.5]
+    inside = area[region > 0.5]
     typical = np.median(inside) if inside.size else 0.0
     ratio = area / typical if typical else np.zeros_like(area)
     return (ratio > 1 / STRETCH) & (ratio < STRETCH)

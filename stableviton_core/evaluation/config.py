@@ -30,8 +30,8 @@ class EvaluateConfig:
         batch_size: Images in one pass of a network.
         device: auto, cpu, cuda or mps.
         backbone_dir: Folder with the weights of the networks of LPIPS, FID and KID.
-        score: Checkpoint that made the results: also measure how far they can be trusted, which
-            needs no real images, from its attention. Needs data.
+        score: Checkpoint that made the results: also score how far they can be trusted, which
+            compares with no real image. Needs data.
         json: Also write the figures to this file.
     """
 
@@ -66,6 +66,8 @@ class EvaluateConfig:
                 problems.append(f"--{name} is one of {listed}, got {getattr(self, name)!r}")
         if self.category is not None and self.data is None:
             problems.append("--category needs --data")
+        if self.score is not None and not self.score.is_file():
+            problems.append(f"--score is the file of a checkpoint, and {self.score} is none")
         if self.score is not None and self.data is None:
             problems.append("--score needs --data")
         if self.score is not None and (self.height % MULTIPLE or self.width % MULTIPLE):

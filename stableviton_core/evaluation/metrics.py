@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +144,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     method = f"{protocol.describe_fid()}, {len(real_files)} reference images"
     scores += [Score("FID", fid, name, method), Score("KID x 1000", kid, name, method)]
     if config.score is not None:
-        scores += _measure_trust(results, config, device, name)
+        scores += _average_scores(results, config, name)
     return Evaluation(
         protocol=config.protocol,
         paired=paired,
@@ -160,21 +160,15 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     )
 
 
-def _measure_trust(
-    results: Sequence[Result], config: EvaluateConfig, device: torch.device, name: str
-) -> list[Score]:
-    """The mean over results of how far they can be trusted, and of its parts."""
-    assert config.score is not None and config.data is not None
-    size = config.height, config.width
-    trusts = score_results(
-        results, config.data, config.category, config.score, size, config.batch_size, device
-    )
-    method = f"attention of {config.score.name}, without real images"
-    scores = []
-    for part in ("total", "confidence", "smoothness", "colour", "structure"):
-        mean = float(np.mean([getattr(trust, part) for trust in trusts]))
-        scores.append(Score("trust" if part == "total" else f"trust: {part}", mean, name, method))
-    return scores
+def _average_scores(results: Sequence[Result], config: EvaluateConfig, name: str) -> list[Score]:
+    """The mean over results of the score without real images, and of its parts."""
+    assert config.score is not None
+    each = score_results(results, config)
+    method = f"attention of {config.score.name}, {len(each)} results"
+    means = {"score": float(np.mean([score.total for score in each]))}
+    for field in fields(each[0]):
+        means[f"score: {field.name}"] = float(np.mean([getattr(s, field.name) for s in each]))
+    return [Score(metric, mean, name, method) for metric, mean in means.items()]
 
 
 def _read_batches(

@@ -1,66 +1,75 @@
 """How far results can be trusted, without ground truth: the score of `correspondence.score`, with
 the attention of a checkpoint."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from ..correspondence.garments import place_garments
-from ..correspondence.result_pass import find_correspondence
+from ..correspondence.garments import segment_garments
+from ..correspondence.result_pass import fit_sample, read_result_attention
 from ..correspondence.score import Score, score_tryons
 from ..dataset.pairs import Pair, read_pairs
 from ..dataset.samples import load_sample
+from ..errors import StableVITONError
 from ..image_tensors import to_images, to_masks
+from ..inference.config import TryOnConfig
 from ..inference.encoding import encode_samples
-from ..model.pretrained import load_model
+from ..inference.tryons import load_networks
 from ..model.vae import encode_images
-from .protocols import Filter, read_resized
+from .config import EvaluateConfig
+from .protocols import PROTOCOLS, read_resized
 from .results import Result
 
-FILTER: Filter = "bilinear"
+_log = logging.getLogger(__name__)
 
 
-def score_results(
-    results: Sequence[Result],
-    data: Path,
-    category: str | None,
-    checkpoint: Path,
-    size: tuple[int, int],
-    batch_size: int,
-    device: torch.device,
-) -> list[Score]:
-    """The score of each result of a data set's test split. checkpoint: that made them. size: height
-    and width of the passes."""
-    pairs = _map_pairs(data, category)
-    model, autoencoder, _ = load_model(checkpoint)
-    for network in (model, autoencoder):
-        nn.Module.to(network.eval().requires_grad_(False), device)
-    scores = []
-    for first in tqdm(range(0, len(results), batch_size), desc="score"):
-        group = results[first : first + batch_size]
-        samples = [load_sample(pairs[result.person, result.garment], *size) for result in group]
-        images = [read_resized(result.file, *size, FILTER) for result in group]
-        batch = encode_samples(autoencoder, model, samples)
-        latents = encode_images(autoencoder, np.stack(images))
-        field = find_correspondence(model, batch, samples, latents)
-        garments = to_images([sample.garment for sample in samples])
-        masks = to_masks([sample.mask > 0 for sample in samples])
-        placed = place_garments(garments, None, size)
-        scores += score_tryons(to_images(images), *placed, field, masks)
+@torch.inference_mode()
+def score_results(results: Sequence[Result], config: EvaluateConfig) -> list[Score]:
+    """The scores of results of a data set's test split. A result that cannot be scored, such as one
+    whose garment does not stand out from its background, is named in the log and left out.
+    StableVITONError where that is every one."""
+    assert config.score is not None and config.data is not None
+    settings = TryOnConfig(config.score, Path(), device=config.device, dtype="fp32")
+    networks = load_networks(settings)
+    size, resample = (config.height, config.width), PROTOCOLS[config.protocol].filter
+    pairs = _list_pairs(results, config.data, config.category)
+    scores: list[Score] = []
+    for first in tqdm(range(0, len(results), config.batch_size), desc="score"):
+        group = slice(first, first + config.batch_size)
+        samples = [load_sample(pair, *size) for pair in pairs[group]]
+        images = [read_resized(result.file, *size, resample) for result in results[group]]
+        batch = encode_samples(networks.autoencoder, networks.model, samples)
+        latents = encode_images(networks.autoencoder, np.stack(images))
+        summaries = read_result_attention(networks.model, batch, latents)
+        for item, (sample, image) in enumerate(zip(samples, images, strict=True)):
+            try:
+                garment = to_images([sample.garment])
+                mask = segment_garments(garment)
+                field = fit_sample(summaries, item, sample, mask[0].numpy())
+            except StableVITONError as error:
+                _log.warning("%s is not scored: %s", results[first + item].file.name, error)
+                continue
+            change = to_masks([sample.mask > 0])
+            scores += score_tryons(to_images([image]), garment, mask, field, change)
+    if not scores:
+        raise StableVITONError("none of the results can be scored; the log has the reasons.")
     return scores
 
 
-def _map_pairs(data: Path, category: str | None) -> dict[tuple[str, str | None], Pair]:
-    """The pairs of a test split by the stems of person and garment; None: the own garment."""
-    pairs: dict[tuple[str, str | None], Pair] = {}
-    for paired in (False, True):
-        for pair in read_pairs(data, "test", paired, category=category):
-            person, garment = Path(pair.person).stem, Path(pair.garment).stem
-            pairs[person, garment] = pair
-            if paired:
-                pairs[person, None] = pair
+def _list_pairs(results: Sequence[Result], data: Path, category: str | None) -> list[Pair]:
+    """The pair of each result: its person's, with its garment's file."""
+    paired = read_pairs(data, "test", True, category=category)
+    persons = {Path(pair.person).stem: pair for pair in paired}
+    unpaired = read_pairs(data, "test", False, category=category)
+    garments = {Path(pair.garment).stem: pair for pair in (*unpaired, *paired)}
+    pairs = []
+    for result in results:
+        pair = persons[result.person]
+        other = pair if result.garment is None else garments[result.garment]
+        pairs.append(replace(pair, garment=other.garment, cloth=other.cloth))
     return pairs

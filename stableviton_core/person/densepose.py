@@ -25,6 +25,8 @@ HEAD_PARTS = (23, 24)
 UPPER_ARM_PARTS = {"left": (15, 17), "right": (16, 18)}
 LOWER_ARM_PARTS = {"left": (19, 21), "right": (20, 22)}
 LEG_PARTS = tuple(range(7, 15))
+UPPER_LEG_PARTS = {"left": (8, 10), "right": (7, 9)}
+LOWER_LEG_PARTS = {"left": (12, 14), "right": (11, 13)}
 
 
 def _make_palette(colour_map: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import ImageError
 from ..image_tensors import expand_batch, find_batch_size, ramp_inwards
-from ..images import blur
+from ..images import blur_inside
 from .crop import CropRegion, resize
 
 MATCH_WIDTH = 0.06  # of the region's height: how far from the mask colours are compared
@@ -107,13 +107,12 @@ def match_colours(original: Tensor, image: Tensor, inside: Tensor) -> Tensor:
     """The image with its difference from the original outside the mask, averaged over a Gaussian
     window, subtracted: near the mask's edge its tones are the original's, further in those of the
     nearest surroundings. inside: B x H x W bool."""
-    outside = rearrange(~inside, "b h w -> b h w 1").float()
     sigma = max(1.0, MATCH_WIDTH * image.shape[1])
     shifted = []
-    for difference, weight, item in zip((image - original) * outside, outside, image, strict=True):
-        total, count = (blur(value.cpu().numpy(), sigma) for value in (difference, weight))
-        shift = torch.from_numpy(total / np.maximum(count, 1e-6)[..., None]).to(item)
-        shifted.append(item - shift)
+    for difference, mask, item in zip(image - original, inside, image, strict=True):
+        outside = (~mask).float().cpu().numpy()
+        shift = blur_inside(difference.cpu().numpy(), outside, sigma)
+        shifted.append(item - torch.from_numpy(shift).to(item))
     return torch.stack(shifted).clamp(0, 1)
 
 

@@ -426,17 +426,21 @@ def test_the_seed_with_the_best_score_is_kept(jobs, tmp_path):
     assert (single["kept_seed"], single["score"], single["scores"]) == (7, 0.5, None)
 
 
-def test_a_seed_without_a_score_fails_its_pair(jobs, tmp_path):
+def test_a_seed_without_a_score_is_the_worst(jobs, tmp_path):
     job = replace(jobs[0], candidates=2)
-    with run_fake_server(scores={7: 0.5}) as server:
-        outcome = batch([job], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
-    assert "without a score" in outcome.failed["p0+g0"] and not list(tmp_path.glob("out/*.png"))
+    with run_fake_server(scores={7: float("nan"), 8: 0.1}) as server:
+        batch([job], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+    (entry,) = lines(tmp_path / "out")
+    assert (entry["kept_seed"], entry["scores"]) == (8, {"8": 0.1})
+    with run_fake_server() as server:
+        outcome = batch([job], [server.url], tmp_path / "none", graph=SCORED_GRAPH)
+    assert "without a score" in outcome.failed["p0+g0"] and not list(tmp_path.glob("none/*.png"))
 
 
 def test_several_seeds_need_a_graph_that_scores_them(jobs, tmp_path):
     job = replace(jobs[0], candidates=2)
     with run_fake_server() as server:
-        with pytest.raises(StableVITONError, match="lacks one StableVITONScore node"):
+        with pytest.raises(StableVITONError, match="exactly one StableVITONScore"):
             batch([job], [server.url], tmp_path / "out")
         too_large = replace(jobs[0], seed=2**32, candidates=2)
         with pytest.raises(StableVITONError, match="the seed of 'Sampler' is 4294967297"):

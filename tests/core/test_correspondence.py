@@ -13,15 +13,11 @@ from stableviton_core.correspondence.attention_summary import (
     summarize_attention,
 )
 from stableviton_core.correspondence.carry_details import DetailOptions, carry_details
-from stableviton_core.correspondence.draw_field import (
-    draw_dots,
-    draw_side_by_side,
-    find_region,
-    make_spot,
-)
-from stableviton_core.correspondence.field import CorrespondenceField
+from stableviton_core.correspondence.draw_field import draw_dots, draw_side_by_side
+from stableviton_core.correspondence.field import CorrespondenceField, concatenate_fields
 from stableviton_core.correspondence.fit_field import fit_field
 from stableviton_core.correspondence.garments import place_garments
+from stableviton_core.correspondence.regions import find_region, make_spot
 from stableviton_core.correspondence.score import score_tryons
 from stableviton_core.errors import ImageError, StableVITONError
 from stableviton_core.model.config import NetworkConfig
@@ -30,7 +26,7 @@ from stableviton_core.person.densepose import LOWER_ARMS, TORSO
 
 GRID = (32, 24)
 SIZE = (256, 192)
-WHOLE = np.ones((1, *SIZE), np.float32)
+WHOLE = np.ones(SIZE, np.float32)
 
 
 # Attention
@@ -93,6 +89,12 @@ def make_summary(garment: Tensor, grid: tuple[int, int] = GRID) -> AttentionSumm
     return AttentionSummary(grid, garment[None], 0.8 * ones, 0.2 * ones, back[None])
 
 
+def fit(
+    summary: AttentionSummary, mask: np.ndarray = WHOLE, parts: np.ndarray | None = None
+) -> CorrespondenceField:
+    return fit_field([summary], 0, mask, parts, WHOLE)
+
+
 def bend(points: Tensor) -> Tensor:
     x, y = points.unbind(-1)
     return torch.stack([0.1 + 0.7 * x + 0.1 * y * y, 0.05 + 0.8 * y - 0.1 * x * y], dim=-1)
@@ -109,7 +111,7 @@ def test_a_smooth_field_is_found_among_tokens_that_attend_elsewhere():
     garment = bend(locate_tokens(GRID)) + 0.01 * torch.randn(768, 2, generator=generator)
     astray = torch.rand(768, generator=generator) < 0.4
     garment[astray] = torch.rand(int(astray.sum()), 2, generator=generator)
-    field = fit_field([make_summary(garment)], WHOLE, [None])
+    field = fit(make_summary(garment))
     assert measure_errors(field, bend(locate_tokens(SIZE))).max() < 0.5
     assert field.confidence.mean() < 0.8, "two fifths of the attention do not agree"
 
@@ -127,8 +129,8 @@ def test_each_part_of_the_body_has_a_field_of_its_own():
     summary = make_summary(move(tokens))
     truth = move(pixels)
     inside = (pixels[:, 0] - 1 / 3).abs() > 0.05
-    by_part = measure_errors(fit_field([summary], WHOLE, [parts]), truth)[inside]
-    as_whole = measure_errors(fit_field([summary], WHOLE, [None]), truth)[inside]
+    by_part = measure_errors(fit(summary, parts=parts), truth)[inside]
+    as_whole = measure_errors(fit(summary), truth)[inside]
     assert by_part.max() < 0.5 < 2 < as_whole.max()
 
 
@@ -136,8 +138,8 @@ def test_confidence_is_where_the_attention_agrees_and_only_inside_the_mask():
     garment = bend(locate_tokens(GRID))
     garment[: 16 * 24] = torch.rand(16 * 24, 2, generator=torch.Generator().manual_seed(0))
     mask = WHOLE.copy()
-    mask[:, :, 96:] = 0
-    field = fit_field([make_summary(garment)], mask, [None])
+    mask[:, 96:] = 0
+    field = fit(make_summary(garment), mask)
     upper, lower = field.confidence[0, :112, :80], field.confidence[0, 144:, :80]
     assert upper.mean() < 0.2 < 0.8 < lower.mean()
     assert not field.confidence[0, :, 96:].any()
@@ -146,12 +148,17 @@ def test_confidence_is_where_the_attention_agrees_and_only_inside_the_mask():
 def test_a_mask_that_covers_nothing_is_refused():
     summary = make_summary(bend(locate_tokens(GRID)))
     with pytest.raises(StableVITONError, match="the mask covers 0 of the network's tokens"):
-        fit_field([summary], 0 * WHOLE, [None])
+        fit(summary, 0 * WHOLE)
 
 
 def identity(size: tuple[int, int] = SIZE) -> CorrespondenceField:
     coordinates = locate_tokens(size).reshape(1, *size, 2)
-    return CorrespondenceField(coordinates, torch.ones(1, *size))
+    return make_field(coordinates)
+
+
+def make_field(coordinates: Tensor, confidence: float = 1.0) -> CorrespondenceField:
+    ones = torch.ones(coordinates.shape[:3])
+    return CorrespondenceField(coordinates, confidence * ones, ones)
 
 
 def test_the_identity_field_gives_the_garment_itself():
@@ -161,13 +168,23 @@ def test_the_identity_field_gives_the_garment_itself():
     assert torch.allclose(resized[..., 2:-2, 2:-2], garment[..., 2:-2, 2:-2], atol=1e-3)
 
 
+def test_fields_are_taken_apart_and_put_together():
+    one, two = identity(), make_field(identity().coordinates.flip(1), 0.5)
+    both = concatenate_fields([one, two])
+    assert len(both) == 2 and both.size == SIZE
+    assert torch.equal(both[1:2].coordinates, two.coordinates)
+    assert torch.equal(one.expand(3)[2:3].confidence, one.confidence)
+    with pytest.raises(ImageError, match="try-on is 256 x 256 .* field 192 x 256"):
+        both.check_aspect(256, 256)
+
+
 def test_a_finer_garment_is_averaged_and_not_subsampled():
     stripes = torch.zeros(1, 3, 1024, 768)
     stripes[:, :, ::2] = 1
     assert torch.allclose(identity().warp(stripes), torch.tensor(0.5), atol=0.01)
 
 
-# Pictures
+# Images
 
 
 def test_garment_and_person_have_one_colour_where_they_match():
@@ -180,9 +197,7 @@ def test_garment_and_person_have_one_colour_where_they_match():
 
 def test_dots_of_a_shifted_field_lie_where_it_points_to():
     size = (64, 48)
-    shifted = CorrespondenceField(
-        identity(size).coordinates + torch.tensor([8 / 48, 0.0]), torch.ones(1, *size)
-    )
+    shifted = make_field(identity(size).coordinates + torch.tensor([8 / 48, 0.0]))
     black = torch.zeros(1, *size, 3)
     drawn = draw_dots(black, torch.ones(1, *size), black, shifted)[0]
     dot = (drawn[32:40, :48].sum(dim=-1) > 0).nonzero()[:, 1].float().mean()
@@ -194,7 +209,7 @@ def test_a_spot_on_the_garment_is_found_where_the_field_has_it():
     heat = find_region(identity(), make_spot((0.25, 0.75), SIZE))
     row, column = np.unravel_index(heat[0].argmax().item(), SIZE)
     assert abs(row - 192) <= 1 and abs(column - 48) <= 1
-    assert not find_region(CorrespondenceField(identity().coordinates, 0 * heat), heat).any()
+    assert not find_region(make_field(identity().coordinates, 0), heat).any()
 
 
 # Details
@@ -234,7 +249,7 @@ def test_details_stay_inside_the_mask_and_where_the_field_is_sure():
     assert torch.equal(detailed[mask == 0], tryon[mask == 0])
     assert not torch.equal(detailed, tryon)
     assert torch.equal(carry(tryon, make_striped(), mask, strength=0.0), tryon)
-    unsure = CorrespondenceField(identity().coordinates, torch.zeros(1, *SIZE))
+    unsure = make_field(identity().coordinates, 0)
     ones = torch.ones(1, *SIZE)
     same = carry_details(tryon, make_striped(), ones, unsure, mask, DetailOptions())
     assert torch.equal(same, tryon)
@@ -286,9 +301,9 @@ def test_each_part_of_the_score_sees_its_own_fault():
     assert score(make_striped(0.5)).colour < 0.75
     shifted = score(make_striped().roll(4, dims=1))
     assert shifted.structure < 0.1 and shifted.colour > 0.9
-    unsure = CorrespondenceField(identity().coordinates, torch.full((1, *SIZE), 0.3))
+    unsure = make_field(identity().coordinates, 0.3)
     assert score(make_striped(), unsure).confidence == pytest.approx(0.3, abs=0.01)
     coordinates = identity().coordinates.clone()
     coordinates[:, :, 128:, 0] = coordinates[:, :, 64:128, 0].flip(2)  # the right is folded over
-    folded = score(make_striped(), CorrespondenceField(coordinates, torch.ones(1, *SIZE)))
+    folded = score(make_striped(), make_field(coordinates))
     assert folded.smoothness == pytest.approx(2 / 3, abs=0.02)

@@ -189,7 +189,7 @@ def test_the_references_of_fid_are_resized_as_in_the_protocol(
     assert distance["catvton"] == 0 and distance["ladi-viton"] > 1e-4
 
 
-def test_results_in_the_right_garment_are_trusted_more(tmp_path):
+def test_results_in_the_right_garment_score_higher(tmp_path):
     """The truth, and persons in the garment that they wore before."""
     write_dataset(tmp_path / "data", 1, 2, 1, height=128, seed=3, patterns=("checks",))
     for pair in read_pairs(tmp_path / "data", "test", paired=False):
@@ -197,15 +197,15 @@ def test_results_in_the_right_garment_are_trusted_more(tmp_path):
             file = tmp_path / folder / format_result_name(pair, ".png")
             file.parent.mkdir(exist_ok=True)
             shutil.copy(source, file)
-    trust = {}
+    scores = {}
     for folder in ("right", "wrong"):
         settings = {"data": tmp_path / "data", "unpaired": True, "score": DEMO, "device": "cpu"}
         config = EvaluateConfig(
             tmp_path / folder, "hr-viton", height=128, width=96, batch_size=2, **settings
         )
-        trust[folder] = values(evaluate_config(config))
-    assert 0 <= trust["wrong"]["trust"] < 0.8 * trust["right"]["trust"] <= 1
-    assert trust["wrong"]["trust: structure"] < trust["right"]["trust: structure"]
+        scores[folder] = values(evaluate_config(config))
+    assert 0 <= scores["wrong"]["score"] < 0.8 * scores["right"]["score"] <= 1
+    assert scores["wrong"]["score: structure"] < scores["right"]["score: structure"]
 
 
 def test_unpaired_results_have_no_pairwise_scores(folders, backbones):

@@ -49,7 +49,7 @@ def shell(server, tmp_path):
 
 
 def test_the_batch_page(shell):
-    setup, plain, overridden, pairs = read_code_blocks("batch.md")[:4]
+    setup, plain, overridden, pairs, best = read_code_blocks("batch.md")[:5]
     shell(setup)
     steps = ' --set "StableVITON Schedule.steps=1"'
     shell(plain.rstrip() + steps)
@@ -65,6 +65,11 @@ def test_the_batch_page(shell):
     shell(plain.rstrip().replace(folders, "--pairs shop/pairs.csv") + steps)
     names = [path.name for path in results.glob("anna+shirt*.png")]
     assert len(names) == 3, "two seeds, distinguished by a hash, and the first result"
+    shell(best.replace("--best-of 4", "--best-of 2").rstrip() + steps)
+    manifest = (shell.folder / "drawn" / "results" / "manifest.jsonl").read_text()
+    entry = json.loads(manifest)
+    assert set(entry["scores"]) == {"0", "1"} and entry["score"] == max(entry["scores"].values())
+    assert entry["report"].startswith(f"{entry['score']:.3f} (confidence ")
 
 
 def test_the_api_page(shell):

@@ -21,7 +21,7 @@ NodeInfo = Mapping[str, Any]  # a server's object_info: descriptions by node cla
 @dataclass(frozen=True)
 class NodeBindings:
     """images: (node id, input) by role. seeds: (node id, input). result: id of the saving node.
-    score: id of the node that scores the result, where the graph has one."""
+    score: id of the node that scores the result, where the graph has exactly one."""
 
     images: Mapping[str, tuple[str, str]]
     seeds: Sequence[tuple[str, str]]
@@ -160,10 +160,10 @@ def check_jobs(jobs: Sequence[Job], graph: Graph, info: NodeInfo, bindings: Node
     """StableVITONError where a job lacks an image that others have, has a seed out of range, or
     tries several and the graph does not score them."""
     if any(job.candidates > 1 for job in jobs) and (bindings.score is None or not bindings.seeds):
-        lacking = f"one {SCORE_CLASS} node" if bindings.score is None else "a node with a seed"
         raise StableVITONError(
-            f"--best-of compares the scores of several seeds, and the graph lacks {lacking}. "
-            "workflows/api/tryon_correspondence.json has both."
+            f"--best-of compares the scores of several seeds: the graph needs exactly one "
+            f"{SCORE_CLASS} node, and a node with a seed, as workflows/api/"
+            "tryon_correspondence.json has them."
         )
     for job in jobs:
         missing = bindings.images.keys() - job.images.keys()

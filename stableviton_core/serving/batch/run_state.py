@@ -52,7 +52,7 @@ class Entry:
     kept_seed: int | None = None
     score: float | None = None
     report: str | None = None
-    scores: Mapping[int, float] | None = None
+    scores: Mapping[int, float] | None = None  # in the file, keys are text
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class RunState:
         self._append(job, server, started, files, None, result)
         if result.scores:
             _log.info(
-                "%s: seed %d is the best of %d, %s",
-                *(job.name, result.seed, len(result.scores), result.report),
+                "%s: seed %d is the best of %d, with a score of %s",
+                *(job.name, result.seed, job.candidates, result.report or result.score),
             )
         self.results[job.name] = self.output / files[0]
         self._bar.update()
@@ -171,7 +171,7 @@ class RunState:
             seconds=round(time.time() - started, 3),
             files=files,
             error=error,
-            kept_seed=result.seed if result else None,
+            kept_seed=result.seed if result and result.score is not None else None,
             score=result.score if result else None,
             report=result.report if result else None,
             scores=result.scores if result else None,

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -72,14 +73,14 @@ def prepare_job(
 
 
 def choose_best(results: Sequence[JobResult]) -> JobResult:
-    """The result with the best score, the first of equals, and the scores of all. PromptError where
-    there are several and one has no score."""
+    """The result with the best score, the first of equals, and all scores. One without a score is
+    the worst. PromptError where there are several and none has a score."""
     if len(results) == 1:
         return results[0]
     scores = {result.seed: result.score for result in results if result.score is not None}
-    if len(scores) < len(results):
+    if not scores:
         raise PromptError(f"The graph ended without a score at the {SCORE_CLASS} node.")
-    best = max(results, key=lambda result: scores[result.seed])
+    best = max(results, key=lambda result: scores.get(result.seed, -math.inf))
     return replace(best, scores=scores)
 
 
@@ -129,11 +130,14 @@ class JobRunner:
             files = [(str(image["filename"]), image) for image in images]
             scored = outputs.get(bindings.score or "", {})
             scores = [float(score) for score in scored.get("score", [])]
+            score = fmean(scores) if scores else None
             report = "\n".join(map(str, scored.get("text", []))) or None
         if not files:
             raise PromptError("The graph ended without an image at the result's node.")
         downloads = [(name, await self._download(name, file)) for name, file in files]
-        return JobResult(downloads, seed, fmean(scores) if scores else None, report)
+        if score is not None and not math.isfinite(score):  # of an image with NaN
+            score = None
+        return JobResult(downloads, seed, score, report)
 
     async def _upload(self, name: str, content: Content) -> None:
         async with self._locks.setdefault(name, asyncio.Lock()):
