@@ -104,7 +104,7 @@ def dress(
         used = summaries if blocks is None else [summaries[block] for block in blocks]
         for item, image in enumerate(decode_latents(autoencoder, latents)):
             garment_mask = group[item].target.garment_mask > 127
-            field = fit_sample(used, item, samples[item], garment_mask)
+            field = fit_sample(used, item, samples[item], image, garment_mask)
             measured.append(Measured(image, field, [select(s, item) for s in summaries]))
     return measured
 

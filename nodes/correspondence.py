@@ -13,6 +13,7 @@ from ..stableviton_core.correspondence.field import concatenate_fields
 from ..stableviton_core.correspondence.fit_field import fit_field
 from ..stableviton_core.correspondence.garments import place_garments, segment_garments
 from ..stableviton_core.correspondence.regions import find_region, make_spot
+from ..stableviton_core.correspondence.visibility import limit_to_visible
 from ..stableviton_core.errors import StableVITONError
 from ..stableviton_core.image_tensors import (
     expand_batch,
@@ -20,6 +21,7 @@ from ..stableviton_core.image_tensors import (
     pad_to_aspect,
     resize_mask_to_person,
     resize_to_person,
+    to_arrays,
     to_channels_first,
     to_rgb,
 )
@@ -152,16 +154,13 @@ class StableVITONCorrespondence(io.ComfyNode):
         )
         summaries = read_latent_attention(model, positive, samples, timestep)
         masks = F.interpolate(change, size, mode="bilinear", align_corners=False)[:, 0].numpy()
-        field = concatenate_fields(
-            [
-                fit_field(
-                    *(summaries, item, masks[item]),
-                    None if parts is None else parts[item % len(parts)],
-                    garment_mask[item].numpy(),
-                )
-                for item in iterate_with_progress(range(batch))
-            ]
-        )
+        arrays = to_arrays(tryon)
+        fields = []
+        for item in iterate_with_progress(range(batch)):
+            part = None if parts is None else parts[item % len(parts)]
+            field = fit_field(summaries, item, masks[item], part, garment_mask[item].numpy())
+            fields.append(limit_to_visible(field, arrays[item], masks[item]))
+        field = concatenate_fields(fields)
         found = find_region(field, region)
         if show == COORDINATES:
             image = draw_side_by_side(garment, garment_mask, tryon, field)

@@ -156,9 +156,8 @@ def match_inputs(
     else:
         garment, garment_mask = place_garments(garment, garment_mask, field.size)
     mask = resize_mask_to_person("mask", mask, height, width)
-    inputs = {"tryon": tryon, "garment": garment, "garment mask": garment_mask}
-    inputs |= {"field": field, "mask": mask}
-    batch = find_batch_size({name: len(value) for name, value in inputs.items()})
+    sizes = {"tryon": len(tryon), "garment": len(garment), "garment mask": len(garment_mask)}
+    batch = find_batch_size(sizes | {"field": len(field), "mask": len(mask)})
     tryon, garment, garment_mask, mask = (
         expand_batch(x, batch) for x in (tryon, garment, garment_mask, mask)
     )

@@ -47,7 +47,8 @@ def carry_details(
     warped, region = field.warp_image(garment, garment_mask)
     trust = ((field.confidence - SURE[0]) / (SURE[1] - SURE[0])).clamp(0, 1)
     mask = mask.cpu()
-    alpha = options.strength * trust * region * mask * ramp_inwards(mask > 0, EDGE)
+    region = trust * region * mask
+    alpha = options.strength * region * ramp_inwards(mask > 0, EDGE)
     detailed = torch.stack(
         [
             torch.from_numpy(_exchange_bands(a.numpy(), b.numpy(), c.numpy(), options))

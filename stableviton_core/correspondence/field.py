@@ -76,6 +76,12 @@ class CorrespondenceField:
             garments, grid, mode="bicubic", padding_mode="border", align_corners=False
         )
 
+    def warp_mask(self) -> Tensor:
+        """The garment's mask as seen on the persons, B x H x W; 0 where the field leaves the
+        garment image."""
+        warped = self.warp(rearrange(self.garment_mask, "b h w -> b 1 h w"))[:, 0].clamp(0, 1)
+        return warped * ((self.coordinates >= 0) & (self.coordinates <= 1)).all(dim=-1)
+
     def warp_image(self, garment: Tensor, garment_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Garments as IMAGE and their MASK of one size -> IMAGE and MASK as seen on the persons.
         The mask is 0 where the field leaves the garment image."""

@@ -22,7 +22,7 @@ from .field import CorrespondenceField
 
 WHOLE_DEGREE, PART_DEGREE = 3, 2  # of the polynomials
 SCALES = (0.3, 0.3, 0.2, 0.2, 0.1, 0.1, 0.07, 0.05, 0.04, 0.03, 0.02, 0.02)  # of the image's side
-STIFFNESS = 0.1  # of a part towards the whole; the weight of so many tokens
+STIFFNESS = 1.0  # of a part towards the whole: the weight of so many tokens
 CYCLE = 3.0  # tokens: an error of so many on the way to the garment and back halves a weight
 AGREEMENT = 0.04  # of the image's side: a token that is so far from the field counts a quarter
 SEAM = 0.01  # of the image's height, over which the field passes from one part to the next

@@ -16,14 +16,21 @@ from .attention_reader import TIMESTEP, draw_common_noise, read_attention
 from .attention_summary import AttentionSummary
 from .field import CorrespondenceField
 from .fit_field import fit_field
+from .visibility import limit_to_visible
 
 
 def fit_sample(
-    summaries: Sequence[AttentionSummary], item: int, sample: Sample, garment_mask: np.ndarray
+    summaries: Sequence[AttentionSummary],
+    item: int,
+    sample: Sample,
+    result: np.ndarray,
+    garment_mask: np.ndarray,
 ) -> CorrespondenceField:
-    """The field of the try-on of a sample, an item of a batch. garment_mask: as `fit_field`'s."""
+    """The field of the try-on of a sample, an item of a batch. result: H x W x 3 uint8.
+    garment_mask: as `fit_field`'s."""
     mask = sample.mask.astype(np.float32) / 255
-    return fit_field(summaries, item, mask, decode_parts(sample.densepose), garment_mask)
+    field = fit_field(summaries, item, mask, decode_parts(sample.densepose), garment_mask)
+    return limit_to_visible(field, result, mask)
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ def score_results(results: Sequence[Result], config: EvaluateConfig) -> list[Sco
             try:
                 garment = to_images([sample.garment])
                 mask = segment_garments(garment)
-                field = fit_sample(summaries, item, sample, mask[0].numpy())
+                field = fit_sample(summaries, item, sample, image, mask[0].numpy())
             except StableVITONError as error:
                 _log.warning("%s is not scored: %s", results[first + item].file.name, error)
                 continue

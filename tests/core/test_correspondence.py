@@ -1,5 +1,7 @@
 """The correspondence between person and garment, against fields that are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from stableviton_core.correspondence.fit_field import fit_field
 from stableviton_core.correspondence.garments import place_garments
 from stableviton_core.correspondence.regions import find_region, make_spot
 from stableviton_core.correspondence.score import score_tryons
+from stableviton_core.correspondence.visibility import limit_to_visible
 from stableviton_core.errors import ImageError, StableVITONError
 from stableviton_core.model.config import NetworkConfig
 from stableviton_core.model.zero_cross_attention import TryOnNetwork
@@ -182,6 +185,24 @@ def test_a_finer_garment_is_averaged_and_not_subsampled():
     stripes = torch.zeros(1, 3, 1024, 768)
     stripes[:, :, ::2] = 1
     assert torch.allclose(identity().warp(stripes), torch.tensor(0.5), atol=0.01)
+
+
+def test_a_field_ends_where_the_tryon_shows_something_else():
+    """The field goes on to the mask's border; the try-on shows a garment on the left only."""
+    rng = np.random.default_rng(0)
+    tryon = rng.normal((180, 160, 140), 6, (*SIZE, 3))
+    tryon[40:220, 40:100] = rng.normal((60, 90, 160), 12, (180, 60, 3))
+    mask = np.zeros(SIZE, np.float32)
+    mask[30:230, 30:170] = 1
+    garment_mask = torch.zeros(1, *SIZE)
+    garment_mask[:, 40:220, 40:150] = 1
+    field = replace(identity(), garment_mask=garment_mask)
+    limited = limit_to_visible(field, tryon.clip(0, 255).astype(np.uint8), mask).confidence[0]
+    assert limited[45:215, 45:95].mean() > 0.98 and limited[45:215, 105:].mean() < 0.02
+    assert torch.equal(
+        limit_to_visible(make_field(field.coordinates, 0), np.uint8(tryon), mask).confidence,
+        torch.zeros(1, *SIZE),
+    )
 
 
 # Images
