@@ -12,7 +12,6 @@ from .field import CorrespondenceField
 
 LARGEST_SIDE = 512  # pixels at which the colours are looked at
 SURE = 0.4  # confidence from which the garment is looked for
-DEEP = 1 / 16  # of the height: so far from the edge of what the field shows it is the garment
 SOFTNESS = 0.7  # pixels: sigma of the edge
 
 
@@ -28,15 +27,8 @@ def limit_to_visible(
     image, mask, shown = (
         cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (tryon, np.float32(mask), shown)
     )
-    visible = np.float32(_find_garment(image, mask > 0, (shown > 0.5) & (mask > 0)))
+    seeds = np.where(shown > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    seeds[mask == 0] = cv2.GC_BGD
+    visible = np.float32(cut_foreground(image, seeds))
     visible = cv2.resize(cv2.GaussianBlur(visible, (0, 0), SOFTNESS), (width, height))
     return replace(field, confidence=field.confidence * torch.from_numpy(visible))
-
-
-def _find_garment(image: np.ndarray, mask: np.ndarray, shown: np.ndarray) -> np.ndarray:
-    """GrabCut from what the field shows (H x W bool) against what is outside the mask."""
-    seeds = np.where(shown, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    depth = cv2.distanceTransform(np.uint8(shown), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    seeds[depth > DEEP * len(image)] = cv2.GC_FGD
-    seeds[~mask] = cv2.GC_BGD
-    return cut_foreground(image, seeds)
