@@ -42,8 +42,7 @@ from .shapes import (
 )
 
 SLEEVE_SHADE = 0.9  # darkens sleeves, so that an arm in front of the torso is visible
-# The thickness of hands that the mask leaves, so that no latent cell outside it shows a cuff
-KEPT_HAND = 0.5
+KEPT_HAND = 0.5  # of a hand's thickness: a cell of the latent beside it would show the old cuff
 
 # DensePose part indices
 TORSO, HEAD = densepose.TORSO, densepose.HEAD

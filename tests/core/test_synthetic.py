@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stableviton_core.person.densepose import PARULA_PALETTE
+from stableviton_core.person.densepose import HANDS, PARULA_PALETTE, decode_parts
 from stableviton_core.synthetic.draw_garment import PATCHWORK, generate_garment
 from stableviton_core.synthetic.draw_person import generate_person
 from stableviton_core.synthetic.renderer import render_sample
@@ -42,6 +42,13 @@ def test_the_mask_hides_the_garment_and_nothing_of_it_leaks():
         leaked = (sample.agnostic[kept] != other.agnostic[kept]).any(axis=1).mean()
         assert leaked <= 0.002
         assert np.array_equal(sample.densepose, other.densepose)
+
+
+def test_the_mask_leaves_the_inner_half_of_hands():
+    """All of them would leave latent cells that show the old cuff."""
+    for sample, _ in pairs(6):
+        hands = np.isin(decode_parts(sample.densepose), list(HANDS.values()))
+        assert 0.2 < (sample.mask[hands] == 0).mean() < 0.7
 
 
 def test_densepose_is_in_the_trained_colours():
