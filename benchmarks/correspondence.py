@@ -8,13 +8,16 @@ Each person wears one garment and is dressed in another, with PLMS in 20 steps f
 guidance 1. Then one more pass over the result, with noise of timestep 100, gives the attention.
 
 Errors: of the garment coordinate of every pixel that shows the new garment, in tokens of the finest
-block (8 pixels) and in pixels; raw: the peak of each block's attention, at its tokens; fitted: the
-field. Detail: SSIM (torchmetrics' defaults) inside the mask with the true image, the share of
-results that are nearer to the new garment than to the old one, and the share of lettered garments
-whose letter correlates better with the true image than with the same in each other letter. Score:
-Spearman correlation with the true SSIM over all pairs and seeds; and what the best of the seeds by
-score gains of what the best by truth gains. The first checkpoint is measured in full, the others
-(or all, with --errors-only) for their errors.
+block (8 pixels) and in pixels; raw: the peak of a block's attention, at its tokens; fitted: the
+field of a block, and of all.
+
+Detail: SSIM (torchmetrics' defaults) inside the mask with the true image; the share of results that
+are nearer to the new garment than to the old one; the lettered garments whose letter correlates
+better with the true image than with the same in each other letter of the alphabet.
+
+Score: Spearman correlation with the true SSIM over all pairs and seeds; and what the best of the
+seeds by score gains of what the best by truth gains. The first checkpoint is measured in full, the
+others (or all, with --errors-only) for their errors.
 """
 
 import argparse
@@ -101,11 +104,11 @@ def dress(
         noise = draw_noise(names, batch.person.shape[1:], seed)
         latents = sample_tryon(model, batch, noise, steps=STEPS, start="noise")
         summaries = read_result_attention(model, batch, latents)
-        used = summaries if blocks is None else [summaries[block] for block in blocks]
         for item, image in enumerate(decode_latents(autoencoder, latents)):
-            garment_mask = group[item].target.garment_mask > 127
-            field = fit_sample(used, item, samples[item], image, garment_mask)
-            measured.append(Measured(image, field, [select(s, item) for s in summaries]))
+            attention = [select(summary, item) for summary in summaries]
+            used = attention if blocks is None else [attention[block] for block in blocks]
+            field = fit(group[item], image, used)
+            measured.append(Measured(image, field, attention))
     return measured
 
 
@@ -120,14 +123,13 @@ def report_errors(name: str, pairs: list[PairOfLooks], measured: list[Measured])
     for pair, result in zip(pairs, measured, strict=True):
         truth = torch.from_numpy(pair.target.garment_coordinates)
         for block, summary in enumerate(result.summaries):
-            error, shown = find_errors(summary.garment[0], locate_tokens(summary.grid), truth)
-            errors[f"block {block}, raw ({summary.grid[0]} x {summary.grid[1]})"].append(
-                error[shown]
-            )
-        positions = locate_tokens(result.field.size)
-        coordinates = result.field.coordinates[0].flatten(0, 1)
-        error, shown = find_errors(coordinates, positions, truth)
-        errors["fitted field"].append(error[shown])
+            rows, columns = summary.grid
+            row = f"block {block} ({rows} x {columns})"
+            positions = locate_tokens(summary.grid)
+            errors[f"{row}, raw"].append(find_errors(summary.garment[0], positions, truth))
+            field = fit(pair, result.image, [summary])
+            errors[f"{row}, fitted"].append(find_field_errors(field, truth))
+        errors["all blocks, fitted"].append(find_field_errors(result.field, truth))
     print(f"\n{name}: error of the garment coordinate over {len(pairs)} unseen pairs")
     print("| | median, tokens | 90 %, tokens | median, pixels | 90 %, pixels |")
     print("|---|---|---|---|---|")
@@ -138,14 +140,25 @@ def report_errors(name: str, pairs: list[PairOfLooks], measured: list[Measured])
         print(f"| {row} | {tokens} | {median:.1f} | {most:.1f} |", flush=True)
 
 
-def find_errors(coordinates: Tensor, positions: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    """The distance from the true coordinates at positions (x, y) in 0..1, n x 2, in units of the
-    image's height; and where the garment is shown there. truth: H x W x 3 uint8, as in `Sample`."""
+def find_field_errors(field: CorrespondenceField, truth: Tensor) -> Tensor:
+    coordinates = field.coordinates[0].flatten(0, 1)
+    return find_errors(coordinates, locate_tokens(field.size), truth)
+
+
+def find_errors(coordinates: Tensor, positions: Tensor, truth: Tensor) -> Tensor:
+    """The distances from the true coordinates at those positions (x, y) in 0..1, n x 2, that show
+    the garment, in units of the image's height. truth: H x W x 3 uint8, as in `Sample`."""
     height, width = truth.shape[:2]
     column, row = (positions * torch.tensor([width, height])).long().unbind(-1)
     true = truth[row, column]
     difference = (coordinates - true[:, :2] / 255) * torch.tensor([width / height, 1.0])
-    return difference.norm(dim=-1), true[:, 2] > 0
+    return difference.norm(dim=-1)[true[:, 2] > 0]
+
+
+def fit(
+    pair: PairOfLooks, image: np.ndarray, summaries: list[AttentionSummary]
+) -> CorrespondenceField:
+    return fit_sample(summaries, 0, pair.worn, image, pair.target.garment_mask > 127)
 
 
 def report_details(
