@@ -40,7 +40,8 @@ def read_result_attention(
     """The attention of every block in a pass over results with noise added. batch: as
     `encode_samples` makes it. results: scaled latents of the try-ons, B x 4 x h x w."""
     noise = draw_common_noise(results).to(results)
-    noisy = add_noise(results, noise, torch.full((len(results),), TIMESTEP))
+    timesteps = torch.full((len(results),), TIMESTEP, device=results.device)
+    noisy = add_noise(results, noise, timesteps)
     zero_cross_attention = model.network.zero_cross_attention
     with read_attention(zero_cross_attention, (results.shape[2], results.shape[3])) as summaries:
         make_noise_predictor(model, batch)(noisy, TIMESTEP)

@@ -100,9 +100,7 @@ def run_demo(comfyui: Path, output: Path, files: dict[str, Path], checkpoint: st
     columns = ([scale_to_height(image, len(result))] for image in images)
     write_image(output, result)
     write_image(grid_file, make_image_grid(*columns))
-    _log.info(
-        "The try-on: %s\nBeside its garment, person and correspondence: %s", output, grid_file
-    )
+    _log.info("The try-on: %s\nGarment, person, try-on, correspondence: %s", output, grid_file)
 
 
 def parse_arguments() -> argparse.Namespace:
