@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from full_size import write_full_size
 from host_process import Sampling, load_host, sample
@@ -24,10 +25,11 @@ from process_memory import PeakMonitor
 from torch import Tensor
 
 SIZES = ((512, 384), (1024, 768))  # height, width
+TORSO = 2  # DensePose's part index
 GIBIBYTE = 2**30
 
 
-def make_images(height: int, width: int) -> dict[str, Tensor]:
+def make_images(height: int, width: int, palette: np.ndarray) -> dict[str, Tensor]:
     """IMAGEs and a MASK: noise, but for a mask and a DensePose torso in the middle."""
     generator = torch.Generator().manual_seed(0)
     images = {
@@ -35,8 +37,8 @@ def make_images(height: int, width: int) -> dict[str, Tensor]:
     }
     middle = torch.zeros(1, height, width)
     middle[:, height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = 1
-    torso = torch.tensor([53, 42, 135]) / 255  # Parula's colour of part 1
-    return images | {"mask": middle, "densepose": middle[..., None] * torso}
+    torso = middle[..., None] * torch.from_numpy(palette[TORSO]) / 255
+    return images | {"mask": middle, "densepose": torso}
 
 
 def main() -> None:
@@ -57,9 +59,10 @@ def main() -> None:
 def measure_all(module: Callable, weights: Path, steps: int) -> None:
     loaded = module("nodes.host.load_checkpoint").load_checkpoint(weights, "fp32")
     encode = module("nodes.host.conditioning").encode_conditioning
+    palette = module("stableviton_core.person.densepose").PARULA_PALETTE
     print("| size | what | seconds | peak GiB | of sampling |\n|---|---|---|---|---|")
     for size in SIZES:
-        images = make_images(*size)
+        images = make_images(*size, palette)
         encoded = encode(*loaded[1:], **images)
         measure_size(module, loaded, encoded, images, steps)
 
