@@ -17,9 +17,8 @@ COMPARED = (
     *("height", "width", "seed", "max_train_steps", "learning_rate", "lr_scheduler"),
     *("lr_warmup_steps", "train_batch_size", "use_ema", "ema_decay", "train_patterns"),
     *("freeze_patterns", "augmentation", "cond_drop_prob", "loss_weighting"),
+    *("correspondence_blocks", "correspondence_weight"),
 )
-OLD_NAMES = {"cond_drop_prob": "unconditional_probability"}  # in the metadata of the shipped file
-OLD_VALUES = {"loss_weighting": {"velocity": "snr", "noise": "none"}}
 
 
 @pytest.fixture
@@ -40,12 +39,11 @@ def test_the_last_stage_is_the_training_of_the_shipped_checkpoint(tmp_path):
     shipped = json.loads(metadata["stableviton.training"])
     stages = recipe.read_stages()
     assert [stage.name.removeprefix("demo-") for stage in stages] == [
-        *("128", "192", "192-long", "patchwork", "256")
+        *("128", "192", "192-long", "patchwork", "256", "correspondence")
     ]
     config = stages[-1].make_config(tmp_path, tmp_path, tmp_path)
     for name in COMPARED:
-        value = shipped[OLD_NAMES.get(name, name)]
-        value = OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
+        value = shipped[name]
         expected = tuple(value) if isinstance(value, list) else value
         assert getattr(config, name) == expected, name
 
