@@ -30,8 +30,8 @@ class Score:
 
     @property
     def total(self) -> float:
-        """Structure times the mean of the others. Of the forms tried on synthetic persons it
-        follows the true SSIM best, see docs/correspondence.md."""
+        """Structure, which follows the true SSIM (docs/correspondence.md), times the mean of the
+        others."""
         return self.structure * (self.confidence + self.smoothness + self.colour) / 3
 
     def describe(self) -> str:
