@@ -113,7 +113,7 @@ def dress(
 
 
 def select(summary: AttentionSummary, item: int) -> AttentionSummary:
-    values = (summary.garment, summary.peak, summary.entropy, summary.person)
+    values = (summary.garment, summary.peak, summary.person)
     return AttentionSummary(summary.grid, *(value[item : item + 1] for value in values))
 
 

@@ -4,7 +4,6 @@ A map of N person tokens to N garment tokens is computed in chunks of person tok
 whole: at 1024 x 768 one block's map of one head takes 576 MiB.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -21,15 +20,14 @@ class AttentionSummary:
     0..1 of the image, the centre of the first token at half a token; N tokens, row by row.
 
     grid: rows and columns of tokens, of person and garment alike. garment: B x N x 2, where a
-    person token's attention has its peak, between tokens. peak: B x N, the attention there, 0..1.
-    entropy: B x N of a person token's attention, 0 (one garment token) .. 1 (all alike). person:
-    B x N x 2, of each garment token the person token that attends to it most.
+    person token's attention has its peak, between tokens. peak: B x N, the attention there: 1 where
+    it attends to nothing else, near 0 where to all alike. person: B x N x 2, of each garment token
+    the person token that attends to it most.
     """
 
     grid: tuple[int, int]
     garment: Tensor
     peak: Tensor
-    entropy: Tensor
     person: Tensor
 
 
@@ -37,7 +35,7 @@ def summarize_attention(q: Tensor, k: Tensor, grid: tuple[int, int]) -> Attentio
     """Queries of person tokens and keys of garment tokens, B x heads x N x channels."""
     batch, heads, count, channels = q.shape
     size = max(1, CHUNK_BYTES // (4 * batch * heads * count))
-    garment, peaks, entropies = [], [], []
+    garment, peaks = [], []
     best = q.new_full((batch, count), -1, dtype=torch.float32)
     attending = torch.zeros(batch, count, dtype=torch.long, device=q.device)
     keys = k.float().mT * channels**-0.5
@@ -46,8 +44,6 @@ def summarize_attention(q: Tensor, k: Tensor, grid: tuple[int, int]) -> Attentio
         position, peak = _find_peaks(attention, grid)
         garment.append(position)
         peaks.append(peak)
-        logarithms = attention.clamp(min=1e-12).log()
-        entropies.append(-(attention * logarithms).sum(dim=-1) / math.log(count))
         largest, index = attention.max(dim=1)
         attending = torch.where(largest > best, index + first, attending)
         best = torch.maximum(largest, best)
@@ -55,7 +51,6 @@ def summarize_attention(q: Tensor, k: Tensor, grid: tuple[int, int]) -> Attentio
         grid,
         torch.cat(garment, dim=1),
         torch.cat(peaks, dim=1),
-        torch.cat(entropies, dim=1),
         locate_tokens(grid, q.device)[attending],
     )
 

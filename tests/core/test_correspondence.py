@@ -41,8 +41,6 @@ def test_the_summary_is_that_of_the_whole_map(monkeypatch):
     monkeypatch.setattr(attention_summary, "CHUNK_BYTES", 4 * 2 * 2 * 48 * 7)  # 7 tokens at a time
     summary = summarize_attention(q, k, (8, 6))
     whole = (q @ k.mT * 8**-0.5).softmax(dim=-1).mean(dim=1)
-    entropy = -(whole * whole.log()).sum(dim=-1) / np.log(48)
-    assert torch.allclose(summary.entropy, entropy, atol=1e-5)
     assert torch.equal(summary.person, locate_tokens((8, 6))[whole.argmax(dim=1)])
     for item, token in ((0, 0), (1, 17), (1, 47)):
         row, column = divmod(whole[item, token].argmax().item(), 6)
@@ -89,7 +87,7 @@ def make_summary(garment: Tensor, grid: tuple[int, int] = GRID) -> AttentionSumm
     back = person.clone()
     back[row * columns + column] = person
     ones = torch.ones(1, len(garment))
-    return AttentionSummary(grid, garment[None], 0.8 * ones, 0.2 * ones, back[None])
+    return AttentionSummary(grid, garment[None], 0.8 * ones, back[None])
 
 
 def fit(
