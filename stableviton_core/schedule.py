@@ -12,8 +12,9 @@ TIMESTEPS = 1000
 @cache
 def alphas_cumprod() -> Tensor:
     """abar of timesteps 0..999, float64: Stable Diffusion's "scaled linear" schedule."""
-    betas = torch.linspace(0.00085**0.5, 0.0120**0.5, TIMESTEPS, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, dim=0)
+    with torch.inference_mode(False):  # it is kept, also for those who compute gradients
+        betas = torch.linspace(0.00085**0.5, 0.0120**0.5, TIMESTEPS, dtype=torch.float64) ** 2
+        return torch.cumprod(1 - betas, dim=0)
 
 
 def read_schedule(values: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:

@@ -59,3 +59,10 @@ def test_latent_mask_is_the_authors():
     mask = resize_keep_mask(make_keep_mask(change), (64, 48))
     assert error(mask, read_golden("full")["mask/latent"].reshape(mask.shape)) <= 1e-4
     assert make_keep_mask(torch.tensor([127 / 255, 128 / 255])).tolist() == [1, 0]
+
+
+def test_the_schedule_serves_gradients_whoever_asked_first():
+    alphas_cumprod.cache_clear()
+    with torch.inference_mode():
+        alphas_cumprod()
+    assert not alphas_cumprod().is_inference()
