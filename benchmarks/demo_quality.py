@@ -31,7 +31,7 @@ from stableviton_core.image_tensors import paste_back, to_channels_first, to_ima
 from stableviton_core.images import make_image_grid, write_image  # noqa: E402
 from stableviton_core.inference.encoding import encode_samples  # noqa: E402
 from stableviton_core.inference.sampling import draw_noise, sample_tryon  # noqa: E402
-from stableviton_core.model.attention_recorder import AttentionRecorder  # noqa: E402
+from stableviton_core.model.attention_recorder import AttentionRecorder, token_grid  # noqa: E402
 from stableviton_core.model.pretrained import load_model  # noqa: E402
 from stableviton_core.model.tryon_model import TryOnModel  # noqa: E402
 from stableviton_core.model.vae import decode_latents, encode_images  # noqa: E402
@@ -42,7 +42,6 @@ from stableviton_core.training.losses import (  # noqa: E402
     attention_total_variation,
     expected_coordinates,
     make_model_inputs,
-    token_grid,
     true_coordinates,
 )
 

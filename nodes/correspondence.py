@@ -19,11 +19,10 @@ from ..stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
     pad_to_aspect,
+    resize_image_to_person,
     resize_mask_to_person,
     resize_to_person,
     to_arrays,
-    to_channels_first,
-    to_rgb,
 )
 from ..stableviton_core.images import MULTIPLE
 from ..stableviton_core.person.densepose import decode_parts
@@ -134,11 +133,14 @@ class StableVITONCorrespondence(io.ComfyNode):
         samples = read_samples(latent)
         size = samples.shape[2] * MULTIPLE, samples.shape[3] * MULTIPLE
         parts = None if densepose is None else read_parts(densepose, size)
-        images = {"try-on": to_rgb(tryon)}
+        images = {"try-on": tryon}
         if garment_mask is None:
             garment_mask = segment_garments(garment)
         images["garment"], garment_mask = place_garments(garment, garment_mask, size)
-        images = {name: resize_image(name, image, size) for name, image in images.items()}
+        images = {
+            name: resize_image_to_person(name, image.cpu().float(), *size)
+            for name, image in images.items()
+        }
         garment_mask = resize_mask_to_person("garment mask", garment_mask.cpu(), *size)
         if region is None:
             region = make_spot((point_x, point_y), size)
@@ -196,13 +198,6 @@ def read_parts(densepose: Tensor, size: tuple[int, int]) -> list[np.ndarray]:
     """The part indices of DensePose images at a size (height, width)."""
     person = torch.zeros(len(densepose), *size, 3)
     return [decode_parts(image) for image in fit_label_images("DensePose", densepose, person)]
-
-
-def resize_image(name: str, image: Tensor, size: tuple[int, int]) -> Tensor:
-    """IMAGE at a size of the same aspect, on the CPU. ImageError for another aspect."""
-    image = to_channels_first(image.cpu().float())
-    image = resize_to_person(name, image, *size, antialias=True)
-    return rearrange(image, "b c h w -> b h w c")
 
 
 def place_region(region: Tensor, garment: Tensor, size: tuple[int, int]) -> Tensor:

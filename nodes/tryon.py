@@ -1,16 +1,14 @@
 """The nodes of a try-on: StableVITONApply, StableVITONConditioning, StableVITONPasteBack."""
 
 from comfy_api.latest import io
-from einops import rearrange
 from torch import Tensor
 
 from ..stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
     paste_back,
+    resize_image_to_person,
     resize_mask_to_person,
-    resize_to_person,
-    to_channels_first,
     to_rgb,
 )
 from .host.adapter import StableVITON
@@ -145,9 +143,8 @@ class StableVITONPasteBack(io.ComfyNode):
     def execute(cls, person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:
         height, width = person.shape[1:3]
         batch = find_batch_size({"person": len(person), "tryon": len(tryon), "mask": len(mask)})
-        person, tryon = to_rgb(person), to_channels_first(tryon)
-        tryon = resize_to_person("try-on", tryon, height, width, antialias=True)
-        tryon = rearrange(tryon, "b c h w -> b h w c")
+        person = to_rgb(person)
+        tryon = resize_image_to_person("try-on", tryon, height, width)
         mask = resize_mask_to_person("mask", mask, height, width)
         person, tryon, mask = (expand_batch(x, batch).to(person) for x in (person, tryon, mask))
         return io.NodeOutput(paste_back(person, tryon, mask, feather))

@@ -109,6 +109,12 @@ def resize_to_person(
     )
 
 
+def resize_image_to_person(name: str, image: Tensor, height: int, width: int) -> Tensor:
+    """`resize_to_person` of IMAGE -> IMAGE in RGB, with antialiasing."""
+    resized = resize_to_person(name, to_channels_first(image), height, width, antialias=True)
+    return rearrange(resized, "b c h w -> b h w c")
+
+
 def resize_mask_to_person(name: str, mask: Tensor, height: int, width: int) -> Tensor:
     """`resize_to_person` of B x h x w -> B x height x width, without blending."""
     mask = rearrange(mask, "b h w -> b 1 h w")

@@ -7,7 +7,7 @@ import torch
 from einops import repeat
 from torch import Tensor
 
-from ..model.attention_recorder import hook_attention
+from ..model.attention_recorder import hook_attention, token_grid
 from ..model.zero_cross_attention import ZeroCrossAttention
 from .attention_summary import AttentionSummary, summarize_attention
 
@@ -24,10 +24,10 @@ def read_attention(
     latent_size: rows and columns. The layers' own outputs are not affected.
     """
     summaries: list[AttentionSummary] = []
-    grids = _list_grids(*latent_size)
 
-    def record(_block: int, q: Tensor, k: Tensor) -> None:
-        summaries.append(summarize_attention(q, k, grids[q.shape[2]]))
+    def record(block: int, q: Tensor, k: Tensor) -> None:
+        grid = token_grid(zero_cross_attention.config, block, *latent_size)
+        summaries.append(summarize_attention(q, k, grid))
 
     blocks = range(len(zero_cross_attention.warp_flow_blks))
     handles = hook_attention(zero_cross_attention, blocks, record)
@@ -43,12 +43,3 @@ def draw_common_noise(latents: Tensor) -> Tensor:
     same for every item, so that a batch gives what its items give alone."""
     noise = torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(0))
     return repeat(noise, "c h w -> b c h w", b=len(latents))
-
-
-def _list_grids(rows: int, columns: int) -> dict[int, tuple[int, int]]:
-    """Rows and columns of the tokens of every level of a UNet, by their number."""
-    grids = {}
-    while rows * columns > 1:
-        grids[rows * columns] = rows, columns
-        rows, columns = (rows + 1) // 2, (columns + 1) // 2  # a downsampling rounds up
-    return grids

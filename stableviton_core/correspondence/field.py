@@ -80,15 +80,18 @@ class CorrespondenceField:
         """The garment's mask as seen on the persons, B x H x W; 0 where the field leaves the
         garment image."""
         warped = self.warp(rearrange(self.garment_mask, "b h w -> b 1 h w"))[:, 0].clamp(0, 1)
-        return warped * ((self.coordinates >= 0) & (self.coordinates <= 1)).all(dim=-1)
+        return warped * self._is_inside()
 
     def warp_image(self, garment: Tensor, garment_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Garments as IMAGE and their MASK of one size -> IMAGE and MASK as seen on the persons.
         The mask is 0 where the field leaves the garment image."""
         layers = torch.cat([garment, garment_mask[..., None]], dim=-1)
         warped = self.warp(rearrange(layers, "b h w c -> b c h w")).clamp(0, 1)
-        inside = ((self.coordinates >= 0) & (self.coordinates <= 1)).all(dim=-1)
-        return rearrange(warped[:, :3], "b c h w -> b h w c"), warped[:, 3] * inside
+        return rearrange(warped[:, :3], "b c h w -> b h w c"), warped[:, 3] * self._is_inside()
+
+    def _is_inside(self) -> Tensor:
+        """Where the field stays on the garment image, B x H x W bool."""
+        return ((self.coordinates >= 0) & (self.coordinates <= 1)).all(dim=-1)
 
     def _values(self) -> tuple[Tensor, ...]:
         return self.coordinates, self.confidence, self.garment_mask

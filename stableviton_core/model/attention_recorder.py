@@ -10,8 +10,18 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import StableVITONError
+from .config import NetworkConfig
 from .layers import CrossAttention, split_heads
 from .zero_cross_attention import ZeroCrossAttention
+
+
+def token_grid(network: NetworkConfig, block: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of the tokens of a zero cross-attention block, for latents h x w."""
+    output_block = network.first_cross_attention_block + block
+    level = network.levels - 1 - output_block // (network.num_res_blocks + 1)
+    for _ in range(level):  # a downsampling rounds up
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return height, width
 
 
 def hook_attention(

@@ -15,6 +15,7 @@ from ..dataset.pairs import Pair
 from ..errors import StableVITONError
 from ..images import MULTIPLE
 from ..inference.encoding import Latents, concat_network_input
+from ..model.attention_recorder import token_grid
 from ..model.config import NetworkConfig
 from ..schedule import TIMESTEPS, add_noise, alphas_cumprod, read_schedule
 from .config import TrainConfig
@@ -165,15 +166,6 @@ def noise_loss(
     if weighting == "snr":
         errors = errors / read_schedule(alphas_cumprod(), sampled.timesteps, errors)
     return errors.mean()
-
-
-def token_grid(network: NetworkConfig, block: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of the tokens of a zero cross-attention block, for latents h x w."""
-    output_block = network.first_cross_attention_block + block
-    level = network.levels - 1 - output_block // (network.num_res_blocks + 1)
-    for _ in range(level):  # a downsampling rounds up
-        height, width = (height + 1) // 2, (width + 1) // 2
-    return height, width
 
 
 def expected_coordinates(attention: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from helpers.golden import REDUCED, error, fill, golden_network, read_golden
 from helpers.training import TINY
 from stableviton_core.inference.encoding import Latents
-from stableviton_core.model.attention_recorder import AttentionRecorder
+from stableviton_core.model.attention_recorder import AttentionRecorder, token_grid
 from stableviton_core.model.config import NetworkConfig
 from stableviton_core.model.tryon_model import TryOnModel
 from stableviton_core.schedule import add_noise, alphas_cumprod
@@ -23,7 +23,6 @@ from stableviton_core.training.losses import (
     list_recorded_blocks,
     noise_loss,
     sample_timesteps_and_noise,
-    token_grid,
 )
 
 SHAPE = (4, 4, 8, 6)

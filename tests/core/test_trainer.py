@@ -20,6 +20,7 @@ from helpers.training import (
     write_inputs,
 )
 from stableviton_core.errors import StableVITONError
+from stableviton_core.model.attention_recorder import token_grid
 from stableviton_core.training import trainer
 from stableviton_core.training.checkpointing import WEIGHTS, list_checkpoints
 from stableviton_core.training.latent_cache import LatentCache
@@ -27,7 +28,6 @@ from stableviton_core.training.losses import (
     correspondence_loss,
     make_model_inputs,
     sample_timesteps_and_noise,
-    token_grid,
 )
 from stableviton_core.training.trainer import Trainer, train
 
