@@ -14,11 +14,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ...stableviton_core.model.checkpoint import Checkpoint, Weights
+from ...stableviton_core.model.checkpoint import Checkpoint
 from ...stableviton_core.model.config import ModelConfig, NetworkConfig
 from ...stableviton_core.model.image_projector import ImageProjector
 from ...stableviton_core.model.layers import Attention, Backend
 from ...stableviton_core.model.unet import SpatialEncoder
+from ...stableviton_core.model.weight_reader import Weights
 from ...stableviton_core.model.zero_cross_attention import ZeroCrossAttention
 from .attention import choose_attention
 from .dtypes import choose_compute_dtype

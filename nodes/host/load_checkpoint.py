@@ -14,18 +14,12 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy.clip_model import CLIPVisionModelProjection
-from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.model_patcher import ModelPatcher
-from torch import nn
 
-from ...stableviton_core.model.checkpoint import (
-    Checkpoint,
-    Weights,
-    explain_unreadable,
-    parse_checkpoint,
-    select_tensors,
-)
-from ...stableviton_core.model.config import AutoencoderConfig, ClipConfig, ModelConfig
+from ...stableviton_core.model import weight_reader
+from ...stableviton_core.model.checkpoint import Checkpoint, parse_checkpoint
+from ...stableviton_core.model.config import AutoencoderConfig, ClipConfig
+from ...stableviton_core.model.weight_reader import Metadata, Weights
 from .adapter import StableVITON, load_adapter, load_image_projector
 from .attention import override_attention
 from .dtypes import choose_compute_dtype, choose_weight_dtype
@@ -58,21 +52,19 @@ def reload_adapter(path: Path, weight_dtype: str, disable_dynamic: bool = False)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    return parse_checkpoint(path.name, *read_weights(path), build_expected_modules)
+    return parse_checkpoint(path.name, *read_weights(path))
 
 
-def read_weights(path: Path) -> tuple[Weights, dict[str, str] | None]:
-    """Tensors and metadata as the host reads them: weights only, no code in the file runs."""
-    with explain_unreadable(path.name):
-        loaded, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
-        return select_tensors(loaded), metadata
+def read_weights(path: Path) -> tuple[Weights, Metadata]:
+    """Tensors and metadata of a file, as `weight_reader.read_weights`; a .safetensors is read by
+    the host, which may load it in its own way."""
+    return weight_reader.read_weights(path, _read_safetensors)
 
 
-def build_expected_modules(config: ModelConfig) -> dict[str, nn.Module]:
-    """The host's classes that a checkpoint's CLIP tower and autoencoder are loaded into."""
-    clip = CLIPVisionModelProjection(make_clip_dict(config.clip), torch.float32, None, torch.nn)
-    autoencoder = AutoencoderKL(**make_autoencoder_dict(config.autoencoder))
-    return {"clip": clip, "autoencoder": autoencoder}
+def _read_safetensors(path: Path) -> tuple[Weights, Metadata | None]:
+    if path.suffix.lower() not in (".safetensors", ".sft"):  # the host goes by the ending
+        return weight_reader.read_safetensors(path)
+    return comfy.utils.load_torch_file(str(path), return_metadata=True)
 
 
 def load_unet(

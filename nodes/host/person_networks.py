@@ -9,7 +9,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from ...stableviton_core.model.checkpoint import Weights
+from ...stableviton_core.model.weight_reader import Weights
 from ...stableviton_core.person import large_networks
 from ...stableviton_core.person.large_networks import DensePose, OpenPose, SegFormer
 from .load_checkpoint import read_weights

@@ -1,34 +1,26 @@
-"""Checkpoint files: reading, the key layout, the configuration in the metadata, validation.
+"""Checkpoints: the layout of their keys, and validation.
 
 A checkpoint is one flat state dict in the released key names, split here into components: UNet,
 zero cross-attention, spatial encoder, CLIP tower, image projector and autoencoder. A .safetensors
-file of this project carries its configuration in the metadata entry `stableviton.config`; a file
-without it has the released size.
+file of this project carries its configuration in its metadata (`config_metadata`); a file without
+it has the released size.
 """
 
-import codecs
-import json
-import pickle
-import struct
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .config import AutoencoderConfig, ClipConfig, ModelConfig, NetworkConfig
+from .config import ModelConfig
+from .config_metadata import config_from_metadata
+from .expected_shapes import Shapes, list_autoencoder_shapes, list_clip_shapes
 from .image_projector import ImageProjector
 from .unet import SpatialEncoder, UNet
+from .weight_reader import Weights
 from .zero_cross_attention import ZeroCrossAttention
 
-CONFIG_KEY = "stableviton.config"
 LICENSE_KEY = "modelspec.license"
 RELEASED_LICENSE = "CC BY-NC-SA 4.0"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -55,71 +47,6 @@ UNUSED = frozenset({
     "posterior_mean_coef1", "posterior_mean_coef2", "logvar", "lastzc.weight", "lastzc.bias",
     "cond_stage_model.transformer.vision_model.embeddings.position_ids",
 })  # fmt: skip
-
-Weights = dict[str, Tensor]
-ModuleBuilder = Callable[[ModelConfig], Mapping[str, nn.Module]]
-
-
-# Reading
-
-
-class _ModelCheckpoint:
-    """Stands in for Lightning's callback class, which its files name as a dictionary key."""
-
-
-# What Lightning files name besides tensors: the callback, and numpy numbers.
-SAFE_GLOBALS: list[Any] = [
-    (_ModelCheckpoint, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"),
-    (_ModelCheckpoint, "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint"),
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
-    np.dtype,
-    np.dtypes.Float64DType,
-    codecs.encode,
-]
-
-UNREADABLE = (
-    SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError,
-    EOFError, ValueError, KeyError, AttributeError, TypeError,
-)  # fmt: skip
-
-
-@contextmanager
-def explain_unreadable(name: str) -> Iterator[None]:
-    """CheckpointError in place of what libraries raise on a file without readable weights. name: of
-    the file."""
-    try:
-        yield
-    except UNREADABLE as error:
-        reason = (str(error).splitlines() or ["empty file"])[0]
-        raise CheckpointError(
-            f"{name} cannot be read as weights ({type(error).__name__}: {reason}). It is "
-            "truncated, holds something else, or wants to run code, which is never done. Download "
-            "it again, or save its weights as .safetensors."
-        ) from error
-
-
-def read_weights(path: Path) -> tuple[Weights, dict[str, str]]:
-    """Tensors and metadata of a .safetensors or a pickled checkpoint, memory-mapped.
-
-    No code in the file runs. CheckpointError names a file that cannot be read.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file.")
-    with explain_unreadable(str(path)):
-        if path.suffix in (".safetensors", ".sft"):
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-        zipped = zipfile.is_zipfile(path)  # only these can be mapped
-        with torch.serialization.safe_globals(SAFE_GLOBALS):
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-        return select_tensors(loaded), {}
-
-
-def select_tensors(loaded: Any) -> Weights:
-    """The state dict in a loaded file: its own entries, or those of its entry "state_dict"."""
-    weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
-    return {key: value for key, value in weights.items() if isinstance(value, Tensor)}
 
 
 # Layout of keys
@@ -165,41 +92,6 @@ def join(components: Mapping[str, Mapping[str, Tensor]]) -> Weights:
     }
 
 
-# Configuration
-
-
-def config_to_metadata(config: ModelConfig) -> dict[str, str]:
-    return {CONFIG_KEY: json.dumps(asdict(config))}
-
-
-def config_from_metadata(metadata: Mapping[str, str] | None) -> ModelConfig:
-    """The configuration in a file's metadata; the released one where there is none.
-
-    CheckpointError where the entry exists and cannot be read.
-    """
-    text = (metadata or {}).get(CONFIG_KEY)
-    if text is None:
-        return ModelConfig()
-    try:
-        entries = json.loads(text)
-        return ModelConfig(
-            network=NetworkConfig(**lists_to_tuples(entries["network"])),
-            clip=ClipConfig(**entries["clip"]),
-            autoencoder=AutoencoderConfig(**lists_to_tuples(entries["autoencoder"])),
-            mapper_layers=entries["mapper_layers"],
-            mapper_heads=entries["mapper_heads"],
-        )
-    except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"its metadata entry {CONFIG_KEY!r} does not describe a network ({error}). "
-            "Write the file again with `python -m stableviton_core convert`."
-        ) from error
-
-
-def lists_to_tuples(entries: dict) -> dict:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in entries.items()}
-
-
 # Validation
 
 
@@ -212,22 +104,14 @@ class Checkpoint:
     license: str = RELEASED_LICENSE
 
 
-def parse_checkpoint(
-    name: str,
-    weights: Weights,
-    metadata: Mapping[str, str] | None,
-    build_modules: ModuleBuilder | None = None,
-) -> Checkpoint:
-    """Check, split and validate what was read from a file.
-
-    name: of the file. build_modules: CLIP tower ("clip") and autoencoder ("autoencoder") of a
-    configuration, to be validated beside this project's own networks; called on the meta device.
-    CheckpointError with the name, what is wrong and the remedy.
-    """
+def parse_checkpoint(name: str, weights: Weights, metadata: Mapping[str, str] | None) -> Checkpoint:
+    """Check, split and validate what was read from a file. name: of the file. CheckpointError with
+    the name, what is wrong and the remedy."""
     try:
         check_kind(weights)
         config, components = config_from_metadata(metadata), split(weights)
-        raise_mismatches(list_mismatches(config, components, build_modules))
+        raise_mismatches(list_mismatches(config, components))
+        check_finite(weights)
     except CheckpointError as error:
         raise CheckpointError(f"{name} is not a StableVITON checkpoint: {error}") from error
     del components["unknown"]
@@ -267,40 +151,84 @@ def check_kind(weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def list_mismatches(
-    config: ModelConfig,
-    components: Mapping[str, Weights],
-    build_modules: ModuleBuilder | None = None,
-) -> list[str]:
+def list_mismatches(config: ModelConfig, components: Mapping[str, Weights]) -> list[str]:
     """Everything that keeps the result of `split` from loading strictly into the networks of a
-    configuration (see `parse_checkpoint`), and keys of no component."""
+    configuration, and keys of no component."""
+    problems = [f"unexpected {key}" for key in components["unknown"]]
+    problems += [f"no entry of the {name}" for name in COMPONENTS if not components[name]]
+    excess = list(_list_excess_layers(config, components))
+    if excess:
+        return problems + excess
     with torch.device("meta"):
         modules = {
             "unet": UNet(config.network),
             "zero_cross_attention": ZeroCrossAttention(config.network),
             "encoder": SpatialEncoder(config.network),
             "image_projector": ImageProjector(config),
-            **(build_modules(config) if build_modules else {}),
         }
-    problems = [f"unexpected {key}" for key in components["unknown"]]
-    problems += [f"no entry of the {name}" for name in COMPONENTS if not components[name]]
-    for name, module in modules.items():
+    shapes = {name: _list_module_shapes(module) for name, module in modules.items()}
+    shapes["clip"] = list_clip_shapes(config.clip)
+    shapes["autoencoder"] = list_autoencoder_shapes(config.autoencoder)
+    for name, expected in shapes.items():
         if components[name]:
-            problems += _compare_state_dicts(name, module.state_dict(), components[name])
+            problems += compare_shapes(expected, components[name], name)
     return problems
 
 
-def _compare_state_dicts(
-    component: str, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]
-) -> list[str]:
-    mismatches = [f"missing {full_key(component, key)}" for key in expected if key not in weights]
+def _list_module_shapes(module: nn.Module) -> Shapes:
+    return {key: tuple(value.shape) for key, value in module.state_dict().items()}
+
+
+def _list_excess_layers(config: ModelConfig, components: Mapping[str, Weights]) -> Iterator[str]:
+    """Networks of more layers than the file has tensors: found before they are built."""
+    network, autoencoder = config.network, config.autoencoder
+    layers = {
+        "unet": network.levels * network.num_res_blocks,
+        "clip": config.clip.num_hidden_layers,
+        "image_projector": config.mapper_layers,
+        "autoencoder": len(autoencoder.channel_mult) * autoencoder.num_res_blocks,
+    }
+    for name, count in layers.items():
+        if count > len(components[name]) > 0:
+            yield f"{count} layers of the {name}, and {len(components[name])} entries of it"
+
+
+def compare_shapes(expected: Shapes, weights: Weights, component: str | None = None) -> list[str]:
+    """What differs between a network's weights and what it needs. component: for their names."""
+
+    def name_of(key: str) -> str:
+        return full_key(component, key) if component else key
+
+    mismatches = [f"missing {name_of(key)}" for key in expected if key not in weights]
     for key, value in weights.items():
-        name, shape = full_key(component, key), tuple(value.shape)
+        name, shape = name_of(key), tuple(value.shape)
         if key not in expected:
             mismatches.append(f"unexpected {name}")
-        elif shape != tuple(expected[key].shape):
-            mismatches.append(f"{name} is {shape}, not {tuple(expected[key].shape)}")
+        elif shape != expected[key]:
+            mismatches.append(f"{name} is {shape}, not {expected[key]}")
+        elif not value.is_floating_point():
+            mismatches.append(f"{name} has numbers of type {value.dtype}, not floating point")
     return mismatches
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """CheckpointError that names the weights with NaN or infinity. Reads all of them once."""
+    damaged = [key for key, value in weights.items() if not is_finite(value)]
+    if damaged:
+        more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
+        raise CheckpointError(
+            f"NaN or infinity in {', '.join(damaged[:3])}{more}. A training that diverged, or a "
+            "conversion to fp16, left them. Take an earlier checkpoint, or convert the original "
+            "to bf16."
+        )
+
+
+def is_finite(weight: Tensor) -> bool:
+    """Whether it has neither NaN nor infinity."""
+    if not weight.is_floating_point() or not weight.numel():
+        return True
+    values = weight if weight.itemsize > 1 else weight.float()  # fp8 has no minimum
+    return bool(torch.stack(values.aminmax()).isfinite().all())
 
 
 def raise_mismatches(mismatches: list[str]) -> None:

@@ -1,7 +1,9 @@
 """`convert`: a released checkpoint, or its VAE, as .safetensors, with LoRAs merged into it."""
 
+import json
 import math
 from collections.abc import Callable, KeysView, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -15,13 +17,18 @@ from .checkpoint import (
     DTYPES,
     LICENSE_KEY,
     RELEASED_LICENSE,
-    config_to_metadata,
+    check_finite,
+    compare_shapes,
     is_autoencoder,
+    is_finite,
     join,
     parse_checkpoint,
-    read_weights,
+    raise_mismatches,
 )
+from .config_metadata import AUTOENCODER_KEY, autoencoder_from_metadata, config_to_metadata
+from .expected_shapes import list_autoencoder_shapes
 from .lora import Lora, check_base, read_lora
+from .weight_reader import explain_file, read_weights
 from .weight_writer import write_tensors
 
 
@@ -49,7 +56,13 @@ def convert(
         if loras:
             raise CheckpointError(f"{source} is a VAE on its own: no LoRA fits it.")
         weights = {key: value for key, value in weights.items() if not key.startswith("loss.")}
+        with explain_file(source):
+            config = autoencoder_from_metadata(metadata)
+            shapes = list_autoencoder_shapes(config)
+            raise_mismatches(compare_shapes(shapes, weights))
+            check_finite(weights)
         description = {"modelspec.architecture": "stable-diffusion-v1/vae"}
+        description[AUTOENCODER_KEY] = json.dumps(asdict(config))
     else:
         checkpoint = parse_checkpoint(str(source), weights, metadata)
         weights = join(checkpoint.components)
@@ -69,7 +82,12 @@ def convert(
         weight = weights[key]
         for lora in updates:
             weight = lora.update(key, weight, strength)
-        return weight.to(DTYPES[dtype])
+        converted = weight.to(DTYPES[dtype])
+        if not is_finite(converted):
+            raise CheckpointError(
+                f"{key} of {source} has values beyond those of {dtype}. Convert to bf16 or fp32."
+            )
+        return converted
 
     target.parent.mkdir(parents=True, exist_ok=True)
     shapes = {key: tuple(value.shape) for key, value in weights.items()}

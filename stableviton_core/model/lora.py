@@ -21,17 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .checkpoint import (
-    LICENSE_KEY,
-    RELEASED_LICENSE,
-    Weights,
-    config_from_metadata,
-    full_key,
-    read_weights,
-)
+from .checkpoint import LICENSE_KEY, RELEASED_LICENSE, check_finite, full_key
 from .config import ModelConfig
+from .config_metadata import config_from_metadata
 from .image_projector import ImageProjector
 from .unet import SpatialEncoder
+from .weight_reader import Weights, read_weights
 from .zero_cross_attention import ZeroCrossAttention
 
 LORA_KEY = "stableviton.lora"
@@ -102,6 +97,7 @@ def parse_lora(name: str, weights: Weights, metadata: Mapping[str, str] | None) 
         config = config_from_metadata(metadata)
         names = tuple(sorted(key.removesuffix(UP) for key in weights if key.endswith(UP)))
         _check_entries(weights, names, config)
+        check_finite(weights)
     except CheckpointError as error:
         raise CheckpointError(f"{name} is not a StableVITON LoRA: {error}") from error
     return Lora(weights, names, config, metadata.get(LICENSE_KEY, RELEASED_LICENSE))

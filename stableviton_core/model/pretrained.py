@@ -9,18 +9,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files import replace_atomically
-from .checkpoint import (
-    DTYPES,
-    LICENSE_KEY,
-    Weights,
-    config_to_metadata,
-    parse_checkpoint,
-    read_weights,
-    split,
-)
+from .checkpoint import DTYPES, LICENSE_KEY, parse_checkpoint, split
 from .config import ModelConfig
+from .config_metadata import config_to_metadata
 from .tryon_model import TryOnModel
 from .vae import load_autoencoder
+from .weight_reader import Weights, read_weights
 
 
 def load_model(path: Path, vae: Path | None = None) -> tuple[TryOnModel, AutoencoderKL, str]:

@@ -11,7 +11,9 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .checkpoint import check_finite
 from .config import AutoencoderConfig
+from .weight_reader import explain_file
 
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
@@ -79,6 +81,8 @@ def load_autoencoder(
 ) -> AutoencoderKL:
     """A float32 autoencoder with a state dict of LDM names. source: the file, for the error.
     CheckpointError where the weights are none of this size."""
+    with explain_file(source):
+        check_finite(weights)
     autoencoder = build_autoencoder(config)
     try:
         load_ldm(autoencoder, weights)

@@ -14,7 +14,7 @@ from torch import nn
 from ..devices import choose_device
 from ..errors import StableVITONError
 from ..images import fill_agnostic_region, write_image
-from ..model.checkpoint import Weights, read_weights
+from ..model.weight_reader import Weights, read_weights
 from .agnostic import (
     MASK_CATEGORIES,
     SKELETON,

@@ -10,7 +10,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from ..model.checkpoint import LICENSE_KEY, join, lists_to_tuples
+from ..model.checkpoint import LICENSE_KEY, join
 from ..model.config import ClipConfig, ModelConfig, NetworkConfig
 from ..model.pretrained import save_weights
 from ..model.tryon_model import TryOnModel
@@ -67,11 +67,16 @@ def read_stages() -> list[Stage]:
     return [
         Stage(
             stage["name"],
-            lists_to_tuples(recipe["data"] | stage["data"]),
-            lists_to_tuples(recipe["settings"] | stage["settings"]),
+            _freeze_lists(recipe["data"] | stage["data"]),
+            _freeze_lists(recipe["settings"] | stage["settings"]),
         )
         for stage in recipe["stages"]
     ]
+
+
+def _freeze_lists(entries: dict) -> dict:
+    """Lists as tuples, as configurations have them."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in entries.items()}
 
 
 def train_synthetic(output: Path) -> None:

@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import StableVITONError
-from ..model.checkpoint import Weights, join
+from ..model.checkpoint import join
 from ..model.pretrained import read_components
+from ..model.weight_reader import Weights
 from .distributed import take_shard
 from .trainable_parameters import checkpoint_name
 

@@ -22,21 +22,13 @@ from ..errors import StableVITONError
 from ..evaluation.lpips import BACKBONE_FILES, load_lpips
 from ..files import replace_atomically
 from ..interruption import Interrupt, catch_interrupts
-from ..model.checkpoint import (
-    LICENSE_KEY,
-    RELEASED_LICENSE,
-    config_from_metadata,
-    lists_to_tuples,
-    read_weights,
-    split,
-)
-from ..model.config import AutoencoderConfig
+from ..model.checkpoint import LICENSE_KEY, RELEASED_LICENSE, split
+from ..model.config_metadata import AUTOENCODER_KEY, autoencoder_from_metadata, config_from_metadata
 from ..model.vae import load_autoencoder, normalize_uint8, to_ldm
+from ..model.weight_reader import explain_file, read_weights
 from .config import VaeConfig
 from .distributed import any_process
 from .distributed_sampler import DistributedStepSampler
-
-AUTOENCODER_KEY = "stableviton.autoencoder"  # metadata: AutoencoderConfig as JSON
 
 
 def finetune_vae(config: VaeConfig) -> None:
@@ -150,11 +142,11 @@ def load_vae(path: Path) -> tuple[AutoencoderKL, dict[str, str]]:
     """
     weights, metadata = read_weights(path)
     component = split(weights)["autoencoder"]
-    if component:
-        config = config_from_metadata(metadata).autoencoder
-    else:
-        config = AutoencoderConfig(
-            **lists_to_tuples(json.loads(metadata.get(AUTOENCODER_KEY, "{}")))
+    with explain_file(path):
+        config = (
+            config_from_metadata(metadata).autoencoder
+            if component
+            else autoencoder_from_metadata(metadata)
         )
     autoencoder = load_autoencoder(config, component or weights, path)
     output_metadata = {AUTOENCODER_KEY: json.dumps(asdict(config))}

@@ -1,8 +1,6 @@
 """The start of a training: a checkpoint made from the released start, Paint-by-Example or Stable
 Diffusion 1.5 (paper, section 4.1)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +9,13 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..model.checkpoint import (
-    LICENSE_KEY,
-    RELEASED_LICENSE,
-    Weights,
-    config_from_metadata,
-    join,
-    read_weights,
-    split,
-)
+from ..model.checkpoint import LICENSE_KEY, RELEASED_LICENSE, check_finite, join, split
 from ..model.config import ModelConfig
+from ..model.config_metadata import config_from_metadata
 from ..model.pretrained import load_model, save_weights
 from ..model.tryon_model import TOWER, TryOnModel
 from ..model.vae import load_autoencoder, to_ldm
+from ..model.weight_reader import Weights, explain_file, read_weights
 from ..model.zero_cross_attention import TryOnNetwork
 
 INPUT_CONVOLUTION_KEY = "input_blocks.0.0.weight"
@@ -71,7 +63,8 @@ def initialize_checkpoint(
     torch.manual_seed(0)
     weights, metadata = read_weights(source)
     components = split(weights)
-    with _explain_metadata(source):
+    with explain_file(source):
+        check_finite(weights)
         model = TryOnModel(config or config_from_metadata(metadata))
     _load_unet(model, source, components["unet"])
     autoencoder = load_autoencoder(model.config.autoencoder, components["autoencoder"], source)
@@ -145,18 +138,11 @@ def _load_part(source: Path, name: str, module: nn.Module, weights: Weights) -> 
     return True
 
 
-@contextmanager
-def _explain_metadata(source: Path) -> Iterator[None]:
-    """The file's name before a CheckpointError about its metadata."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from error
-
-
 def _load_clip(model: TryOnModel, source: Path, weights: Weights, file: Path | None) -> None:
     if file is not None:
         weights = read_weights(file)[0]
+        with explain_file(file):
+            check_finite(weights)
     tower = {key.removeprefix(TOWER): v for key, v in weights.items() if key.startswith(TOWER)}
     if not tower:
         raise CheckpointError(

@@ -1,7 +1,9 @@
 """The key layout of checkpoints, and `convert`."""
 
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +15,16 @@ from safetensors.torch import save_file
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
 from helpers.malicious_files import write_malicious_file
 from stableviton_core.errors import CheckpointError
-from stableviton_core.model.checkpoint import (
-    UNUSED,
+from stableviton_core.model.checkpoint import UNUSED, join, split
+from stableviton_core.model.config import ModelConfig
+from stableviton_core.model.config_metadata import (
+    AUTOENCODER_KEY,
+    autoencoder_from_metadata,
     config_from_metadata,
     config_to_metadata,
-    join,
-    read_weights,
-    split,
 )
-from stableviton_core.model.config import ModelConfig
 from stableviton_core.model.convert import convert
+from stableviton_core.model.weight_reader import read_weights
 from stableviton_core.model.weight_writer import write_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,10 +76,16 @@ def test_convert_drops_what_is_not_weights(tmp_path):
 
 def test_convert_a_vae_on_its_own(tmp_path):
     autoencoder = split(seeded_weights())["autoencoder"]
-    torch.save({"state_dict": autoencoder | {"loss.logvar": torch.zeros(1)}}, tmp_path / "vae.ckpt")
-    convert(tmp_path / "vae.ckpt", tmp_path / "vae.safetensors", "fp32")
-    weights, _ = read_weights(tmp_path / "vae.safetensors")
+    metadata = {AUTOENCODER_KEY: json.dumps(asdict(SMALL.autoencoder))}
+    save_file(autoencoder | {"loss.logvar": torch.zeros(1)}, tmp_path / "vae.sft", metadata)
+    convert(tmp_path / "vae.sft", tmp_path / "vae.safetensors", "fp32")
+    weights, written = read_weights(tmp_path / "vae.safetensors")
     assert weights.keys() == autoencoder.keys()
+    assert autoencoder_from_metadata(written) == SMALL.autoencoder
+    autoencoder.pop("decoder.conv_in.bias")
+    save_file(autoencoder, tmp_path / "cut.safetensors", metadata)
+    with pytest.raises(CheckpointError, match="(?s)1 of its entries.*missing decoder.conv_in.bias"):
+        convert(tmp_path / "cut.safetensors", tmp_path / "x.safetensors", "fp32")
 
 
 def test_convert_runs_no_code_and_leaves_no_file(tmp_path):
@@ -88,14 +96,15 @@ def test_convert_runs_no_code_and_leaves_no_file(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"malicious.ckpt"}
 
 
-def test_convert_a_lightning_checkpoint_with_all_that_it_carries(tmp_path):
+def test_a_lightning_checkpoint_is_read_with_all_that_it_carries(tmp_path):
     autoencoder = split(seeded_weights())["autoencoder"]
     carried = {"state_dict": autoencoder, "best": np.float64(0.5), "type": np.dtype("float64")}
     torch.save(carried, tmp_path / "new.ckpt")
     torch.save(carried, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
     for name in ("new", "old"):
-        convert(tmp_path / f"{name}.ckpt", tmp_path / f"{name}.safetensors", "fp32")
-        assert read_weights(tmp_path / f"{name}.safetensors")[0].keys() == autoencoder.keys()
+        weights, _ = read_weights(tmp_path / f"{name}.ckpt")
+        assert weights.keys() == autoencoder.keys()
+        assert all(torch.equal(weights[key], autoencoder[key]) for key in weights)
 
 
 def test_convert_refuses_incomplete_files_and_its_own_source(tmp_path):

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from helpers.training import equal_weights, tiny_config, write_inputs
 from stableviton_core.errors import StableVITONError
 from stableviton_core.model import pretrained
-from stableviton_core.model.checkpoint import LICENSE_KEY, config_from_metadata
+from stableviton_core.model.checkpoint import LICENSE_KEY
+from stableviton_core.model.config_metadata import config_from_metadata
 from stableviton_core.training import checkpointing
 from stableviton_core.training.trainer import Trainer, train
 

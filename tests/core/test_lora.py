@@ -16,8 +16,8 @@ from helpers.golden import error
 from helpers.training import TINY, equal_weights, tiny_config, write_inputs
 from stableviton_core.__main__ import main
 from stableviton_core.errors import CheckpointError, StableVITONError
-from stableviton_core.model.checkpoint import config_to_metadata
 from stableviton_core.model.config import ModelConfig
+from stableviton_core.model.config_metadata import config_to_metadata
 from stableviton_core.model.convert import convert
 from stableviton_core.model.lora import LORA_KEY, read_lora
 from stableviton_core.model.pretrained import load_model

@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stableviton_core.model.checkpoint import config_from_metadata, read_weights, split
+from stableviton_core.model.checkpoint import split
+from stableviton_core.model.config_metadata import config_from_metadata
 from stableviton_core.model.pretrained import load_model
+from stableviton_core.model.weight_reader import read_weights
 from stableviton_core.synthetic import recipe, toy_autoencoder
 
 SHIPPED = Path(__file__).resolve().parents[2] / "demo" / recipe.CHECKPOINT

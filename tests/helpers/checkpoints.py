@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stableviton_core.model.checkpoint import config_to_metadata, join
+from stableviton_core.model.checkpoint import join
 from stableviton_core.model.config import AutoencoderConfig, ClipConfig, ModelConfig
+from stableviton_core.model.config_metadata import config_to_metadata
 from stableviton_core.model.tryon_model import TryOnModel
 from stableviton_core.model.vae import build_autoencoder, to_ldm
 

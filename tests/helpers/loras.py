@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from stableviton_core.model.checkpoint import config_to_metadata
 from stableviton_core.model.config import ModelConfig
+from stableviton_core.model.config_metadata import config_to_metadata
 from stableviton_core.model.lora import ALPHA, DOWN, LORA_KEY, UP, find_layers
 from stableviton_core.model.tryon_model import TryOnModel
 

@@ -3,16 +3,20 @@
 import json
 from pathlib import Path
 
-import comfy.memory_management
 import pytest
 import torch
+from comfy.clip_model import CLIPVisionModelProjection
+from comfy.ldm.models.autoencoder import AutoencoderKL
 from safetensors.torch import save_file
 
 from helpers.checkpoints import SMALL, seeded_weights, write_checkpoint
 from helpers.golden import CASES, FOLDER, REDUCED, golden_inputs
 from helpers.host import apply, predict_noise
 from helpers.malicious_files import write_malicious_file
-from stableviton_core.model.checkpoint import CONFIG_KEY, UNUSED, config_to_metadata
+from stableviton_core.model.checkpoint import UNUSED
+from stableviton_core.model.config import ModelConfig
+from stableviton_core.model.config_metadata import CONFIG_KEY, config_to_metadata
+from stableviton_core.model.expected_shapes import list_autoencoder_shapes, list_clip_shapes
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +69,7 @@ def test_a_lightning_checkpoint_with_all_that_it_carries(host, folder, loaded):
     )
     loading = host.module("nodes.host.load_checkpoint")
     weights, metadata = loading.read_weights(folder / "lightning.ckpt")
-    assert metadata is None
+    assert metadata == {}
     split = host.module("stableviton_core.model.checkpoint").split
     checkpoint = loading.Checkpoint(SMALL, split(weights))
     unet = loading.load_unet(checkpoint, "fp32")
@@ -82,24 +86,28 @@ def test_a_pickle_without_configuration_has_the_released_size(host, folder):
 
 def test_the_released_keys_are_the_network(host):
     """All 1957 keys and shapes of a released checkpoint, on no memory."""
-    loading = host.module("nodes.host.load_checkpoint")
     checkpoint = host.module("stableviton_core.model.checkpoint")
     manifest = json.loads((FOLDER / "checkpoint_manifest.json").read_text())
     assert len(manifest) == 1957
     weights = {key: torch.empty(shape, device="meta") for key, shape in manifest.items()}
     components = checkpoint.split(weights)
-    config = checkpoint.config_from_metadata(None)
-    assert checkpoint.list_mismatches(config, components, loading.build_expected_modules) == []
+    assert checkpoint.list_mismatches(ModelConfig(), components) == []
     assert sum(map(len, components.values())) == 1957 - len(UNUSED & set(manifest))
 
 
-def test_a_host_that_makes_layers_without_weights_checks_the_same(host, monkeypatch):
-    """With dynamic VRAM the host's Linear has no weight until it is loaded."""
+@pytest.mark.parametrize("config", [SMALL, ModelConfig()], ids=["small", "released"])
+def test_the_expected_shapes_are_those_of_the_hosts_networks(host, config):
     loading = host.module("nodes.host.load_checkpoint")
-    checkpoint = host.module("stableviton_core.model.checkpoint")
-    components = checkpoint.split(seeded_weights())
-    monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)
-    assert checkpoint.list_mismatches(SMALL, components, loading.build_expected_modules) == []
+    with torch.device("meta"):
+        clip = CLIPVisionModelProjection(
+            loading.make_clip_dict(config.clip), torch.float32, None, torch.nn
+        )
+        autoencoder = AutoencoderKL(**loading.make_autoencoder_dict(config.autoencoder))
+    for module, shapes in (
+        (clip, list_clip_shapes(config.clip)),
+        (autoencoder, list_autoencoder_shapes(config.autoencoder)),
+    ):
+        assert {key: tuple(value.shape) for key, value in module.state_dict().items()} == shapes
 
 
 def _unet_only(channels: int) -> dict[str, torch.Tensor]:
