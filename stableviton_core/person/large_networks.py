@@ -20,6 +20,7 @@ from ..errors import CheckpointError, StableVITONError
 from .densepose import choose_box, draw_parts
 from .pose import Pose, pose_from_points
 from .segformer import convert_labels, read_label_names, upsample_labels
+from .torchscript import load_torchscript
 
 DensePose = Callable[[np.ndarray, tuple[float, float] | None], np.ndarray]
 SegFormer = Callable[[np.ndarray, Pose | None], np.ndarray]
@@ -27,24 +28,18 @@ OpenPose = Callable[[np.ndarray], list[Pose]]
 OnDevice = Callable[[nn.Module], AbstractContextManager[torch.device]]
 ReadWeights = Callable[[Path], Mapping[str, Tensor]]
 
+# Nothing is downloaded, and no code that a folder brings runs.
+TRANSFORMERS_OPTIONS = {"local_files_only": True, "trust_remote_code": False}
+
 
 @contextmanager
 def load_densepose(path: Path, on_device: OnDevice) -> Iterator[DensePose]:
     """A function from an image and a point (x, y in pixels, or None) to the part indices of the
     person nearest to the point, or of the largest, H x W uint8. StableVITONError for a file that is
-    no such network and for an image without a person.
-
-    TorchScript is a program: loading it may write files. Take it from its publisher only.
-    """
+    not allowed (see `torchscript`) or no such network, and for an image without a person."""
     import torchvision  # noqa: F401 -- registers the operators that DensePose's file calls
 
-    try:
-        network = torch.jit.load(str(path), map_location="cpu").eval()
-    except (RuntimeError, ValueError, OSError) as error:
-        raise StableVITONError(
-            f"{path.name} cannot be loaded as TorchScript ({_first_line(error)}). Download "
-            "densepose_r50_fpn_dl.torchscript again."
-        ) from error
+    network = load_torchscript(path)
     with on_device(network) as device:
 
         @torch.no_grad()
@@ -69,9 +64,9 @@ def load_segformer(folder: Path, on_device: OnDevice) -> Iterator[SegFormer]:
     from transformers import AutoImageProcessor, SegformerForSemanticSegmentation
 
     try:
-        processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        processor: Any = AutoImageProcessor.from_pretrained(folder, **TRANSFORMERS_OPTIONS)
         network = SegformerForSemanticSegmentation.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
+            folder, use_safetensors=True, **TRANSFORMERS_OPTIONS
         ).eval()
     except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
         raise StableVITONError(

@@ -1,5 +1,6 @@
 """Files that contain code, claim more than they hold, or describe impossible networks."""
 
+import functools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,15 @@ from stableviton_core.model.config_metadata import CONFIG_KEY, config_to_metadat
 from stableviton_core.model.convert import convert
 from stableviton_core.model.lora import LORA_KEY, parse_lora
 from stableviton_core.model.weight_reader import read_weights
+
+
+@functools.cache
+def _seed_weights() -> dict[str, torch.Tensor]:
+    return seeded_weights()
+
+
+def make_weights() -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in _seed_weights().items()}
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -62,7 +72,7 @@ def test_a_compressed_pickle_is_refused(tmp_path):
 
 
 def test_endings_do_not_decide(tmp_path):
-    weights = seeded_weights()
+    weights = make_weights()
     save_file(weights, tmp_path / "a.ckpt", config_to_metadata(SMALL))
     torch.save(weights, tmp_path / "b.safetensors")
     read, metadata = read_weights(tmp_path / "a.ckpt")
@@ -125,7 +135,7 @@ def test_impossible_metadata_is_refused_before_anything_is_built(case):
         require_limits(),
         pytest.raises(CheckpointError, match="x.safetensors.*describe a network"),
     ):
-        parse_checkpoint("x.safetensors", seeded_weights(), metadata)
+        parse_checkpoint("x.safetensors", make_weights(), metadata)
     with require_limits(), pytest.raises(CheckpointError, match="describe a network"):
         parse_lora("x.safetensors", {}, metadata | {LORA_KEY: "{}"})
 
@@ -147,7 +157,7 @@ def test_impossible_metadata_is_refused_before_anything_is_built(case):
 )
 def test_metadata_of_another_size_is_refused_by_convert_as_by_the_node(tmp_path, changes):
     file = tmp_path / "x.safetensors"
-    save_file(seeded_weights(), file, {CONFIG_KEY: _describe(**changes)})
+    save_file(make_weights(), file, {CONFIG_KEY: _describe(**changes)})
     with require_limits(), pytest.raises(CheckpointError, match="do not fit the network"):
         convert(file, tmp_path / "y.safetensors", "fp32")
 
@@ -155,7 +165,7 @@ def test_metadata_of_another_size_is_refused_by_convert_as_by_the_node(tmp_path,
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float8_e4m3fn])
 def test_weights_that_are_no_numbers_are_named(tmp_path, value, dtype):
-    weights = {key: tensor.to(dtype) for key, tensor in seeded_weights().items()}
+    weights = {key: tensor.to(dtype) for key, tensor in make_weights().items()}
     key = "first_stage_model.decoder.conv_in.weight"
     if dtype == torch.float8_e4m3fn:
         value = float("nan")  # it has no infinity
@@ -169,14 +179,14 @@ def test_weights_that_are_no_numbers_are_named(tmp_path, value, dtype):
 
 
 def test_integers_are_no_weights():
-    weights = seeded_weights()
+    weights = make_weights()
     weights["learnable_vector"] = weights["learnable_vector"].long()
     with pytest.raises(CheckpointError, match="learnable_vector has numbers of type torch.int64"):
         parse_checkpoint("x.safetensors", weights, config_to_metadata(SMALL))
 
 
 def test_a_conversion_that_overflows_is_refused(tmp_path):
-    weights = seeded_weights()
+    weights = make_weights()
     weights["learnable_vector"] = torch.full_like(weights["learnable_vector"], 1e6)
     save_file(weights, tmp_path / "x.safetensors", config_to_metadata(SMALL))
     with pytest.raises(CheckpointError, match="learnable_vector.*beyond those of fp16"):

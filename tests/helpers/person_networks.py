@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
+from stableviton_core.files import hash_file
+from stableviton_core.person.torchscript import ALLOWED_ENDING
+
 ATR = (
     "Background",
     "Hat",
@@ -51,6 +54,12 @@ class SmallDensePose(nn.Module):
 def write_torchscript(path: Path, people: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.jit.save(torch.jit.script(SmallDensePose(people)), str(path))
+    return allow(path)
+
+
+def allow(path: Path) -> Path:
+    """Allow a TorchScript file, as its user does."""
+    path.with_name(path.name + ALLOWED_ENDING).write_text(f"{hash_file(path)}  {path.name}\n")
     return path
 
 

@@ -1,7 +1,10 @@
 """Person networks that users bring: DensePose, SegFormer, OpenPose, on the real host."""
 
+import contextlib
 import gc
+import hashlib
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import torch
 from torch import nn
 from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
 
-from helpers.person_networks import ATR, write_segformer, write_torchscript
+from helpers.person_networks import ATR, allow, write_segformer, write_torchscript
 from helpers.person_nodes import densepose, parse, pose
 
 
@@ -51,6 +54,38 @@ def test_a_torchscript_network_is_the_memory_managers(host):
     assert "PersonNetwork" not in loaded()
 
 
+def test_a_torchscript_file_needs_its_users_word(host, errors):
+    name = write_densepose(host, "mine.torchscript", 1)
+    path = host.base / "models" / "densepose" / name
+    allowed = path.with_name(name + ".sha256")
+    image = torch.zeros(1, 120, 128, 3)
+    densepose(host, image, model=name)
+    with path.open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(errors, match="mine.torchscript.sha256 allows another file"):
+        densepose(host, image, model=name)
+    allowed.unlink()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(errors, match=f"nothing allows it.*{digest}.*mine.torchscript.sha256"):
+        densepose(host, image, model=name)
+
+
+def test_code_beside_a_segformer_does_not_run(host, working, errors, tmp_path):
+    folder = write_segformer(segformer_folder(host, "coded"))
+    created = tmp_path / "created"
+    (folder / "code.py").write_text(f"open({str(created)!r}, 'w').close()\n")
+    for name in ("config.json", "preprocessor_config.json"):
+        entries = json.loads((folder / name).read_text())
+        classes = ("AutoImageProcessor", "AutoModelForSemanticSegmentation", "AutoConfig")
+        entries["auto_map"] = {key: "code.Anything" for key in classes}
+        for key in ("image_processor_type", "feature_extractor_type"):
+            entries.pop(key, None)
+        (folder / name).write_text(json.dumps(entries))
+    with contextlib.suppress(errors):
+        parse(host, working, model="coded")
+    assert not created.exists()
+
+
 def test_a_densepose_that_finds_nobody_or_is_damaged(host, errors):
     with pytest.raises(errors, match="found nobody"):
         densepose(
@@ -58,6 +93,7 @@ def test_a_densepose_that_finds_nobody_or_is_damaged(host, errors):
         )
     damaged = host.base / "models" / "densepose" / "damaged.torchscript"
     damaged.write_bytes(b"PK\3\4 not a network")
+    allow(damaged)
     with pytest.raises(errors, match="cannot be loaded as TorchScript"):
         densepose(host, torch.zeros(1, 120, 128, 3), model=damaged.name)
     with pytest.raises(FileNotFoundError, match="models/densepose"):
