@@ -23,6 +23,7 @@ from ..stableviton_core.image_tensors import (
     resize_mask_to_person,
     resize_to_person,
     to_arrays,
+    to_rgb,
 )
 from ..stableviton_core.images import MULTIPLE
 from ..stableviton_core.person.densepose import decode_parts
@@ -133,13 +134,13 @@ class StableVITONCorrespondence(io.ComfyNode):
         samples = read_samples(latent)
         size = samples.shape[2] * MULTIPLE, samples.shape[3] * MULTIPLE
         parts = None if densepose is None else read_parts(densepose, size)
+        tryon, garment = to_rgb(tryon), to_rgb(garment)
         images = {"try-on": tryon}
         if garment_mask is None:
             garment_mask = segment_garments(garment)
         images["garment"], garment_mask = place_garments(garment, garment_mask, size)
         images = {
-            name: resize_image_to_person(name, image.cpu().float(), *size)
-            for name, image in images.items()
+            name: resize_image_to_person(name, image.cpu(), *size) for name, image in images.items()
         }
         garment_mask = resize_mask_to_person("garment mask", garment_mask.cpu(), *size)
         if region is None:

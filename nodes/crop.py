@@ -6,7 +6,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..stableviton_core.errors import StableVITONError
-from ..stableviton_core.image_tensors import find_batch_size, pair_with_masks, to_arrays, to_rgb
+from ..stableviton_core.image_tensors import (
+    find_batch_size,
+    pair_with_masks,
+    to_arrays,
+    to_mask,
+    to_rgb,
+)
 from ..stableviton_core.person.agnostic import GARMENTS
 from ..stableviton_core.person.blazepose import Body
 from ..stableviton_core.person.bodies import find_bodies
@@ -215,7 +221,7 @@ class StableVITONStitch(io.ComfyNode):
         blend: str = "plain",
         match_colour: bool = False,
     ) -> io.NodeOutput:
-        image = to_rgb(image)
+        image, mask = to_rgb(image), None if mask is None else to_mask(mask)
         sizes = {"crop": len(crop), "image": len(image)}
         batch = find_batch_size(sizes if mask is None else sizes | {"mask": len(mask)})
         options = StitchOptions(None if feather == AUTOMATIC else feather, blend, match_colour)

@@ -8,12 +8,15 @@ from ..stableviton_core.correspondence.carry_details import DetailOptions, carry
 from ..stableviton_core.correspondence.field import CorrespondenceField
 from ..stableviton_core.correspondence.garments import place_garments
 from ..stableviton_core.correspondence.score import score_tryons
+from ..stableviton_core.errors import ImageError
 from ..stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
     resize_mask_to_person,
+    to_mask,
     to_rgb,
 )
+from ..stableviton_core.images import MULTIPLE
 from .host.progress import iterate_with_progress
 from .sockets import CORRESPONDENCE_CATEGORY, FieldSocket, garment_mask_input, preview
 
@@ -146,8 +149,10 @@ def match_inputs(
 ) -> list[tuple[Tensor, Tensor, Tensor, CorrespondenceField, Tensor]]:
     """Try-on, garment, its mask, field and agnostic mask of each item of a batch. ImageError where
     sizes or batches do not fit."""
-    tryon = to_rgb(tryon)
+    tryon, garment, mask = to_rgb(tryon), to_rgb(garment), to_mask(mask)
     height, width = tryon.shape[1:3]
+    if min(height, width) < MULTIPLE:
+        raise ImageError(f"The try-on is {width} x {height}, expected {MULTIPLE} pixels or more.")
     field.check_aspect(height, width)
     if garment_mask is None:
         blank = torch.ones(1, *garment.shape[1:3])

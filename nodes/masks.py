@@ -15,9 +15,12 @@ from ..stableviton_core.image_tensors import (
     find_batch_size,
     pair_with_masks,
     resize_mask_to_person,
+    split_alpha,
     to_arrays,
     to_images,
+    to_mask,
     to_masks,
+    to_rgb,
 )
 from ..stableviton_core.images import check_size, fill_agnostic_region
 from ..stableviton_core.person.agnostic import (
@@ -155,11 +158,13 @@ class StableVITONAgnosticMask(io.ComfyNode):
         **rule_options,
     ) -> io.NodeOutput:
         """rule_options: the fields of MaskOptions."""
+        image = to_rgb(image)
         height, width = image.shape[1:3]
         options = MaskOptions(**rule_options)
         shapes: list[GarmentShape | None] = [None]
         if garment_mask is not None:
-            shapes = [measure_garment(item >= 0.5) for item in garment_mask.cpu().numpy()]
+            items = to_mask(garment_mask, "garment mask").cpu().numpy()
+            shapes = [measure_garment(item >= 0.5) for item in items]
         inputs = {"mask to add": add, "mask to remove": remove}
         if parse is not None:
             inputs["parse"] = torch.from_numpy(parse.labels).float()
@@ -281,10 +286,10 @@ class StableVITONGarment(io.ComfyNode):
         straighten: bool = True,
     ) -> io.NodeOutput:
         check_size("working size", height, width)
-        transparent = photo.shape[-1] == 4 and bool((photo[..., 3] < 1).any())
-        if transparent and mask is None:
-            photo, mask = photo[..., :3], photo[..., 3]
-        photo, masks = pair_with_masks(photo, mask)
+        colours, alpha = split_alpha(photo)
+        if mask is None and alpha is not None and bool((alpha < 1).any()):
+            photo, mask = colours, alpha
+        photo, masks = pair_with_masks(to_rgb(photo), mask)
         warnings: list[str] = []
         garments, garment_masks = [], []
         for index, array in enumerate(iterate_with_progress(to_arrays(photo))):

@@ -16,6 +16,7 @@ from ..stableviton_core.image_tensors import (
     to_channels_first,
     to_images,
     to_masks,
+    to_rgb,
 )
 from ..stableviton_core.person import large_networks
 from ..stableviton_core.person.agnostic import DENSEPOSE_IMAGE, SKELETON
@@ -65,9 +66,10 @@ def scale_point(image: np.ndarray, person: str, x: float, y: float) -> tuple[flo
 def fit_label_images(name: str, label_images: Tensor, image: Tensor) -> list[np.ndarray]:
     """Images whose colours are labels (IMAGE) -> arrays H x W x 3 uint8 of the person image's size,
     without blending. name: for errors. ImageError where batch or aspect differ."""
-    find_batch_size({"image": len(image), name: len(label_images)})
+    labels = to_channels_first(label_images)
+    find_batch_size({"image": len(image), name: len(labels)})
     height, width = image.shape[1:3]
-    labels = resize_to_person(name, to_channels_first(label_images), height, width, "nearest")
+    labels = resize_to_person(name, labels, height, width, "nearest")
     return to_arrays(rearrange(labels, "b c h w -> b h w c"))
 
 
@@ -192,6 +194,7 @@ class StableVITONParse(io.ComfyNode):
         pose_keypoint: list | None = None,
     ) -> io.NodeOutput:
         names = parse_label_names(labels)
+        image = to_rgb(image)
         if label_image is not None:
             arrays = fit_label_images("label image", label_image, image)
             maps = [decode_labels(array, scheme) for array in iterate_with_progress(arrays)]
@@ -266,6 +269,7 @@ class StableVITONDensePose(io.ComfyNode):
         densepose: Tensor | None = None,
         pose_keypoint: list | None = None,
     ) -> io.NodeOutput:
+        image = to_rgb(image)
         if densepose is not None:
             arrays = fit_label_images("DensePose", densepose, image)
             parts = [decode_parts(array) for array in iterate_with_progress(arrays)]

@@ -20,19 +20,59 @@ GREY = GREY_LEVEL / 127.5 - 1  # of the agnostic region, in -1..1
 
 
 def to_rgb(images: Tensor) -> Tensor:
-    """IMAGE with 1, 3 or 4 channels -> B x H x W x 3: grey expanded, alpha composited over white.
+    """IMAGE with 1 to 4 channels, of any floating-point type -> B x H x W x 3 float32: grey
+    expanded, alpha composited over white.
 
-    ImageError for other shapes and for an empty image.
+    ImageError for other shapes and types, for an empty image, and for NaN and infinity.
     """
-    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or 0 in images.shape:
+    colours, alpha = split_alpha(images)
+    return colours if alpha is None else colours * alpha[..., None] + (1 - alpha[..., None])
+
+
+def split_alpha(images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """As `to_rgb`, with the alpha channel B x H x W by itself; None where there is none."""
+    if images.ndim != 4 or images.shape[-1] not in (1, 2, 3, 4) or 0 in images.shape:
         raise ImageError(
-            "An image is batch x height x width x 1, 3 or 4 channels, got "
-            f"{' x '.join(map(str, images.shape))}."
+            f"An image is batch x height x width x 1 to 4 channels, got {_describe_shape(images)}."
         )
-    if images.shape[-1] == 4:
-        alpha = images[..., 3:]
-        return images[..., :3] * alpha + (1 - alpha)
-    return images.expand(*images.shape[:-1], 3)
+    images = _to_finite("image", images)
+    colours = 3 if images.shape[-1] > 2 else 1
+    alpha = images[..., colours] if images.shape[-1] > colours else None
+    return images[..., :colours].expand(*images.shape[:-1], 3), alpha
+
+
+def to_mask(mask: Tensor, name: str = "mask") -> Tensor:
+    """MASK of any type, B x H x W, H x W, B x 1 x H x W or B x H x W x 1 -> B x H x W float32.
+    ImageError for other shapes, for an empty mask, and for NaN and infinity. name: for it."""
+    if mask.ndim == 2:
+        mask = rearrange(mask, "h w -> 1 h w")
+    elif mask.ndim == 4 and mask.shape[1] == 1:
+        mask = rearrange(mask, "b 1 h w -> b h w")
+    elif mask.ndim == 4 and mask.shape[3] == 1:
+        mask = rearrange(mask, "b h w 1 -> b h w")
+    if mask.ndim != 3 or 0 in mask.shape:
+        raise ImageError(
+            f"The {name} is {_describe_shape(mask)}, expected batch x height x width. An image "
+            "becomes a mask with Convert Image to Mask."
+        )
+    return _to_finite(name, mask.float() if mask.dtype == torch.bool else mask)
+
+
+def _to_finite(name: str, values: Tensor) -> Tensor:
+    """float32. ImageError for integers, NaN and infinity."""
+    if not values.is_floating_point():
+        raise ImageError(f"The {name} has numbers of type {values.dtype}, expected 0..1.")
+    values = values.float()
+    if not bool(torch.stack(values.aminmax()).isfinite().all()):
+        raise ImageError(
+            f"The {name} has NaN or infinity. The node that made it failed: where it is VAE "
+            "Decode in fp16, run the VAE in fp32 (--fp32-vae)."
+        )
+    return values
+
+
+def _describe_shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a single number"
 
 
 def to_channels_first(images: Tensor) -> Tensor:
@@ -42,7 +82,7 @@ def to_channels_first(images: Tensor) -> Tensor:
 
 def to_signed(images: Tensor) -> Tensor:
     """IMAGE -> B x 3 x H x W float32 in -1..1."""
-    return to_channels_first(images.float()) * 2 - 1
+    return to_channels_first(images) * 2 - 1
 
 
 def to_arrays(images: Tensor) -> list[np.ndarray]:
@@ -117,7 +157,7 @@ def resize_image_to_person(name: str, image: Tensor, height: int, width: int) ->
 
 def resize_mask_to_person(name: str, mask: Tensor, height: int, width: int) -> Tensor:
     """`resize_to_person` of B x h x w -> B x height x width, without blending."""
-    mask = rearrange(mask, "b h w -> b 1 h w")
+    mask = rearrange(to_mask(mask, name), "b h w -> b 1 h w")
     return resize_to_person(name, mask, height, width, "nearest")[:, 0]
 
 
@@ -128,6 +168,7 @@ def pair_with_masks(images: Tensor, mask: Tensor | None) -> tuple[Tensor, list[n
     """
     if mask is None:
         return images, [None] * len(images)
+    mask = to_mask(mask)
     batch = find_batch_size({"photo": len(images), "mask": len(mask)})
     mask = resize_mask_to_person("mask", mask, *images.shape[1:3])
     return expand_batch(images, batch), list(expand_batch(mask, batch).cpu().float().numpy())

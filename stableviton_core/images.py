@@ -4,7 +4,10 @@ H x W. Without torch, so that the batch client stays small; tensors are in `imag
 
 import io
 import math
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,13 @@ WRITING_OPTIONS: dict[str, dict[str, Any]] = {
     ".jpeg": JPEG_OPTIONS,
     ".webp": {"format": "WEBP"},
 }
-UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # that are decoded
+MAX_PIXELS = 200_000_000
+MAX_FILE = 512 << 20
+UNDECODABLE = (
+    ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError,
+    TypeError, ValueError, struct.error, zlib.error,
+)  # fmt: skip
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -41,52 +50,95 @@ def list_images(folder: Path) -> list[Path]:
 
 def decode_image(content: bytes) -> np.ndarray:
     """An encoded image -> H x W x 3 uint8 RGB: EXIF orientation applied, alpha composited over
-    white, grey expanded, 16 bits scaled to 8. ImageError for bytes that are no image."""
+    white, grey expanded, 16 bits scaled to 8. ImageError for bytes that are none of FORMATS, and
+    for more than MAX_PIXELS."""
+    with _open_image(content) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):  # 16-bit grey
+            levels = (np.asarray(image, np.float64) / 257).round()
+            image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+        if image.has_transparency_data:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        return np.array(image.convert("RGB"))  # a copy, for torch needs a writable array
+
+
+@contextmanager
+def _open_image(content: bytes) -> Iterator[Image.Image]:
+    """An image whose pixels are not decoded yet. ImageError where they, or its header, cannot be.
+
+    Not by Image.open: that would try all of Pillow's formats, some of which run other programs, and
+    has a limit on pixels that this process shares with others.
+    """
+    Image.init()
+    decoders = [Image.OPEN[name] for name in FORMATS if name in Image.OPEN]
     try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16-bit grey
-                levels = (np.asarray(image, np.float64) / 257).round()
-                image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image.convert("RGBA"))
-            return np.array(image.convert("RGB"))  # a copy, for torch needs a writable array
+        fitting = [open_ for open_, accept in decoders if accept and accept(content[:16]) is True]
+        if not fitting:
+            raise ImageError(f"it is no readable image: none of {', '.join(FORMATS)}")
+        with fitting[0](io.BytesIO(content), "") as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(
+                    f"it is {width} x {height}, {width * height / 1e6:.0f} megapixels; at most "
+                    f"{MAX_PIXELS / 1e6:.0f} are read. Make it smaller first"
+                )
+            yield image
     except UNDECODABLE as error:
+        if isinstance(error, ImageError):
+            raise
         raise ImageError(f"it is no readable image ({_describe(error)})") from error
 
 
 def _describe(error: BaseException) -> str:
     """The message of a decoder, without the address of what it read from."""
-    return str(error).partition(" <_io.BytesIO")[0]
+    return str(error).partition(" <_io.BytesIO")[0] or type(error).__name__
 
 
 def read_image(path: Path) -> np.ndarray:
     """`decode_image` of a file. ImageError names a file that is missing or no image."""
+    with _explain_file(path):
+        return decode_image(read_file(path))
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file. ImageError where it is none (a pipe would never end), and for more than
+    MAX_FILE."""
+    if not path.exists():
+        raise FileNotFoundError(path)
+    if not path.is_file():
+        raise ImageError("it is not a file")
+    size = path.stat().st_size
+    if size > MAX_FILE:
+        raise ImageError(f"it has {size >> 20} MiB; at most {MAX_FILE >> 20} are read")
+    return path.read_bytes()
+
+
+@contextmanager
+def _explain_file(path: Path) -> Iterator[None]:
+    """ImageError with the file's name in place of what reading and decoding it raises."""
     try:
-        return decode_image(path.read_bytes())
+        yield
     except FileNotFoundError as error:
         raise ImageError(f"{path} is missing.") from error
     except (OSError, ImageError) as error:
-        reason = _describe(error.__cause__ or error)
-        raise ImageError(f"{path} cannot be read as an image ({reason}).") from error
+        raise ImageError(f"{path} cannot be read as an image ({error}).") from error
 
 
 def read_numbers(path: Path) -> np.ndarray | None:
     """The values of an image file of one channel, H x W uint8: grey levels, or the indices of a
     palette, whatever its colours. None for an image of other channels. ImageError as
     `read_image`."""
-    image = read_image(path)
-    with Image.open(path) as opened:
+    with _explain_file(path), _open_image(read_file(path)) as opened:
         if opened.mode not in ("L", "P"):
             return None
-        numbers = np.array(opened, np.uint8)
-    return numbers if numbers.shape == image.shape[:2] else None
+        return np.array(ImageOps.exif_transpose(opened), np.uint8)
 
 
 def read_orientation(path: Path) -> int:
-    """The EXIF orientation of an image file, 1 to 8; 1 is upright, and that of files without."""
-    with Image.open(path) as opened:
+    """The EXIF orientation of an image file, 1 to 8; 1 is upright, and that of files without.
+    ImageError as `read_image`."""
+    with _explain_file(path), _open_image(read_file(path)) as opened:
         return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
 
 

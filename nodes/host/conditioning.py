@@ -17,6 +17,8 @@ from ...stableviton_core.image_tensors import (
     pad_garment,
     resize_keep_mask,
     resize_to_person,
+    to_mask,
+    to_rgb,
     to_signed,
 )
 from ...stableviton_core.images import check_size
@@ -41,8 +43,11 @@ def encode_conditioning(
     """The inputs of StableVITONConditioning, IMAGEs (B x H x W x C, 0..1) and a MASK (B x H x W) ->
     positive, negative, LATENT. ImageError where sizes or batches do not fit, StableVITONError where
     clip_vision does not fit the image projector."""
+    person, densepose, garment = to_rgb(person), to_rgb(densepose), to_rgb(garment)
+    mask = to_mask(mask)
     inputs = {"person": person, "mask": mask, "densepose": densepose, "garment": garment}
     if agnostic is not None:
+        agnostic = to_rgb(agnostic)
         inputs["agnostic"] = agnostic
     batch = find_batch_size({name: len(value) for name, value in inputs.items()})
     height, width = person.shape[1:3]
@@ -50,7 +55,7 @@ def encode_conditioning(
 
     device = person.device
     person = to_signed(person)
-    keep = rearrange(make_keep_mask(mask.to(device, torch.float32)), "b h w -> b 1 h w")
+    keep = rearrange(make_keep_mask(mask.to(device)), "b h w -> b 1 h w")
     keep = resize_to_person("mask", keep, height, width)
     densepose = to_signed(densepose.to(device))
     densepose = resize_to_person("DensePose image", densepose, height, width)

@@ -17,8 +17,10 @@ from stableviton_core.image_tensors import (
     paste_back,
     resize_keep_mask,
     resize_to_person,
+    split_alpha,
     to_arrays,
     to_images,
+    to_mask,
     to_masks,
     to_rgb,
     to_signed,
@@ -155,11 +157,47 @@ def test_an_image_has_1_3_or_4_channels():
     assert torch.equal(to_rgb(opaque), colour)
     clear = torch.tensor([1.0, 0.0, 0.0, 0.25]).reshape(1, 1, 1, 4)
     assert to_rgb(clear).flatten().tolist() == [1.0, 0.75, 0.75]
-    for shape in ((1, 2, 2, 2), (2, 2, 3), (0, 2, 2, 3), (1, 0, 2, 3)):
-        with pytest.raises(
-            ImageError, match="1, 3 or 4 channels, got " + " x ".join(map(str, shape))
-        ):
+    for shape in ((1, 2, 2, 5), (2, 2, 3), (0, 2, 2, 3), (1, 0, 2, 3)):
+        with pytest.raises(ImageError, match="1 to 4 channels, got " + " x ".join(map(str, shape))):
             to_rgb(torch.zeros(shape))
+
+
+def test_images_of_two_and_four_channels_are_on_white():
+    grey = torch.tensor([[[[0.2, 1.0], [0.2, 0.0], [0.2, 0.5]]]])
+    assert torch.allclose(to_rgb(grey)[0, 0, :, 0], torch.tensor([0.2, 1.0, 0.6]))
+    colours, alpha = split_alpha(grey)
+    assert torch.equal(alpha[0, 0], torch.tensor([1.0, 0.0, 0.5])) and colours.shape == (1, 1, 3, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floating_point_types_are_cast(dtype):
+    image = torch.rand(1, 2, 3, 3)
+    assert to_rgb(image.to(dtype)).dtype == torch.float32
+    assert torch.equal(to_rgb(image.to(dtype)), image.to(dtype).float())
+    assert to_mask(image[..., 0].to(dtype)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_no_numbers_are_explained(value):
+    image = torch.zeros(2, 4, 4, 3)
+    image[1, 2, 3, 1] = value
+    with pytest.raises(ImageError, match="image has NaN or infinity"):
+        to_rgb(image)
+    with pytest.raises(ImageError, match="garment mask has NaN or infinity"):
+        to_mask(image[..., 1], "garment mask")
+
+
+def test_a_mask_has_any_of_four_shapes():
+    mask = torch.rand(2, 4, 3)
+    assert torch.equal(to_mask(mask), mask)
+    assert torch.equal(to_mask(mask[0]), mask[:1])
+    assert torch.equal(to_mask(mask[:, None]), mask) and torch.equal(to_mask(mask[..., None]), mask)
+    assert torch.equal(to_mask(mask > 0.5), (mask > 0.5).float())
+    for wrong in (torch.rand(2, 4, 3, 3), torch.rand(4), torch.tensor(1.0), torch.zeros(1, 0, 3)):
+        with pytest.raises(ImageError, match="expected batch x height x width"):
+            to_mask(wrong)
+    with pytest.raises(ImageError, match="numbers of type torch.uint8"):
+        to_mask(torch.zeros(1, 4, 3, dtype=torch.uint8))
 
 
 def test_images_masks_arrays_and_signed_values():
