@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from helpers.fake_server import GRAPH, FakeServer, run_fake_server  # noqa: E402
 from stableviton_core.serving.batch.jobs import Job, combine_folders  # noqa: E402
-from stableviton_core.serving.batch.run_state import MANIFEST  # noqa: E402
+from stableviton_core.serving.batch.manifest import MANIFEST  # noqa: E402
 from stableviton_core.serving.batch.server_pool import run_batch  # noqa: E402
 
 PERSONS = 20

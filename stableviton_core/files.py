@@ -1,25 +1,78 @@
-"""Files: atomic writing, hashes, and safe names."""
+"""Files: atomic writing, one writer of a folder, hashes, and safe names."""
 
 import hashlib
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from .errors import StableVITONError
+
+LOCK, HOLDER = ".lock", ".lock-holder"  # in a folder that a process writes to
 MAX_NAME_BYTES = 120  # of a result's name; file systems allow 255 with ending and hash
 
 
 @contextmanager
 def replace_atomically(file: Path) -> Iterator[Path]:
     """A temporary path beside the file, to be written in the block. It replaces the file when the
-    block ends and is removed when the block fails."""
+    block ends and is removed when the block fails. Where either is a link, what it points to stays
+    as it is."""
     partial = file.with_name(file.name + ".partial")
+    partial.unlink(missing_ok=True)
     try:
         yield partial
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock_folder(folder: Path, command: str) -> Iterator[None]:
+    """Be the only writer of a folder, which is made, for the time of the block; a killed process
+    holds it no longer. command: what the error of others names. StableVITONError where another
+    process writes to the folder, or locking does not work there."""
+    lock, holder = folder / LOCK, folder / HOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in (lock, holder):
+            if file.is_symlink():
+                raise StableVITONError(f"{file} is a link; it would be written through. Delete it.")
+        acquired = FileLock(lock, thread_local=False).acquire(timeout=0)
+    except Timeout as error:
+        raise StableVITONError(
+            f"{folder} is in use by {_read_holder(holder)}. Wait until that ends, or name another "
+            "--output."
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise StableVITONError(f"{folder} cannot be locked for writing: {error}") from error
+    with acquired:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            holder.write_text(
+                f"`{command}`, process {os.getpid()} on {socket.gethostname()} since {since}",
+                encoding="utf-8",
+            )
+        except OSError as error:
+            raise StableVITONError(f"{folder} cannot be written to: {error}") from error
+        yield
+        holder.unlink(missing_ok=True)
+
+
+def _read_holder(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")[:200] or "another process"
+    except OSError:
+        return "another process"
+
+
+def hash_bytes(content: bytes) -> str:
+    """SHA-256 as hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def hash_file(path: Path) -> str:

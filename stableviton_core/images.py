@@ -33,9 +33,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")  # that are decoded
 MAX_PIXELS = 200_000_000
 MAX_FILE = 512 << 20
 UNDECODABLE = (
-    ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError,
-    TypeError, ValueError, struct.error, zlib.error,
-)  # fmt: skip
+    *(OSError, EOFError, SyntaxError, struct.error, zlib.error),
+    *(ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RuntimeError),
+)
 
 
 def list_images(folder: Path) -> list[Path]:

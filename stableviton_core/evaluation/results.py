@@ -12,7 +12,8 @@ from ..images import IMAGE_EXTENSIONS, list_images
 
 FOLDERS = {True: "pair", False: "unpair"}  # of `tryon` and of the released script, by paired
 OTHER_IMAGES = {"contact-sheet.jpg"}  # that the batch client writes beside its results
-HASH = re.compile("-[0-9a-f]{8}$")  # that the batch client adds to names that would be equal
+# that the batch client adds to names that would be equal; of 8 digits in earlier versions
+HASH = re.compile("-(?:[0-9a-f]{8}|[0-9a-f]{16})$")
 SHOWN = 10  # names in an error
 
 

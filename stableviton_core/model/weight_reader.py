@@ -26,12 +26,13 @@ ReadSafetensors = Callable[[Path], tuple[Weights, Metadata | None]]
 
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
 MAX_INSTRUCTIONS = 256 << 20  # bytes of a pickle without the tensors, those of released files 1 MB
+LIGHTNING = ("pytorch_lightning", "lightning.pytorch")
 LEGACY_PICKLES = 5  # in a file of before PyTorch 1.6; the fourth is the object
 UNREADABLE = (
-    SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error, ArithmeticError,
-    AssertionError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
-    OSError, RecursionError, RuntimeError, TypeError, ValueError,
-)  # fmt: skip
+    *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, OSError),
+    *(ArithmeticError, LookupError, AssertionError, AttributeError, TypeError, ValueError),
+    *(MemoryError, RuntimeError),
+)
 
 
 class _Omitted:
@@ -58,14 +59,11 @@ TENSOR_GLOBALS = frozenset(
     | {f"{storage.__module__}.{storage.__name__}" for storage in torch._storage_classes}
     | {str(dtype) for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 )
-# What Lightning's files name besides: its callback, numpy's numbers, bytes of Python 2.
-OMITTED_GLOBALS = frozenset({
-    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-    "lightning.pytorch.callbacks.model_checkpoint.ModelCheckpoint",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-})  # fmt: skip
+# What Lightning's files name besides: its callback, and numpy's numbers.
+OMITTED_GLOBALS = frozenset(
+    {f"{package}.callbacks.model_checkpoint.ModelCheckpoint" for package in LIGHTNING}
+    | {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"}
+)
 ALLOWED_GLOBALS = TENSOR_GLOBALS | OMITTED_GLOBALS | {"_codecs.encode", "__builtin__.set"}
 
 

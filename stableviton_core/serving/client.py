@@ -23,7 +23,13 @@ from .graph import Graph, get_title
 _log = logging.getLogger(__name__)
 
 POLL_AFTER = 10.0  # seconds without an event of a prompt until the queue is polled for it
-# of one request; a prompt may run for longer
+MAX_ANSWER = 64 << 20  # bytes of JSON, and of an event
+MAX_FILE = 512 << 20  # bytes of a result
+CALL, CANCEL = 60.0, 10.0  # seconds for a call that waits for no prompt and sends no image
+OBJECT_INFO = 120.0
+# what reading another object than ComfyUI's raises
+UNEXPECTED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+# of one read; a prompt, an upload and a download may take longer
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
 
@@ -35,8 +41,27 @@ class Progress:
 
 
 def connect(url: str) -> aiohttp.ClientSession:
-    """A session with the server at `url`, such as http://127.0.0.1:8188, for `async with`."""
-    return aiohttp.ClientSession(url.rstrip("/") + "/", timeout=_TIMEOUT)
+    """A session with the server at `url`, such as http://127.0.0.1:8188, for `async with`.
+
+    It follows no redirect: images would be sent to another server than the one that was named.
+    """
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(_refuse_redirect)  # the websocket's, which takes no option
+    return aiohttp.ClientSession(url.rstrip("/") + "/", timeout=_TIMEOUT, trace_configs=[trace])
+
+
+async def _refuse_redirect(
+    session: aiohttp.ClientSession, context: object, params: aiohttp.TraceRequestRedirectParams
+) -> None:
+    raise ServerError(_describe_redirect(params.url.path, params.response))
+
+
+def _describe_redirect(path: str, response: aiohttp.ClientResponse) -> str:
+    target = response.headers.get("Location", "")[:200]
+    return (
+        f"The server redirects /{path.lstrip('/')} to {target!r}, which is not followed. Name the "
+        "address of a ComfyUI itself."
+    )
 
 
 async def upload_image(
@@ -57,14 +82,15 @@ async def upload_bytes(
     form.add_field("image", content, filename=name)
     form.add_field("subfolder", subfolder)
     form.add_field("overwrite", "true")
-    stored = await _request_json(session, "POST", "upload/image", data=form)
+    stored = await _request_json(session, "POST", "upload/image", data=form, timeout=_TIMEOUT)
     with expect_valid_answer("upload/image"):
-        return "/".join(part for part in (stored["subfolder"], stored["name"]) if part)
+        subfolder, name = _expect_text(stored["subfolder"]), _expect_text(stored["name"])
+        return f"{subfolder}/{name}" if subfolder else name
 
 
 async def fetch_object_info(session: aiohttp.ClientSession) -> dict[str, Any]:
     """Descriptions of the server's node classes, by class."""
-    return await _request_json(session, "GET", "object_info")
+    return await _request_json(session, "GET", "object_info", timeout=_limit(OBJECT_INFO))
 
 
 async def queue_prompt(
@@ -107,15 +133,18 @@ async def is_queued(session: aiohttp.ClientSession, prompt_id: str) -> bool:
 
 async def cancel(session: aiohttp.ClientSession, prompt_id: str) -> None:
     """Stop a prompt, waiting or running, and no other."""
-    await _request(session, "POST", "queue", json={"delete": [prompt_id]})
-    await _request(session, "POST", "interrupt", json={"prompt_id": prompt_id})
+    limit = _limit(CANCEL)
+    await _request(session, "POST", "queue", json={"delete": [prompt_id]}, timeout=limit)
+    await _request(session, "POST", "interrupt", json={"prompt_id": prompt_id}, timeout=limit)
 
 
 async def download(session: aiohttp.ClientSession, file: dict[str, str]) -> bytes:
     """The content of an output file, given as in a history: {filename, subfolder, type}."""
     with expect_valid_answer("history"):
-        query = {key: file[key] for key in ("filename", "subfolder", "type")}
-    return await _request(session, "GET", "view", params=query)
+        query = {key: _expect_text(file[key]) for key in ("filename", "subfolder", "type")}
+    return await _request(
+        session, "GET", "view", params=query, timeout=_TIMEOUT, max_bytes=MAX_FILE
+    )
 
 
 @asynccontextmanager
@@ -124,7 +153,9 @@ async def open_events(
 ) -> AsyncIterator["aiohttp.ClientWebSocketResponse[bool]"]:
     """The websocket with the events of the prompts queued with `client_id`."""
     try:
-        events = await session.ws_connect("ws", params={"clientId": client_id}, max_msg_size=0)
+        events = await session.ws_connect(
+            "ws", params={"clientId": client_id}, max_msg_size=MAX_ANSWER
+        )
     except (aiohttp.ClientError, asyncio.TimeoutError) as error:
         raise ServerError(_describe_no_answer("ws", error)) from error
     async with events:
@@ -276,7 +307,7 @@ def expect_valid_answer(path: str) -> Iterator[None]:
         yield
     except StableVITONError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except UNEXPECTED as error:
         raise ServerError(
             f"The answer to /{path} is not ComfyUI's ({type(error).__name__}: {error}). Is this "
             "the address of a ComfyUI?"
@@ -291,13 +322,47 @@ async def _request(session: aiohttp.ClientSession, method: str, path: str, **opt
 
 
 async def _send(
-    session: aiohttp.ClientSession, method: str, path: str, **options: Any
+    session: aiohttp.ClientSession,
+    method: str,
+    path: str,
+    max_bytes: int | None = None,
+    timeout: aiohttp.ClientTimeout | None = None,
+    **options: Any,
 ) -> tuple[int, bytes]:
+    """The status and the body of an answer. timeout: for the whole call, CALL seconds by default.
+    ServerError where there is no answer, a redirect, or a body of more than max_bytes, by default
+    MAX_ANSWER."""
+    options |= {"allow_redirects": False, "timeout": timeout or _limit(CALL)}
     try:
         async with session.request(method, path, **options) as response:
-            return response.status, await response.read()
-    except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+            if 300 <= response.status < 400:
+                raise ServerError(_describe_redirect(path, response))
+            return response.status, await _read_body(response, path, max_bytes or MAX_ANSWER)
+    except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
         raise ServerError(_describe_no_answer(path, error)) from error
+
+
+async def _read_body(response: aiohttp.ClientResponse, path: str, max_bytes: int) -> bytes:
+    content = bytearray()
+    if (response.content_length or 0) <= max_bytes:
+        async for chunk in response.content.iter_any():
+            content += chunk
+            if len(content) > max_bytes:
+                break
+        else:
+            return bytes(content)
+    raise ServerError(f"The answer to /{path} is larger than {max_bytes >> 20} MiB.")
+
+
+def _limit(seconds: float) -> aiohttp.ClientTimeout:
+    """For a whole call."""
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=10)
+
+
+def _expect_text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, got {type(value).__name__}")
+    return value
 
 
 def _describe_no_answer(path: str, error: Exception) -> str:

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+from ..errors import StableVITONError
+
 PACK = Path(__file__).resolve().parents[2]
 FOLDER_NAME = "ComfyUI-StableVITON"
 _FOLDERS = ("nodes", "stableviton_core", "web", "locales", "workflows", "demo")
@@ -11,8 +13,13 @@ _FILES = ("__init__.py", "requirements.txt", "pyproject.toml", "LICENSE", "NOTIC
 
 def install_pack(base: Path, pack: Path = PACK) -> Path:
     """Synchronise `base`/custom_nodes/ComfyUI-StableVITON with the pack: files that are new or
-    differ in size or time are copied, files that the pack no longer has are deleted."""
+    differ in size or time are copied, files that the pack no longer has are deleted.
+
+    StableVITONError where that folder is a link, has one in it, or is a checkout: somebody else's
+    files would be overwritten and deleted.
+    """
     target = base / "custom_nodes" / FOLDER_NAME
+    _require_own_folder(target)
     contents = [path for name in (*_FOLDERS, *_FILES) for path in _list_files(pack / name)]
     files = {path.relative_to(pack) for path in contents}
     for name in files:
@@ -21,6 +28,18 @@ def install_pack(base: Path, pack: Path = PACK) -> Path:
         if path.relative_to(target) not in files:
             path.unlink()
     return target
+
+
+def _require_own_folder(target: Path) -> None:
+    links = [path for path in (target, *target.rglob("*")) if path.is_symlink()]
+    reasons = [f"{link} is a link to {link.resolve()}" for link in links[:1]]
+    if (target / ".git").exists():
+        reasons.append(f"{target} is a checkout of its own")
+    if reasons:
+        raise StableVITONError(
+            f"{reasons[0]}; a copy of the pack would overwrite and delete what is there. Remove it "
+            "from that custom_nodes, or name another folder."
+        )
 
 
 def _list_files(path: Path) -> list[Path]:

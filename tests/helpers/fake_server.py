@@ -9,7 +9,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -59,16 +59,20 @@ class FakeServer:
     """latency: seconds per prompt. fault: what goes wrong with the prompts numbered in `faulty`, or
     with all: "status 500", "garbage", "closed websocket", "no image", "error", "no png". down:
     seconds after the first prompt from and to which every answer is status 502. scores: of the
-    results by seed, shown by a node 5."""
+    results by seed, shown by a node 5. answers: instead of its own, by the start of the path."""
 
     latency: float = 0.0
     fault: str = ""
     faulty: range | None = None
     down: tuple[float, float] | None = None
     scores: dict[int, float] = field(default_factory=dict)
+    answers: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = field(
+        default_factory=dict
+    )
     first: float = math.inf
     url: str = ""
     prompts: list[dict] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     uploads: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     history: dict[str, dict] = field(default_factory=dict)
@@ -103,6 +107,10 @@ class FakeServer:
         passed = time.monotonic() - self.first
         if self.down and self.down[0] < passed < self.down[1]:
             return web.Response(status=502, text="restarting")
+        self.requests.append(request.path)
+        for path, answer in self.answers.items():
+            if request.path.startswith(path):
+                return await answer(request)
         return await handler(request)
 
     async def object_info(self, request: web.Request) -> web.Response:

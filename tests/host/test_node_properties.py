@@ -300,5 +300,5 @@ def test_sampling_at_any_strength(host, loaded, strength, bounds, steps, cfg, lo
 @given(steps=st.integers(1, 1000))
 def test_schedules_fall_to_the_last_timestep(host, loaded, steps):
     (sigmas,) = host.node("StableVITONSchedule", model=loaded[0], steps=steps)
-    assert len(sigmas) > steps and (sigmas.diff() <= 0).all() and sigmas.isfinite().all()
+    assert len(sigmas) > min(steps, 999) and (sigmas.diff() <= 0).all() and sigmas.isfinite().all()
     assert sigmas[-1] == loaded[0].get_model_object("model_sampling").sigmas[0]

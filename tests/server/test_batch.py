@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from stableviton_core.serving import client
-from stableviton_core.serving.batch.run_state import MANIFEST
+from stableviton_core.serving.batch.manifest import MANIFEST
 from stableviton_core.serving.graph import find_title, load_graph, set_image
 from stableviton_core.serving.install import PACK, install_pack
 from stableviton_core.serving.process import serve
@@ -174,6 +175,21 @@ def test_servers_that_the_batch_starts(comfyui, folder, singles, tmp_path):
         assert np.array_equal(result, singles[name])
 
 
+def inspect_ray(pid: int) -> tuple[set[str], set[str]]:
+    """Where a batch and its cluster listen, and RAY_USAGE_STATS_ENABLED in the cluster's
+    processes. ComfyUI is one of them, on a port of its own."""
+    processes = psutil.Process(pid).children(recursive=True)
+    addresses = {
+        connection.laddr.ip.removeprefix("::ffff:")
+        for process in (psutil.Process(pid), *processes)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    cluster = [process for process in processes if process.name() in ("raylet", "gcs_server")]
+    assert len(cluster) == 2, processes
+    return addresses, {process.environ().get("RAY_USAGE_STATS_ENABLED", "") for process in cluster}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="finds the actor's process as POSIX shows it")
 def test_the_same_on_ray_with_an_actor_killed(comfyui, folder, singles, tmp_path):
     pytest.importorskip("ray", reason="needs the package ray")
@@ -183,6 +199,9 @@ def test_the_same_on_ray_with_an_actor_killed(comfyui, folder, singles, tmp_path
     listing = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True).stdout
     actors = [line.split() for line in listing.splitlines() if "ray::Worker" in line]
     assert len(actors) == 2, listing
+    addresses, usage = inspect_ray(process.pid)
+    assert addresses == {"127.0.0.1"}, "other machines reach the cluster"
+    assert usage == {"0"}, "Ray reports its usage"
     os.kill(int(actors[0][0]), signal.SIGKILL)
     _, log = process.communicate(timeout=400)
     assert process.returncode == 0, log

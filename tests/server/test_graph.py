@@ -52,6 +52,31 @@ def test_a_file_in_the_api_format_is_read(tmp_path, graph):
     assert load_graph(tmp_path / "graph.json") == graph
 
 
+@pytest.mark.parametrize("place", ["pack", "folder", "file", "checkout"])
+def test_installing_deletes_nothing_of_others(tmp_path, place):
+    """It emptied a checkout that was linked into custom_nodes."""
+    pack, base, checkout = tmp_path / "pack", tmp_path / "base", tmp_path / "checkout"
+    for folder in (pack, checkout):
+        (folder / "nodes").mkdir(parents=True)
+        (folder / "nodes" / "a.py").write_text(folder.name)
+    (checkout / ".git").mkdir()
+    target = base / "custom_nodes" / FOLDER_NAME
+    target.parent.mkdir(parents=True)
+    if place == "pack":
+        target.symlink_to(checkout)
+    elif place == "checkout":
+        checkout.rename(target)
+        checkout = target
+    else:
+        name = "nodes" if place == "folder" else "nodes/a.py"
+        (target / name).parent.mkdir(parents=True)
+        (target / name).symlink_to(checkout / name)
+    with pytest.raises(StableVITONError, match="is a (link|checkout)"):
+        install_pack(base, pack)
+    assert (checkout / "nodes" / "a.py").read_text() == "checkout"
+    assert (checkout / ".git").is_dir()
+
+
 def test_the_installed_pack_follows_the_original(tmp_path):
     pack, base = tmp_path / "pack", tmp_path / "base"
     for name in ("__init__.py", "nodes/old.py", "nodes/same.py", "tests/test_it.py", ".git/HEAD"):

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StableVITONError
+from ...files import lock_folder
 from ...interruption import INTERRUPTED, raise_interrupt_on_sigterm
 from ..graph import Graph, load_graph
 from ..process import start_servers
 from .config import BatchConfig
 from .contact_sheet import write_contact_sheet
 from .jobs import ROLES, Job, combine_folders, read_pairs
+from .manifest import MANIFEST
 from .node_bindings import override_inputs
-from .run_state import MANIFEST, Outcome, explain_write_errors
+from .run_state import Outcome, explain_write_errors
 from .server_pool import run_batch
 
 _log = logging.getLogger(__name__)
@@ -34,13 +36,15 @@ def run(config: BatchConfig) -> int:
         jobs = [replace(job, candidates=config.best_of) for job in _list_jobs(config)]
         graph = load_graph(config.graph)
         override_inputs(graph, config.set)
-        outcome = _run_jobs(config, jobs, graph)
+        with lock_folder(output, "stableviton batch"):
+            outcome = _run_jobs(config, jobs, graph)
+            if config.contact_sheet:
+                with explain_write_errors(output):
+                    sheet = write_contact_sheet(jobs, outcome.results, output)
+                _log.info("Contact sheet: %s", sheet)
     except KeyboardInterrupt:
         _log.warning("Stopped. What is done is in %s; start again to go on.", output)
         return INTERRUPTED
-    if config.contact_sheet:
-        with explain_write_errors(output):
-            _log.info("Contact sheet: %s", write_contact_sheet(jobs, outcome.results, output))
     done = len(outcome.results)
     _log.info("%d of %d results in %s, see %s there", done, len(jobs), output, MANIFEST)
     for name, reason in outcome.failed.items():

@@ -14,6 +14,8 @@ from ...images import list_images
 
 ROLES = ("person", "garment", "mask", "densepose")  # of input images; the first two are required
 COLUMNS = (*ROLES, "seed")
+MAX_SEED = 2**64 - 1
+HASH_DIGITS = 16  # of a result's name, where it needs a hash
 NAME_SUFFIXES = {"mask": ("", "_mask"), "densepose": ("", "_densepose")}  # after the person's name
 
 
@@ -93,9 +95,15 @@ def name_jobs(pairs: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
 
     Names are unique and safe on every file system: a name that was changed for that, or that two
     jobs would share, gets a hash of the images' paths and the seed. StableVITONError where a pair
-    is there twice.
+    is there twice, a seed is out of range, or two names are alike all the same.
     """
     pairs = list(pairs)
+    for images, seed in pairs:
+        if not 0 <= seed <= MAX_SEED:
+            raise StableVITONError(
+                f"the seed of {images['person']} with {images['garment']} is {seed}; seeds are 0 "
+                f"to {MAX_SEED}."
+            )
     stems = [f"{images['person'].stem}+{images['garment'].stem}" for images, _ in pairs]
     counts = Counter(make_safe_name(stem).casefold() for stem in stems)
     jobs, identities = [], set()
@@ -109,6 +117,12 @@ def name_jobs(pairs: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
         identities.add(identity)
         name = make_safe_name(stem)
         if counts[name.casefold()] > 1 or name != stem:
-            name = f"{name}-{hashlib.sha256(os.fsencode(identity)).hexdigest()[:8]}"
+            name = f"{name}-{hashlib.sha256(os.fsencode(identity)).hexdigest()[:HASH_DIGITS]}"
         jobs.append(Job(name, images, seed))
+    names = Counter(job.name.casefold() for job in jobs)
+    alike = [job.name for job in jobs if names[job.name.casefold()] > 1]
+    if alike:
+        raise StableVITONError(
+            f"{len(alike)} results would have the same name, such as {alike[0]}. Rename the images."
+        )
     return jobs

@@ -63,7 +63,11 @@ def prepare_bindings(
     check_jobs(jobs, graph, info, bindings)
     problems = find_graph_problems(graph, info, bindings)
     if problems:
-        raise StableVITONError("it cannot run the graph.\n  " + "\n  ".join(problems))
+        listed = "\n  ".join(problems)
+        raise StableVITONError(
+            f"the graph asks for what is not there.\n  {listed}\nPut a missing file into that "
+            "ComfyUI's models folder, or change the graph with --set NODE.INPUT=VALUE."
+        )
     return bindings
 
 

@@ -22,6 +22,8 @@ from .retry_policy import PROMPTS_PER_WORKER, RAY_RETRIES, Attempt, JobQueue
 from .run_state import Outcome, RunState
 from .transfer import JobResult, JobRunner, prepare_job
 
+# Whether Ray's processes listen on more than 127.0.0.1; on Linux it is on by default.
+OTHER_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 STARTUP_TIMEOUT = 600.0  # seconds for all servers to come up
 
 
@@ -45,14 +47,7 @@ def run_on_ray(
 ) -> Outcome:
     """As `server_pool.run_batch`, with the same file names and manifest. StableVITONError where Ray
     is not reached, has too few GPUs, or its servers cannot run the graph."""
-    import ray
-
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=cluster.address or None, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise StableVITONError(f"no Ray cluster at {cluster.address!r}: {error}") from error
-    signal.signal(signal.SIGTERM, handler)  # ray.init replaces it
+    ray = _start_ray(cluster.address)
     try:
         infos = _await_servers(ray, _create_actors(ray, cluster))
         bindings = prepare_bindings(jobs, graph, next(iter(infos.values())), nodes)
@@ -66,6 +61,27 @@ def run_on_ray(
         raise StableVITONError(f"Ray: {_find_cause(error)}") from error
     finally:
         ray.shutdown()
+
+
+def _start_ray(address: str) -> Any:
+    """The package ray, connected. A cluster on this machine, for an empty address, is reached from
+    this machine alone and has no dashboard. Ray reports usage only where the user's variable
+    RAY_USAGE_STATS_ENABLED asks for it. StableVITONError where no cluster is reached."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not address:
+        os.environ[OTHER_MACHINES] = "0"  # is read when ray is imported
+    import ray
+
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False)
+        else:
+            ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise StableVITONError(f"no Ray cluster at {address!r}: {error}") from error
+    signal.signal(signal.SIGTERM, handler)  # ray.init replaces it
+    return ray
 
 
 def _create_actors(ray: Any, cluster: Cluster) -> list[Any]:

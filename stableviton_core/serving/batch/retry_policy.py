@@ -5,7 +5,8 @@ report how they ended and follow its decisions.
 
 - The graph failed on a worker: the job goes to a worker that has not run it yet, and is given up
   when there is none.
-- The worker failed: the job goes to any worker, up to MAX_ATTEMPTS times.
+- The worker failed: the job goes to a worker that has not failed with it yet, or where there is
+  none, to any, up to MAX_ATTEMPTS times.
 - An input image cannot be read: the job is given up at once.
 - A worker is dropped after MAX_WORKER_FAILURES in a row, a server also when it answers none of
   its health checks. Without any worker left, the waiting jobs are left for the next run.
@@ -41,11 +42,13 @@ def list_health_check_delays() -> list[float]:
 
 @dataclass
 class Attempt:
-    """A job being run. failed_on: workers on which its graph failed. error: the latest."""
+    """A job being run. failed_on: workers on which its graph failed. failed_with: workers that
+    failed while they ran it. error: the latest."""
 
     job: Job
     count: int = 0
     failed_on: set[str] = field(default_factory=set)
+    failed_with: set[str] = field(default_factory=set)
     error: str = ""
 
 
@@ -63,7 +66,7 @@ class JobQueue:
         if worker not in self.workers:
             return None
         for attempt in self.waiting:
-            if worker not in attempt.failed_on:
+            if self._may_run(worker, attempt):
                 self.waiting.remove(attempt)
                 attempt.count += 1
                 self.running += 1
@@ -86,6 +89,7 @@ class JobQueue:
             return False
         if is_worker_failure(error):
             self.failures[worker] += 1
+            attempt.failed_with.add(worker)
         else:
             self.failures[worker] = 0
             attempt.failed_on.add(worker)
@@ -109,6 +113,14 @@ class JobQueue:
         for attempt in given_up:
             self.waiting.remove(attempt)
         return given_up
+
+    def _may_run(self, worker: str, attempt: Attempt) -> bool:
+        """Whether a worker is one for a job: its graph has not failed there, and no other worker
+        is left that is more likely to run it."""
+        if worker in attempt.failed_on:
+            return False
+        untried = self.workers - attempt.failed_on - attempt.failed_with
+        return worker not in attempt.failed_with or not untried
 
     def _has_failed_everywhere(self, attempt: Attempt) -> bool:
         return bool(attempt.failed_on) and not self.workers - attempt.failed_on

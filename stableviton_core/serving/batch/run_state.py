@@ -2,57 +2,27 @@
 and on a progress bar. A batch that is started again continues from it."""
 
 import hashlib
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ...errors import ImageError, StableVITONError
-from ...files import replace_atomically
+from ...files import hash_bytes, replace_atomically
 from ...images import IMAGE_EXTENSIONS
 from ..graph import Graph
 from .jobs import Job
+from .manifest import Entry, append_entry, is_done, read_manifest
 from .node_bindings import NodeBindings, hash_graph
 from .transfer import JobResult, ResultImages, hash_image
 
-MANIFEST = "manifest.jsonl"
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the manifest: one job that ended. Its keys are a file format; do not rename them.
-
-    pair: the job's name. key: hash of its images' contents, seed and graph. server: address, or
-    None where none was reached. started: seconds since 1970. seconds: from queueing to the written
-    file. files: names in the output folder. error: why there is no result. Where the graph scores
-    results: score, what it consists of (report), the seed that was kept, and with --best-of the
-    scores of all seeds.
-    """
-
-    pair: str
-    key: str
-    person: str
-    garment: str
-    seed: int
-    graph: str
-    server: str | None
-    started: float
-    seconds: float
-    files: list[str]
-    error: str | None
-    kept_seed: int | None = None
-    score: float | None = None
-    report: str | None = None
-    scores: Mapping[int, float] | None = None  # in the file, keys are text
 
 
 @dataclass(frozen=True)
@@ -83,7 +53,7 @@ class RunState:
         for job in jobs:
             if job.name in self.digests:
                 entry = entries.get(job.name)
-                if entry and _is_done(entry, self._make_key(job), output):
+                if entry and is_done(entry, self._make_key(job), output):
                     self.results[job.name] = output / entry.files[0]
                 else:
                     self.waiting.append(job)
@@ -175,44 +145,11 @@ class RunState:
             score=result.score if result else None,
             report=result.report if result else None,
             scores=result.scores if result else None,
+            sizes=[len(content) for _, content in result.images] if result else None,
+            sha256=[hash_bytes(content) for _, content in result.images] if result else None,
         )
         with explain_write_errors(self.output):
-            _append_entry(self.output, entry)
-
-
-def read_manifest(output: Path) -> dict[str, Entry]:
-    """The last success of every job: what its file holds now. A line that was cut off when the
-    process was killed is skipped."""
-    file = output / MANIFEST
-    if not file.is_file():
-        return {}
-    entries = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            entry = Entry(**json.loads(line))
-        except (ValueError, TypeError):
-            continue
-        if entry.error is None:
-            entries[entry.pair] = entry
-    return entries
-
-
-def _append_entry(output: Path, entry: Entry) -> None:
-    """Write a line to the disk, on a line of its own even after one that was cut off."""
-    with (output / MANIFEST).open("ab+") as opened:
-        if opened.tell() > 0:
-            opened.seek(-1, os.SEEK_END)
-            if opened.read(1) != b"\n":
-                opened.write(b"\n")
-        opened.write(json.dumps(asdict(entry)).encode() + b"\n")
-        opened.flush()
-        os.fsync(opened.fileno())
-
-
-def _is_done(entry: Entry, key: str, output: Path) -> bool:
-    """Whether a job's last success is of this key, and its files are there."""
-    files = [output / name for name in entry.files]
-    return entry.key == key and bool(files) and all(file.is_file() for file in files)
+            append_entry(self.output, entry)
 
 
 @contextmanager

@@ -60,30 +60,43 @@ async def _find_usable_servers(
     jobs: Sequence[Job], graph: Graph, servers: Sequence[str], nodes: Mapping[str, str]
 ) -> tuple[list[str], NodeBindings]:
     """The servers that can run the graph. StableVITONError with the reasons where none can."""
-    usable_servers: list[str] = []
-    reasons: list[str] = []
-    bindings = None
-    for server in dict.fromkeys(server.rstrip("/") for server in servers):
+    addresses = list(dict.fromkeys(server.rstrip("/") for server in servers))
+    for server in addresses:
         if not server.startswith(("http://", "https://")):
             raise StableVITONError(
                 f"a server is an address like http://127.0.0.1:8188, got {server!r}"
             )
-        try:
-            async with client.connect(server) as session:
-                info = await client.fetch_object_info(session)
-                with client.expect_valid_answer("object_info"):
-                    bindings = prepare_bindings(jobs, graph, info, nodes)
-        except StableVITONError as error:
-            reasons.append(f"{server}: {error}")
-        except ValueError as error:
-            raise StableVITONError(f"{server!r} is no address: {error}") from error
+    found = await asyncio.gather(*(_bind_server(jobs, graph, s, nodes) for s in addresses))
+    bindings: dict[str, NodeBindings] = {}
+    errors: dict[str, StableVITONError] = {}
+    for server, answer in zip(addresses, found, strict=True):
+        if isinstance(answer, NodeBindings):
+            bindings[server] = answer
         else:
-            usable_servers.append(server)
-    if bindings is None or not usable_servers:
-        raise StableVITONError("no server can run this batch.\n" + "\n".join(reasons))
-    for reason in reasons:
-        _log.warning("Going on without %s", reason)
-    return usable_servers, bindings
+            errors[server] = answer
+    if not bindings:
+        at_fault = any(isinstance(error, ServerError) for error in errors.values())
+        heading = "no server can run this batch." if at_fault else "this batch cannot run as it is."
+        reasons = [f"{server}: {error}" for server, error in errors.items()]
+        raise StableVITONError("\n".join([heading, *reasons]))
+    for server, error in errors.items():
+        _log.warning("Going on without %s: %s", server, error)
+    return list(bindings), next(iter(bindings.values()))
+
+
+async def _bind_server(
+    jobs: Sequence[Job], graph: Graph, server: str, nodes: Mapping[str, str]
+) -> NodeBindings | StableVITONError:
+    """The bindings of the graph on a server, or why it cannot run there."""
+    try:
+        async with client.connect(server) as session:
+            info = await client.fetch_object_info(session)
+            with client.expect_valid_answer("object_info"):
+                return prepare_bindings(jobs, graph, info, nodes)
+    except StableVITONError as error:
+        return error
+    except ValueError as error:
+        raise StableVITONError(f"{server!r} is no address: {error}") from error
 
 
 class ServerPool:

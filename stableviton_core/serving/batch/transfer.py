@@ -1,7 +1,6 @@
 """One job on one server: input images sent to it, the graph run, result images fetched."""
 
 import asyncio
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,8 @@ from statistics import fmean
 import aiohttp
 
 from ...errors import ImageError, PromptError, ServerError
-from ...images import decode_image
+from ...files import hash_bytes
+from ...images import decode_image, read_file
 from .. import client
 from ..graph import Graph
 from .jobs import Job
@@ -40,20 +40,22 @@ class JobResult:
 def hash_image(path: Path) -> str:
     """SHA-256 of an image file's bytes. ImageError where it cannot be decoded."""
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         decode_image(content)
+    except FileNotFoundError as error:
+        raise ImageError(f"{path} is missing.") from error
     except (OSError, ImageError) as error:
         raise ImageError(f"{path}: {error}") from error
-    return hashlib.sha256(content).hexdigest()
+    return hash_bytes(content)
 
 
 def _read_unchanged(path: Path, digest: str) -> bytes:
     """The bytes of the file that had this SHA-256. ImageError where they are gone."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
+        content = read_file(path)
+    except (OSError, ImageError) as error:
         raise ImageError(f"{path} cannot be read any more: {error}") from error
-    if hashlib.sha256(content).hexdigest() != digest:
+    if hash_bytes(content) != digest:
         raise ImageError(f"{path} has changed since the batch began. Start it again.")
     return content
 
