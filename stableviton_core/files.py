@@ -33,10 +33,12 @@ def replace_atomically(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def lock_folder(folder: Path, command: str) -> Iterator[None]:
-    """Be the only writer of a folder, which is made, for the time of the block; a killed process
-    holds it no longer. command: what the error of others names. StableVITONError where another
-    process writes to the folder, or locking does not work there."""
+    """Be the only writer of a folder for the time of the block; a killed process holds it no
+    longer. The folder is made, and removed again where nothing was written to it. command: what the
+    error of others names. StableVITONError where another process writes to the folder, or locking
+    does not work there."""
     lock, holder = folder / LOCK, folder / HOLDER
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in (lock, holder):
@@ -59,8 +61,13 @@ def lock_folder(folder: Path, command: str) -> Iterator[None]:
             )
         except OSError as error:
             raise StableVITONError(f"{folder} cannot be written to: {error}") from error
-        yield
-        holder.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            if is_new and [file.name for file in folder.iterdir()] == [LOCK]:
+                lock.unlink()
+                folder.rmdir()
 
 
 def _read_holder(file: Path) -> str:

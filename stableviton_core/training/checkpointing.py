@@ -3,10 +3,11 @@ beyond a limit.
 
 `checkpoint-00000100/` holds `stableviton.safetensors` (released key names, for the loader node),
 `trained.safetensors` (the trained parameters, unrounded), `state/` (optimizer, schedule, gradient
-scaler) and, with `use_ema`, `ema.safetensors`. A folder is written under another name and renamed
-when it is complete.
+scaler), `digests.json` (size and SHA-256 of each of these files) and, with `use_ema`,
+`ema.safetensors`. A folder is written under another name and renamed when it is complete.
 """
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import StableVITONError
+from ..files import hash_file
 from ..model.checkpoint import join
 from ..model.pretrained import read_components
 from ..model.weight_reader import Weights
@@ -30,6 +32,7 @@ WEIGHTS = "stableviton.safetensors"
 TRAINED = "trained.safetensors"
 EMA = "ema.safetensors"
 STATE = "state"
+DIGESTS = "digests.json"
 PREFIX = "checkpoint-"
 PARTIAL = ".partial"
 STEP_KEY = "stableviton.step"
@@ -120,6 +123,7 @@ def _publish(
         if failures:
             shutil.rmtree(partial, ignore_errors=True)
         else:
+            write_digests(partial)
             if folder.exists():
                 remove_checkpoint(folder)
             partial.replace(folder)
@@ -128,6 +132,60 @@ def _publish(
     accelerator.wait_for_everyone()
     if failures:
         raise OSError("; ".join(failures))
+
+
+def write_digests(folder: Path) -> None:
+    """Size and SHA-256 of all files of a checkpoint, by their path in it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    digests = {
+        file.relative_to(folder).as_posix(): {
+            "size": file.stat().st_size,
+            "sha256": hash_file(file),
+        }
+        for file in files
+    }
+    (folder / DIGESTS).write_text(json.dumps(digests, indent=2), encoding="utf-8")
+
+
+def require_whole(folder: Path) -> None:
+    """StableVITONError that names the files of a checkpoint that are not as they were written, and
+    the last checkpoint before it that is whole."""
+    damage = list_damage(folder)
+    if not damage:
+        return
+    folders = list_checkpoints(folder.parent)
+    earlier = [other for other in folders if parse_step(other) < parse_step(folder)]
+    whole = next((other for other in reversed(earlier) if not list_damage(other)), None)
+    advice = "No earlier checkpoint is whole."
+    if whole:
+        advice = (
+            f"The last whole one is {whole}: move the later ones away and go on with "
+            "--resume_from_checkpoint latest."
+        )
+    raise StableVITONError(f"{folder} is damaged: {'; '.join(damage)}. {advice}")
+
+
+def list_damage(folder: Path) -> list[str]:
+    """What of a checkpoint is not as it was written. Nothing for one of an earlier version, which
+    has no digests."""
+    digests = folder / DIGESTS
+    if not digests.is_file():
+        return []
+    try:
+        expected = json.loads(digests.read_text(encoding="utf-8"))
+        entries = [(str(n), int(e["size"]), str(e["sha256"])) for n, e in expected.items()]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return [f"{DIGESTS} cannot be read ({type(error).__name__})"]
+    damage = []
+    for name, size, digest in entries:
+        file = folder / name
+        if not file.is_file():
+            damage.append(f"{name} is missing")
+        elif file.stat().st_size != size:
+            damage.append(f"{name} has {file.stat().st_size} of {size} bytes")
+        elif hash_file(file) != digest:
+            damage.append(f"{name} has other content than was written")
+    return damage
 
 
 def remove_checkpoint(folder: Path) -> None:

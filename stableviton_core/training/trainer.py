@@ -1,7 +1,9 @@
 """Training: from a configuration to the last checkpoint."""
 
+import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from tqdm import tqdm
 
 from ..errors import StableVITONError
+from ..files import lock_folder
 from ..images import write_image
 from ..inference.encoding import Latents, encode_samples
 from ..interruption import Interrupt, catch_interrupts
@@ -36,6 +39,7 @@ from .checkpointing import (
     merge_trained,
     parse_step,
     prepare_output,
+    require_whole,
     save_parameters,
     write_checkpoint,
 )
@@ -80,7 +84,7 @@ def train(config: TrainConfig) -> Path:
     KeyboardInterrupt after Ctrl-C or SIGTERM, when what is done is saved; it says how to go on.
     """
     try:
-        with catch_interrupts() as interrupt:
+        with catch_interrupts() as interrupt, lock_output(config):
             trainer = Trainer(config, interrupt)
             if config.resume_from_checkpoint:
                 trainer.resume()
@@ -90,6 +94,13 @@ def train(config: TrainConfig) -> Path:
             f"A file could not be read or written: {error}. "
             f"{describe_last_checkpoint(config.output)}"
         ) from error
+
+
+def lock_output(config: TrainConfig) -> AbstractContextManager[None]:
+    """Of several processes of a run, the first one holds its folder."""
+    if os.environ.get("RANK", "0") != "0":
+        return nullcontext()
+    return lock_folder(config.output, "stableviton train")
 
 
 class Trainer:
@@ -153,6 +164,7 @@ class Trainer:
         self.metadata |= describe_run(config, self.pairs, self.sampler.joint_batch_size)
         if config.resume_from_checkpoint:
             folder = find_checkpoint(config.output, config.resume_from_checkpoint)
+            require_whole(folder)
             file = folder / TRAINED
             for difference in require_same_run(file, self.metadata, config.allow_changed):
                 self._say(f"changed: {difference}")

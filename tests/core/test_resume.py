@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers.training import tiny_config, write_inputs
 from stableviton_core.errors import StableVITONError
-from stableviton_core.training.checkpointing import TRAINED, list_checkpoints, parse_step
+from stableviton_core.training.checkpointing import DIGESTS, TRAINED, list_checkpoints, parse_step
 from stableviton_core.training.config import TrainConfig
 from stableviton_core.training.resume import (
     CHANGEABLE,
@@ -77,13 +77,17 @@ def test_other_initial_weights_and_data_are_refused(config, inputs, tmp_path):
     assert parse_step(train(replace(config, init=moved))) == 1
 
 
-def test_a_damaged_checkpoint_is_one_that_cannot_be_read(config):
-    file = list_checkpoints(config.output)[-1] / TRAINED
-    content = file.read_bytes()
-    file.write_bytes(content[:50])
-    with pytest.raises(StableVITONError, match="could not be read or written: .*header"):
-        train(config)
-    file.write_bytes(content)
+def test_a_damaged_checkpoint_of_an_earlier_version_cannot_be_read(config):
+    folder = list_checkpoints(config.output)[-1]
+    contents = {name: (folder / name).read_bytes() for name in (TRAINED, DIGESTS)}
+    (folder / TRAINED).write_bytes(contents[TRAINED][:50])
+    (folder / DIGESTS).unlink()
+    try:
+        with pytest.raises(StableVITONError, match="could not be read or written: .*header"):
+            train(config)
+    finally:
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
 
 
 def test_differences_are_allowed_on_request_and_said(config, capsys):
