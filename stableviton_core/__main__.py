@@ -229,6 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(**values) or 0
     except StableVITONError as error:
         print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: a file could not be read or written: {error}", file=sys.stderr)
     except KeyboardInterrupt as error:
         print(error if error.args else "Stopped.", file=sys.stderr)
         return INTERRUPTED

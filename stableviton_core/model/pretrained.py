@@ -1,13 +1,16 @@
 """Model weights in files: loading a pretrained checkpoint to train from, and writing one in the
 released key names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from diffusers import AutoencoderKL
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..errors import StableVITONError
 from ..files import replace_atomically
 from .checkpoint import DTYPES, LICENSE_KEY, parse_checkpoint, split
 from .config import ModelConfig
@@ -39,6 +42,16 @@ def read_components(
         components["autoencoder"] = split(weights)["autoencoder"] or weights
         license = " AND ".join(dict.fromkeys([license, metadata.get(LICENSE_KEY, license)]))
     return components, checkpoint.config, license
+
+
+@contextmanager
+def explain_unwritable(file: Path) -> Iterator[None]:
+    """StableVITONError with the file's name in place of what writing it raises."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        raise StableVITONError(f"{file} could not be written: {error}") from error
 
 
 def save_weights(

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -24,6 +23,7 @@ from ..files import replace_atomically
 from ..interruption import Interrupt, catch_interrupts
 from ..model.checkpoint import LICENSE_KEY, RELEASED_LICENSE, split
 from ..model.config_metadata import AUTOENCODER_KEY, autoencoder_from_metadata, config_from_metadata
+from ..model.pretrained import explain_unwritable
 from ..model.vae import load_autoencoder, normalize_uint8, to_ldm
 from ..model.weight_reader import explain_file, read_weights
 from .config import VaeConfig
@@ -157,9 +157,5 @@ def load_vae(path: Path) -> tuple[AutoencoderKL, dict[str, str]]:
 
 def _save(file: Path, autoencoder: AutoencoderKL, metadata: dict[str, str]) -> None:
     weights = {k: v.detach().cpu().contiguous() for k, v in to_ldm(autoencoder).items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replace_atomically(file) as partial:
-            save_file(weights, partial, metadata)
-    except (OSError, SafetensorError) as error:
-        raise StableVITONError(f"{file} could not be written: {error}") from error
+    with explain_unwritable(file), replace_atomically(file) as partial:
+        save_file(weights, partial, metadata)

@@ -12,7 +12,7 @@ from ..errors import CheckpointError
 from ..model.checkpoint import LICENSE_KEY, RELEASED_LICENSE, check_finite, join, split
 from ..model.config import ModelConfig
 from ..model.config_metadata import config_from_metadata
-from ..model.pretrained import load_model, save_weights
+from ..model.pretrained import explain_unwritable, load_model, save_weights
 from ..model.tryon_model import TOWER, TryOnModel
 from ..model.vae import load_autoencoder, to_ldm
 from ..model.weight_reader import Weights, explain_file, read_weights
@@ -86,11 +86,11 @@ def initialize_checkpoint(
             "image projector (proj_out.*, learnable_vector; cond_stage_model.mapper.* is the "
             "identity)"
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
     weights = join(model.components() | {"autoencoder": to_ldm(autoencoder)})
     known = RELEASED_LICENSE if _count_channels(components["unet"]) == 13 else SOURCE_LICENSE
     license = metadata.get(LICENSE_KEY, license or known)
-    save_weights(output, weights, model.config, dtype, {LICENSE_KEY: license})
+    with explain_unwritable(output):
+        save_weights(output, weights, model.config, dtype, {LICENSE_KEY: license})
     return new
 
 

@@ -1,5 +1,6 @@
 """What check-data finds in a data set, and what it does not mistake for a problem."""
 
+import os
 import shutil
 
 import cv2
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.limits import require_limits
+from helpers.png import make_png
 from helpers.training import HEIGHT
 from stableviton_core.dataset.check_data import check_data, measure_visible_share
 from stableviton_core.images import read_image, write_image
@@ -115,6 +118,30 @@ def test_duplicates_and_other_encodings_are_found(data):
     pairs.write_bytes("jacke_grün.png jacke_grün.png\n".encode("latin-1"))
     (problem,) = list_train_problems(data)
     assert "not a text file in UTF-8" in problem
+
+
+def test_what_is_no_file_or_takes_all_memory_is_found(data):
+    """A loop of links, a pipe, and an image of four gigapixels in a few bytes."""
+    loop, pipe = sorted((data / "train" / "image").iterdir())[:2]
+    bomb = min((data / "train" / "cloth").iterdir())
+    for file in (loop, pipe):
+        file.unlink()
+    loop.symlink_to(loop)
+    os.mkfifo(pipe)
+    bomb.write_bytes(make_png(65_535, 65_535, rows=0))
+    with require_limits():
+        problems, _ = check_data(data, ("train",))
+    text = "\n".join(problems)
+    assert f"{loop} is missing" in text and f"{pipe} cannot be read" in text
+    assert "4295 megapixels; at most 200 are read" in text
+
+
+def test_a_folder_that_is_a_loop_is_found(data):
+    folder = data / "train" / "image"
+    shutil.rmtree(folder)
+    folder.symlink_to(folder)
+    problems, _ = check_data(data, ("train",))
+    assert f"{folder}" in problems[0] and "is missing" in problems[0]
 
 
 def test_a_resized_mask_has_another_size(data):

@@ -2,6 +2,7 @@
 half-written is left, and what was there before stays as it was."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from stableviton_core.training.config import VaeConfig
 from stableviton_core.training.finetune_vae import finetune_vae
 from stableviton_core.training.trainer import train
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 
 
@@ -83,6 +85,22 @@ def test_a_converted_checkpoint(disk, tmp_path):
     with pytest.raises((StableVITONError, OSError), match="No space left|os error 28"):
         convert(source, folder / "out.safetensors", "fp32")
     assert list_files(folder) == {}
+
+
+@pytest.mark.parametrize("command", ["convert", "init", "make-synthetic"])
+def test_a_command_says_so_in_a_line(disk, inputs, command):
+    folder = disk(200 << 10)
+    source = str(inputs / "tiny.safetensors")
+    arguments = {
+        "convert": [source, str(folder / "x.safetensors")],
+        "init": [source, str(folder / "x.safetensors")],
+        "make-synthetic": [str(folder / "data"), "--count", "8"],
+    }[command]
+    line = [sys.executable, "-m", "stableviton_core", command, *arguments]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert re.search("error: .*(No space left|os error 28)", done.stderr), done.stderr
+    assert not list(folder.rglob("*.partial")) and not list(folder.glob("x.*"))
 
 
 @pytest.mark.parametrize("pages", range(1, 9))

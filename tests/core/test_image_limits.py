@@ -3,14 +3,13 @@
 import contextlib
 import io
 import os
-import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
 from helpers.limits import require_limits
+from helpers.png import make_png
 from stableviton_core.errors import ImageError
 from stableviton_core.images import decode_image, read_image, read_mask, read_numbers
 
@@ -39,23 +38,9 @@ def test_the_listed_formats_are_decoded(name):
             decode_image(stream.getvalue()[:cut])
 
 
-def make_png(width: int, height: int, rows: int) -> bytes:
-    """Grey, black, with data for the first rows only."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    data = zlib.compress(b"\0" * (width + 1) * rows)
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
-
-
 @pytest.mark.parametrize("size", [(20_000, 10_001), (65_535, 65_535), (2**31 - 1, 2**31 - 1)])
 def test_an_image_of_too_many_pixels_is_refused_unread(tmp_path, size):
-    (tmp_path / "bomb.png").write_bytes(make_png(*size, rows=1))
+    (tmp_path / "bomb.png").write_bytes(make_png(*size, rows=0))
     for read in (read_image, read_mask, read_numbers):
         with require_limits(), pytest.raises(ImageError, match="bomb.png.* at most 200 are read"):
             read(tmp_path / "bomb.png")

@@ -4,6 +4,7 @@ says nothing about files elsewhere."""
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -78,6 +79,34 @@ def test_a_second_client_says_who_writes_and_a_kill_frees_the_folder(folders, tm
         third = start(folders, server.url, output)
         _, message = third.communicate(timeout=60)
     assert third.returncode == 0, message
+
+
+@pytest.mark.parametrize(
+    ("side", "kills"), [(8, 3), pytest.param(30, 27, marks=pytest.mark.slow)], ids=["64", "900"]
+)
+def test_kills_lose_no_result(tmp_path, side, kills):
+    """side x side results, killed again and again."""
+    folders = tmp_path / "persons", tmp_path / "garments"
+    for folder in folders:
+        folder.mkdir()
+        for index in range(side):
+            Image.new("RGB", (12, 16), (index, 0, 0)).save(folder / f"{folder.name}{index}.png")
+    output, chance = tmp_path / "out", random.Random(0)
+    with run_fake_server(latency=0.02) as server:
+        for _ in range(kills):
+            before = len(server.prompts)
+            process = start(folders, server.url, output)
+            wait_until(lambda before=before: len(server.prompts) > before)
+            time.sleep(chance.uniform(0, side * side * 0.02 / kills))
+            process.kill()
+            process.communicate(timeout=30)
+        last = start(folders, server.url, output)
+        _, log = last.communicate(timeout=300)
+    assert last.returncode == 0, log
+    results = sorted(output.glob("*.png"))
+    assert len(results) == side * side and not list(output.glob("*.partial"))
+    assert all(file.read_bytes() == server.image for file in results)
+    assert len(server.prompts) <= side * side + 2 * kills, "what was done was made again"
 
 
 def test_a_folder_is_locked_once_and_free_afterwards(tmp_path):

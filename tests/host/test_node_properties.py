@@ -1,6 +1,7 @@
 """Whatever is connected to a node, it gives a result of the right size or our error: images and
 masks of any size, batch, type and number of channels, with NaN, empty, or of another rank."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ WIDE = {"width": st.sampled_from((8, 64, 128, 12)), "height": st.sampled_from((8
 FRACTION = st.floats(0, 1)
 
 check = settings(
-    max_examples=20,
+    max_examples=int(os.environ.get("EXAMPLES", "20")),
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
