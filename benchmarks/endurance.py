@@ -95,14 +95,15 @@ def make_tryon_graph(size: tuple[int, int], variant: int, name: str = "tryon") -
 
 
 def make_photo_graph(name: str, variant: int) -> Graph:
-    """A graph that starts with a photo, at 192 x 256."""
+    """A graph that starts with a photo, at half its width and height: 192 x 256, a second pass at
+    384 x 512."""
     graph = load_graph(GRAPHS / f"{name}.json")
     set_image(graph, "Person", "photo.jpg")
     set_image(graph, "Garment", f"garment{variant}-96x128.png")
-    for class_type in ("StableVITONCrop", "StableVITONGarment"):
-        node = find_class(graph, class_type)
-        set_input(graph, node, "width", 192)
-        set_input(graph, node, "height", 256)
+    for node in graph.values():
+        if node["class_type"] in ("StableVITONCrop", "StableVITONGarment", "ImageScale"):
+            for side in ("width", "height"):
+                node["inputs"][side] //= 2
     return set_sampling(graph, variant)
 
 

@@ -5,7 +5,6 @@ network computes is the caller's affair: `on_device` brings it to a device for t
 and yields that device.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, StableVITONError
+from ..model.weight_reader import UNREADABLE
 from .densepose import choose_box, draw_parts
 from .pose import Pose, pose_from_points
 from .segformer import convert_labels, read_label_names, upsample_labels
@@ -68,7 +68,7 @@ def load_segformer(folder: Path, on_device: OnDevice) -> Iterator[SegFormer]:
         network = SegformerForSemanticSegmentation.from_pretrained(
             folder, use_safetensors=True, **TRANSFORMERS_OPTIONS
         ).eval()
-    except (OSError, ValueError, RuntimeError, json.JSONDecodeError) as error:
+    except UNREADABLE as error:
         raise StableVITONError(
             f"{folder.name} is no SegFormer in transformers' layout ({_first_line(error)}). Its "
             "folder holds config.json, preprocessor_config.json and model.safetensors."

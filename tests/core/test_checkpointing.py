@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -82,6 +83,31 @@ def test_a_killed_run_goes_on_bit_for_bit(inputs, uninterrupted, tmp_path):
     assert checkpointing.parse_step(folder) == 10
     for file in (checkpointing.WEIGHTS, checkpointing.EMA, checkpointing.TRAINED):
         assert equal_weights(folder / file, uninterrupted / file)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_twelve_times_ends_bit_for_bit(inputs, tmp_path):
+    steps = TEN_STEPS | {"max_train_steps": 40, "checkpointing_steps": 1}
+    whole = train(tiny_config(inputs, tmp_path / "whole", **steps))
+    config = tiny_config(inputs, tmp_path / "run", **steps)
+    chance, resume = random.Random(0), None
+    for _ in range(12):
+        process = subprocess.Popen(
+            command(replace(config, resume_from_checkpoint=resume)), cwd=ROOT
+        )
+        before = checkpointing.list_checkpoints(config.output)[-1:]
+        deadline = time.monotonic() + 60
+        while checkpointing.list_checkpoints(config.output)[-1:] == before:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.2))
+        process.kill()
+        process.wait()
+        resume = "latest"
+    folder = train(replace(config, resume_from_checkpoint="latest"))
+    assert checkpointing.parse_step(folder) == 40
+    for file in (checkpointing.WEIGHTS, checkpointing.EMA, checkpointing.TRAINED):
+        assert equal_weights(folder / file, whole / file)
 
 
 def test_old_checkpoints_are_removed(inputs, tmp_path):

@@ -270,6 +270,19 @@ def test_a_seed_out_of_range_is_said_before_a_server_is_asked(folders, seed):
         combine_folders(*folders, {}, seed=seed)
 
 
+def test_a_file_that_the_server_lacks_is_the_graphs_mistake(jobs, tmp_path):
+    graph = json.loads(json.dumps(GRAPH))
+    graph["3"]["inputs"]["mode"] = "missing.ckpt"
+    message = (
+        "(?s)^this batch cannot run as it is.*'Sampler'.*mode is 'missing.ckpt', but can be fast, "
+        "good.*models folder.*--set"
+    )
+    with run_fake_server() as server, pytest.raises(StableVITONError, match=message):
+        asyncio.run(run_batch(jobs, graph, [server.url], tmp_path / "out", {}, 20.0))
+    with pytest.raises(StableVITONError, match="^no server can run this batch"):
+        asyncio.run(run_batch(jobs, GRAPH, ["http://127.0.0.1:9"], tmp_path / "out", {}, 20.0))
+
+
 def test_a_pipe_among_the_images_fails_its_own_pairs(folders, tmp_path):
     os.mkfifo(folders[1] / "c.png")
     jobs = combine_folders(*folders, {}, seed=0)

@@ -280,8 +280,9 @@ def test_what_a_field_is_used_for(host, errors, field, node):
     steps=st.integers(1, 4),
     cfg=st.floats(1, 4),
     lora=st.sampled_from((0.0, 1.0, -1.0)),
+    reuse=st.tuples(st.floats(0, 1), st.integers(1, 8)),
 )
-def test_sampling_at_any_strength(host, loaded, strength, bounds, steps, cfg, lora):
+def test_sampling_at_any_strength(host, loaded, strength, bounds, steps, cfg, lora, reuse):
     file = host.base / "models" / "loras" / "properties.safetensors"
     if not file.is_file():
         file.parent.mkdir(exist_ok=True)
@@ -291,6 +292,9 @@ def test_sampling_at_any_strength(host, loaded, strength, bounds, steps, cfg, lo
     changed = (loaded[0], stableviton, *loaded[2:])
     positive, negative, latent = conditioning(host, changed, **make_images(size=(64, 64)))
     patched = apply(host, loaded[0], changed, strength, *bounds)
+    if strength:
+        options = {"garment_interval": reuse[0], "deep_every": reuse[1]}
+        (patched,) = host.node("StableVITONReuse", model=patched, **options)
     result = sample(patched, positive, negative, latent, cfg=cfg, steps=steps)
     assert result.shape == latent["samples"].shape and result.isfinite().all()
     if strength == 0:

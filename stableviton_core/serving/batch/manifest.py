@@ -113,6 +113,10 @@ def is_done(entry: Entry, key: str, output: Path) -> bool:
     files = [output / name for name in entry.files]
     if entry.key != key or not files:
         return False
-    if any(file.is_symlink() or not file.is_file() or not file.stat().st_size for file in files):
+    links = [file for file in files if file.is_symlink()]
+    if links:
+        _log.warning("%s is a link: it is replaced by the result, made again.", links[0])
+        return False
+    if any(not file.is_file() or not file.stat().st_size for file in files):
         return False
     return entry.sha256 is None or [hash_file(file) for file in files] == entry.sha256
