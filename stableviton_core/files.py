@@ -6,7 +6,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from .errors import StableVITONError
 
 LOCK, HOLDER = ".lock", ".lock-holder"  # in a folder that a process writes to
+LOCK_TIMEOUT = 6.0  # seconds; processes that a killed one has left take up to 5 to end
 MAX_NAME_BYTES = 120  # of a result's name; file systems allow 255 with ending and hash
 
 
@@ -44,7 +45,7 @@ def lock_folder(folder: Path, command: str) -> Iterator[None]:
         for file in (lock, holder):
             if file.is_symlink():
                 raise StableVITONError(f"{file} is a link; it would be written through. Delete it.")
-        acquired = FileLock(lock, thread_local=False).acquire(timeout=0)
+        acquired = FileLock(lock, thread_local=False).acquire(timeout=LOCK_TIMEOUT)
     except Timeout as error:
         raise StableVITONError(
             f"{folder} is in use by {_read_holder(holder)}. Wait until that ends, or name another "
@@ -52,22 +53,35 @@ def lock_folder(folder: Path, command: str) -> Iterator[None]:
         ) from error
     except (OSError, NotImplementedError) as error:
         raise StableVITONError(f"{folder} cannot be locked for writing: {error}") from error
-    with acquired:
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        try:
-            holder.write_text(
-                f"`{command}`, process {os.getpid()} on {socket.gethostname()} since {since}",
-                encoding="utf-8",
-            )
-        except OSError as error:
-            raise StableVITONError(f"{folder} cannot be written to: {error}") from error
-        try:
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-            if is_new and [file.name for file in folder.iterdir()] == [LOCK]:
-                lock.unlink()
-                folder.rmdir()
+    try:
+        with acquired:
+            _write_holder(holder, command)
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # the error of the block matters
+                    holder.unlink(missing_ok=True)
+    finally:
+        if is_new:
+            _remove_unused(folder)
+
+
+def _write_holder(file: Path, command: str) -> None:
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    text = f"`{command}`, process {os.getpid()} on {socket.gethostname()} since {since}"
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StableVITONError(f"{file.parent} cannot be written to: {error}") from error
+
+
+def _remove_unused(folder: Path) -> None:
+    """Delete a folder in which nothing but the lock was written."""
+    with suppress(OSError):  # somebody else may use it by now
+        if {file.name for file in folder.iterdir()} <= {LOCK, HOLDER}:
+            for name in (LOCK, HOLDER):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def _read_holder(file: Path) -> str:

@@ -42,8 +42,9 @@ def split_alpha(images: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def to_mask(mask: Tensor, name: str = "mask") -> Tensor:
-    """MASK of any type, B x H x W, H x W, B x 1 x H x W or B x H x W x 1 -> B x H x W float32.
-    ImageError for other shapes, for an empty mask, and for NaN and infinity. name: for it."""
+    """MASK, B x H x W, H x W, B x 1 x H x W or B x H x W x 1, of any floating-point type or bool ->
+    B x H x W float32. ImageError for other shapes and types, for an empty mask, and for NaN and
+    infinity. name: for it."""
     if mask.ndim == 2:
         mask = rearrange(mask, "h w -> 1 h w")
     elif mask.ndim == 4 and mask.shape[1] == 1:

@@ -58,7 +58,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def read_weights(path: Path) -> tuple[Weights, Metadata]:
     """Tensors and metadata of a file, as `weight_reader.read_weights`; a .safetensors is read by
     the host, which may load it in its own way."""
-    return weight_reader.read_weights(path, _read_safetensors)
+    return weight_reader.read_weights(path, _read_safetensors, path.name)
 
 
 def _read_safetensors(path: Path) -> tuple[Weights, Metadata | None]:

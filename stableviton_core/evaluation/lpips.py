@@ -1,6 +1,5 @@
 """LPIPS, with its backbone's weights from a local folder."""
 
-import pickle
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +7,7 @@ import torch
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from ..errors import StableVITONError
+from ..model.weight_reader import read_weights
 
 Backbone = Literal["alex", "squeeze", "vgg"]
 BACKBONE_FILES: dict[Backbone, str] = {
@@ -32,12 +32,7 @@ def load_lpips(backbone: Backbone, folder: Path) -> LearnedPerceptualImagePatchS
     """LPIPS of images B x 3 x H x W in 0..1. folder: has torchvision's weights in `checkpoints`, as
     torch.hub stores them. StableVITONError where they are missing or no weights."""
     path = find_backbone(folder / "checkpoints", BACKBONE_FILES[backbone], f"LPIPS ({backbone})")
-    try:  # torchvision uses the full unpickler, so make sure first that the file holds no code
-        torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise StableVITONError(
-            f"{path} is not a weight file ({error}). Download it again."
-        ) from error
+    read_weights(path)  # torchvision uses the full unpickler: the file must hold no code
     hub = torch.hub.get_dir()
     torch.hub.set_dir(str(folder))
     try:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from .config import ModelConfig
+from .config import AutoencoderConfig, ModelConfig
 from .config_metadata import config_from_metadata
 from .expected_shapes import Shapes, list_autoencoder_shapes, list_clip_shapes
 from .image_projector import ImageProjector
@@ -111,10 +112,10 @@ def parse_checkpoint(name: str, weights: Weights, metadata: Mapping[str, str] | 
         check_kind(weights)
         config, components = config_from_metadata(metadata), split(weights)
         raise_mismatches(list_mismatches(config, components))
-        check_finite(weights)
+        del components["unknown"]
+        check_finite(join(components))
     except CheckpointError as error:
         raise CheckpointError(f"{name} is not a StableVITON checkpoint: {error}") from error
-    del components["unknown"]
     return Checkpoint(config, components, (metadata or {}).get(LICENSE_KEY, RELEASED_LICENSE))
 
 
@@ -166,7 +167,7 @@ def list_mismatches(config: ModelConfig, components: Mapping[str, Weights]) -> l
             "encoder": SpatialEncoder(config.network),
             "image_projector": ImageProjector(config),
         }
-    shapes = {name: _list_module_shapes(module) for name, module in modules.items()}
+    shapes = {name: list_module_shapes(module) for name, module in modules.items()}
     shapes["clip"] = list_clip_shapes(config.clip)
     shapes["autoencoder"] = list_autoencoder_shapes(config.autoencoder)
     for name, expected in shapes.items():
@@ -175,7 +176,8 @@ def list_mismatches(config: ModelConfig, components: Mapping[str, Weights]) -> l
     return problems
 
 
-def _list_module_shapes(module: nn.Module) -> Shapes:
+def list_module_shapes(module: nn.Module) -> Shapes:
+    """Of its state dict."""
     return {key: tuple(value.shape) for key, value in module.state_dict().items()}
 
 
@@ -209,6 +211,21 @@ def compare_shapes(expected: Shapes, weights: Weights, component: str | None = N
         elif not value.is_floating_point():
             mismatches.append(f"{name} has numbers of type {value.dtype}, not floating point")
     return mismatches
+
+
+def select_autoencoder(weights: Weights, config: AutoencoderConfig) -> Weights:
+    """The entries of a VAE of a configuration out of a state dict of its names, the attention's
+    weights as 1 x 1 convolutions. CheckpointError where they are of another size, or not finite.
+    """
+    expected = list_autoencoder_shapes(config)
+    selected = {}
+    for key, value in weights.items():
+        if key in expected:
+            is_linear = value.ndim == 2 and len(expected[key]) == 4
+            selected[key] = rearrange(value, "o i -> o i 1 1") if is_linear else value
+    raise_mismatches(compare_shapes(expected, selected))
+    check_finite(selected)
+    return selected
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:

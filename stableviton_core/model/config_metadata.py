@@ -17,6 +17,8 @@ MAX_SIZE = 1 << 16  # of any number of channels, heads or pixels
 MAX_LEVELS = 8
 MAX_LAYERS = {"num_res_blocks": 16, "num_hidden_layers": 128, "mapper_layers": 128}
 ACTIVATIONS = ("quick_gelu", "gelu")  # of CLIP towers
+# what reading another object than a configuration raises
+UNEXPECTED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 Section = TypeVar("Section", NetworkConfig, ClipConfig, AutoencoderConfig)
 
@@ -54,7 +56,14 @@ def _explain_entry(key: str) -> Iterator[None]:
     """CheckpointError in place of what reading an entry raises."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise CheckpointError(
             f"its metadata entry {key!r} does not describe a network ({type(error).__name__}: "
             f"{str(error)[:300]}). Write the file again with `python -m stableviton_core convert`."
@@ -86,7 +95,9 @@ def _parse_section(section: type[Section], entries: dict[str, Any]) -> Section:
         elif name == "latent_scale":
             checked[name] = _check_scale(value)
         elif value not in ACTIVATIONS:
-            raise ValueError(f"{name} is {value!r}, expected one of {', '.join(ACTIVATIONS)}")
+            raise ValueError(
+                f"{name} is {_shorten(value)}, expected one of {', '.join(ACTIVATIONS)}"
+            )
     return section(**checked)
 
 

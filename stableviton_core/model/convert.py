@@ -17,16 +17,13 @@ from .checkpoint import (
     DTYPES,
     LICENSE_KEY,
     RELEASED_LICENSE,
-    check_finite,
-    compare_shapes,
     is_autoencoder,
     is_finite,
     join,
     parse_checkpoint,
-    raise_mismatches,
+    select_autoencoder,
 )
 from .config_metadata import AUTOENCODER_KEY, autoencoder_from_metadata, config_to_metadata
-from .expected_shapes import list_autoencoder_shapes
 from .lora import Lora, check_base, read_lora
 from .weight_reader import explain_file, read_weights
 from .weight_writer import write_tensors
@@ -55,12 +52,9 @@ def convert(
     if is_autoencoder(weights):
         if loras:
             raise CheckpointError(f"{source} is a VAE on its own: no LoRA fits it.")
-        weights = {key: value for key, value in weights.items() if not key.startswith("loss.")}
         with explain_file(source):
             config = autoencoder_from_metadata(metadata)
-            shapes = list_autoencoder_shapes(config)
-            raise_mismatches(compare_shapes(shapes, weights))
-            check_finite(weights)
+            weights = select_autoencoder(weights, config)
         description = {"modelspec.architecture": "stable-diffusion-v1/vae"}
         description[AUTOENCODER_KEY] = json.dumps(asdict(config))
     else:

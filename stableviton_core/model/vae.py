@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .checkpoint import check_finite
+from .checkpoint import select_autoencoder
 from .config import AutoencoderConfig
 from .weight_reader import explain_file
 
@@ -80,9 +80,9 @@ def load_autoencoder(
     config: AutoencoderConfig, weights: dict[str, Tensor], source: Path
 ) -> AutoencoderKL:
     """A float32 autoencoder with a state dict of LDM names. source: the file, for the error.
-    CheckpointError where the weights are none of this size."""
+    CheckpointError where the weights are none of this size, before it is built."""
     with explain_file(source):
-        check_finite(weights)
+        weights = select_autoencoder(weights, config)
     autoencoder = build_autoencoder(config)
     try:
         load_ldm(autoencoder, weights)

@@ -1,33 +1,31 @@
 """Reading tensors from files that nobody vouches for: .safetensors, and pickles of PyTorch.
 
-What a file is, its content says, not its ending. No code in a file runs, and it takes no more
-memory than its own size.
+What a file is, its content says, not its ending. No code in a file runs, and it takes little more
+memory than it has bytes.
 """
 
-import io
 import pickle
-import pickletools
 import struct
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .pickle_checks import OMITTED_GLOBALS, check_legacy, check_zip
 
 Weights = dict[str, Tensor]
 Metadata = dict[str, str]
 ReadSafetensors = Callable[[Path], tuple[Weights, Metadata | None]]
 
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
-MAX_INSTRUCTIONS = 256 << 20  # bytes of a pickle without the tensors, those of released files 1 MB
-LIGHTNING = ("pytorch_lightning", "lightning.pytorch")
-LEGACY_PICKLES = 5  # in a file of before PyTorch 1.6; the fourth is the object
+OLDEST_TORCH = "2.6"  # that reads pickles with a list of names
 UNREADABLE = (
     *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, OSError),
     *(ArithmeticError, LookupError, AssertionError, AttributeError, TypeError, ValueError),
@@ -45,26 +43,22 @@ class _Omitted:
         pass
 
 
-# What a pickle of tensors names.
-TENSOR_GLOBALS = frozenset(
-    {
-        "collections.OrderedDict",
-        "torch.Size",
-        "torch.device",
-        "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_tensor",
-        "torch._utils._rebuild_tensor_v2",
-        "torch.nn.parameter.Parameter",
-    }
-    | {f"{storage.__module__}.{storage.__name__}" for storage in torch._storage_classes}
-    | {str(dtype) for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
-)
-# What Lightning's files name besides: its callback, and numpy's numbers.
-OMITTED_GLOBALS = frozenset(
-    {f"{package}.callbacks.model_checkpoint.ModelCheckpoint" for package in LIGHTNING}
-    | {"numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype"}
-)
-ALLOWED_GLOBALS = TENSOR_GLOBALS | OMITTED_GLOBALS | {"_codecs.encode", "__builtin__.set"}
+_globals_lock = threading.Lock()
+
+
+@contextmanager
+def _allow_omitted_globals() -> Iterator[None]:
+    """In the block PyTorch's unpickler allows OMITTED_GLOBALS and nothing that others, such as
+    ComfyUI, have allowed by those names."""
+    with _globals_lock:
+        others = torch.serialization.get_safe_globals()
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals([(_Omitted, name) for name in OMITTED_GLOBALS])
+        try:
+            yield
+        finally:
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(others)
 
 
 @contextmanager
@@ -100,16 +94,16 @@ def read_safetensors(path: Path) -> tuple[Weights, Metadata]:
 
 
 def read_weights(
-    path: Path, read_safetensors: ReadSafetensors = read_safetensors
+    path: Path, read_tensors: ReadSafetensors = read_safetensors, name: str | None = None
 ) -> tuple[Weights, Metadata]:
     """Tensors and metadata of a .safetensors or a pickled checkpoint, memory-mapped where it can
-    be. read_safetensors: reads a file of that format. CheckpointError names a file that cannot be
-    read."""
+    be. read_tensors: reads a file of the first format. name: of the file in errors, by default its
+    path. CheckpointError where a file cannot be read."""
     if not path.is_file():
-        raise CheckpointError(f"{path} is not a file.")
-    with explain_unreadable(str(path)):
+        raise CheckpointError(f"{name or path} is not a file.")
+    with explain_unreadable(name or str(path)):
         if is_safetensors(path):
-            weights, metadata = read_safetensors(path)
+            weights, metadata = read_tensors(path)
             return weights, metadata or {}
         return _read_pickle(path), {}
 
@@ -130,9 +124,15 @@ def _read_pickle(path: Path) -> Weights:
         raise ValueError(
             f"it begins with {start!r}, as neither .safetensors nor PyTorch's files do"
         )
-    (_check_zip if zipped else _check_legacy)(path)
+    if torch.__version__ < OLDEST_TORCH:
+        raise CheckpointError(
+            f"{path.name} is a pickle, which is read with PyTorch 2.6 or newer; this is "
+            f"{torch.__version__}. Update it, or convert the file elsewhere with `python -m "
+            "stableviton_core convert`."
+        )
+    (check_zip if zipped else check_legacy)(path)
     options: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
-    with torch.serialization.safe_globals([(_Omitted, name) for name in OMITTED_GLOBALS]):
+    with _allow_omitted_globals():
         if zipped and path.suffix != ".safetensors":  # torch goes by that ending, where it may map
             loaded = torch.load(path, mmap=True, **options)
         else:
@@ -143,36 +143,6 @@ def _read_pickle(path: Path) -> Weights:
     if claimed > 2 * size:  # tensors that share memory are there twice at most
         raise ValueError(f"its tensors take {claimed} bytes, and it has {size}")
     return weights
-
-
-def _check_zip(path: Path) -> None:
-    """ValueError where members are compressed, so that they could take any size, or the pickle
-    names something else than ALLOWED_GLOBALS."""
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"its member {member.filename} is compressed")
-        for name in archive.namelist():
-            if name.endswith("data.pkl"):
-                with archive.open(name) as file:
-                    _check_globals(io.BytesIO(file.read(MAX_INSTRUCTIONS)))
-
-
-def _check_legacy(path: Path) -> None:
-    with path.open("rb") as file:
-        for _ in range(LEGACY_PICKLES):
-            _check_globals(file)
-
-
-def _check_globals(file: IO[bytes]) -> None:
-    """ValueError where a pickle names something else than ALLOWED_GLOBALS."""
-    for opcode, argument, position in pickletools.genops(file):
-        if opcode.name == "GLOBAL":
-            name = str(argument).replace(" ", ".")
-            if name not in ALLOWED_GLOBALS:
-                raise ValueError(f"it names {name}, which weights do not need")
-        elif position is not None and position > MAX_INSTRUCTIONS:
-            raise ValueError("its pickle is larger than those of weights")
 
 
 def select_tensors(loaded: Any) -> Weights:

@@ -12,8 +12,10 @@ ALLOWED_ENDING = ".sha256"  # of the text file beside it that allows a file, as 
 
 
 def load_torchscript(path: Path) -> nn.Module:
-    """A network on the CPU. StableVITONError where PATH.sha256 does not hold the file's SHA-256, or
-    it is no TorchScript."""
+    """A network on the CPU. StableVITONError where the file is missing or no TorchScript, or
+    PATH.sha256 does not hold its SHA-256."""
+    if not path.is_file():
+        raise StableVITONError(f"{path} is not a file.")
     _require_allowed(path)
     try:
         return torch.jit.load(str(path), map_location="cpu").eval()
@@ -27,7 +29,7 @@ def load_torchscript(path: Path) -> nn.Module:
 def _require_allowed(path: Path) -> None:
     allowed = path.with_name(path.name + ALLOWED_ENDING)
     try:
-        words = allowed.read_text(encoding="utf-8").split()
+        words = allowed.read_text(encoding="utf-8-sig").split()
     except FileNotFoundError:
         words = []
     except (OSError, UnicodeDecodeError) as error:

@@ -31,7 +31,7 @@ def install_pack(base: Path, pack: Path = PACK) -> Path:
 
 
 def _require_own_folder(target: Path) -> None:
-    links = [path for path in (target, *target.rglob("*")) if path.is_symlink()]
+    links = [path for path in (target, *target.rglob("*")) if _is_link(path)]
     reasons = [f"{link} is a link to {link.resolve()}" for link in links[:1]]
     if (target / ".git").exists():
         reasons.append(f"{target} is a checkout of its own")
@@ -40,6 +40,11 @@ def _require_own_folder(target: Path) -> None:
             f"{reasons[0]}; a copy of the pack would overwrite and delete what is there. Remove it "
             "from that custom_nodes, or name another folder."
         )
+
+
+def _is_link(path: Path) -> bool:
+    """Whether a path is a link, or one of Windows' junctions."""
+    return path.is_symlink() or path.resolve() != path.parent.resolve() / path.name
 
 
 def _list_files(path: Path) -> list[Path]:

@@ -119,18 +119,20 @@ def _publish(
 ) -> None:
     """Rename a complete checkpoint. OSError in all processes where one has a failure."""
     failures = [reason for reason in gather_object([failure]) if reason]
-    if accelerator.is_main_process:
-        if failures:
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
+    if accelerator.is_main_process and not failures:
+        try:
             write_digests(partial)
             if folder.exists():
                 remove_checkpoint(folder)
             partial.replace(folder)
             for oldest in list_checkpoints(folder.parent)[:-limit]:
                 remove_checkpoint(oldest)
-    accelerator.wait_for_everyone()
+        except OSError as error:
+            failure = str(error)
+    failures = failures or [reason for reason in gather_object([failure]) if reason]
     if failures:
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
         raise OSError("; ".join(failures))
 
 

@@ -3,14 +3,14 @@ state."""
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, gather_object
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import StableVITONError
+from ..files import lock_folder
 from .config import TrainConfig
 
 UNSUPPORTED = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
@@ -68,6 +69,23 @@ def _require_single_process(environment: Mapping[str, str]) -> None:
             "several processes on CPUs use `ACCELERATE_USE_CPU=true accelerate launch --multi_gpu "
             "--num_processes N -m stableviton_core train ...`; for one, --num_processes 1."
         )
+
+
+@contextmanager
+def lock_output(accelerator: Accelerator, output: Path) -> Iterator[None]:
+    """Hold the folder of a run, in the first of its processes. StableVITONError in all of them
+    where another run holds it."""
+    failure = None
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(lock_folder(output, "stableviton train"))
+            except StableVITONError as error:
+                failure = str(error)
+        failures = [reason for reason in gather_object([failure]) if reason]
+        if failures:
+            raise StableVITONError(failures[0])
+        yield
 
 
 def uses_fsdp(accelerator: Accelerator) -> bool:

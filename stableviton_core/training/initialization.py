@@ -9,11 +9,22 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..model.checkpoint import LICENSE_KEY, RELEASED_LICENSE, check_finite, join, split
+from ..model.checkpoint import (
+    LICENSE_KEY,
+    RELEASED_LICENSE,
+    check_finite,
+    compare_shapes,
+    join,
+    list_module_shapes,
+    raise_mismatches,
+    split,
+)
 from ..model.config import ModelConfig
 from ..model.config_metadata import config_from_metadata
+from ..model.expected_shapes import list_clip_shapes
 from ..model.pretrained import explain_unwritable, load_model, save_weights
 from ..model.tryon_model import TOWER, TryOnModel
+from ..model.unet import UNet
 from ..model.vae import load_autoencoder, to_ldm
 from ..model.weight_reader import Weights, explain_file, read_weights
 from ..model.zero_cross_attention import TryOnNetwork
@@ -63,12 +74,17 @@ def initialize_checkpoint(
     torch.manual_seed(0)
     weights, metadata = read_weights(source)
     components = split(weights)
+    del components["unknown"]
+    # sizes are compared with the file's before a network of them is built
     with explain_file(source):
-        check_finite(weights)
-        model = TryOnModel(config or config_from_metadata(metadata))
-    _load_unet(model, source, components["unet"])
-    autoencoder = load_autoencoder(model.config.autoencoder, components["autoencoder"], source)
-    _load_clip(model, source, components["clip"], clip)
+        check_finite(join(components))
+        config = config or config_from_metadata(metadata)
+    unet = _select_unet(config, source, components["unet"])
+    tower = _select_tower(config, source, components["clip"], clip)
+    autoencoder = load_autoencoder(config.autoencoder, components["autoencoder"], source)
+    model = TryOnModel(config)
+    model.network.unet.load_state_dict(_to_float(unet))
+    model.clip.load_state_dict(_to_float(tower))
     new = []
     zero_initial_layers(model.network)
     encoder, weights = model.network.encoder, components["encoder"]
@@ -101,7 +117,9 @@ def widen_input_convolution(weight: Tensor, channels: int) -> Tensor:
     return torch.cat([weight, zeros], dim=1)
 
 
-def _load_unet(model: TryOnModel, source: Path, weights: Weights) -> None:
+def _select_unet(config: ModelConfig, source: Path, weights: Weights) -> Weights:
+    """A UNet's weights, with all input channels. CheckpointError where they are of another network
+    than the configuration's."""
     channels = _count_channels(weights)
     if channels not in SOURCES:
         content = f"a UNet of {channels} input channels" if channels else "no UNet"
@@ -109,14 +127,13 @@ def _load_unet(model: TryOnModel, source: Path, weights: Weights) -> None:
             f"{source} has {content}. Expected {' or '.join(SOURCES.values())} checkpoint "
             f"({' or '.join(map(str, SOURCES))} channels)."
         )
-    weights = _to_float(weights)
-    weights[INPUT_CONVOLUTION_KEY] = widen_input_convolution(
-        weights[INPUT_CONVOLUTION_KEY], model.config.network.in_channels
-    )
-    try:
-        model.network.unet.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{source}'s UNet has another size: {error}") from error
+    first = widen_input_convolution(weights[INPUT_CONVOLUTION_KEY], config.network.in_channels)
+    weights = weights | {INPUT_CONVOLUTION_KEY: first}
+    with torch.device("meta"):
+        expected = list_module_shapes(UNet(config.network))
+    with explain_file(source):
+        raise_mismatches(compare_shapes(expected, weights, "unet"))
+    return weights
 
 
 def _count_channels(unet: Weights) -> int:
@@ -138,22 +155,24 @@ def _load_part(source: Path, name: str, module: nn.Module, weights: Weights) -> 
     return True
 
 
-def _load_clip(model: TryOnModel, source: Path, weights: Weights, file: Path | None) -> None:
+def _select_tower(
+    config: ModelConfig, source: Path, weights: Weights, file: Path | None
+) -> Weights:
+    """A CLIP vision tower's weights, of the source or of a file of its own, without TOWER before
+    their names. CheckpointError where there is none, or one of another size."""
     if file is not None:
         weights = read_weights(file)[0]
-        with explain_file(file):
-            check_finite(weights)
-    tower = {key.removeprefix(TOWER): v for key, v in weights.items() if key.startswith(TOWER)}
+    shapes = list_clip_shapes(config.clip)
+    tower = {key: value for key, value in weights.items() if key in shapes}
     if not tower:
         raise CheckpointError(
             f"{file or source} has no CLIP vision tower ({TOWER}*). Name one with --clip: "
             "CLIP ViT-L/14's model.safetensors."
         )
-    expected = model.clip.state_dict()
-    try:
-        model.clip.load_state_dict(_to_float({k: v for k, v in tower.items() if k in expected}))
-    except RuntimeError as error:
-        raise CheckpointError(f"{file or source}'s CLIP has another size: {error}") from error
+    with explain_file(file or source):
+        raise_mismatches(compare_shapes(shapes, tower, "clip"))
+        check_finite(tower)
+    return {key.removeprefix(TOWER): value for key, value in tower.items()}
 
 
 def _load_image_projector(model: TryOnModel, weights: Weights) -> bool:

@@ -1,12 +1,11 @@
 """Training: from a configuration to the last checkpoint."""
 
-import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
@@ -16,7 +15,6 @@ from torch.distributed.fsdp import register_fsdp_forward_method
 from tqdm import tqdm
 
 from ..errors import StableVITONError
-from ..files import lock_folder
 from ..images import write_image
 from ..inference.encoding import Latents, encode_samples
 from ..interruption import Interrupt, catch_interrupts
@@ -51,6 +49,7 @@ from .distributed import (
     gather_full_tensors,
     gather_sharded_state,
     load_state,
+    lock_output,
     make_accelerator,
     save_state,
     use_ema_weights,
@@ -84,8 +83,9 @@ def train(config: TrainConfig) -> Path:
     KeyboardInterrupt after Ctrl-C or SIGTERM, when what is done is saved; it says how to go on.
     """
     try:
-        with catch_interrupts() as interrupt, lock_output(config):
-            trainer = Trainer(config, interrupt)
+        accelerator = make_accelerator(config)
+        with catch_interrupts() as interrupt, lock_output(accelerator, config.output):
+            trainer = Trainer(config, interrupt, accelerator)
             if config.resume_from_checkpoint:
                 trainer.resume()
             return trainer.train()
@@ -96,13 +96,6 @@ def train(config: TrainConfig) -> Path:
         ) from error
 
 
-def lock_output(config: TrainConfig) -> AbstractContextManager[None]:
-    """Of several processes of a run, the first one holds its folder."""
-    if os.environ.get("RANK", "0") != "0":
-        return nullcontext()
-    return lock_folder(config.output, "stableviton train")
-
-
 class Trainer:
     """A training run, as one process or as one of several (DDP, FSDP 2).
 
@@ -111,11 +104,16 @@ class Trainer:
     process's shards.
     """
 
-    def __init__(self, config: TrainConfig, interrupt: Interrupt | None = None):
+    def __init__(
+        self,
+        config: TrainConfig,
+        interrupt: Interrupt | None = None,
+        accelerator: Accelerator | None = None,
+    ):
         self.config = config
         self.interrupt = interrupt or Interrupt()
         self.step = 0
-        self.accelerator = make_accelerator(config)
+        self.accelerator = accelerator or make_accelerator(config)
         self.sampler = DistributedStepSampler(
             config.train_batch_size,
             config.gradient_accumulation_steps,

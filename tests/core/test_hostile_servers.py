@@ -101,12 +101,14 @@ def run(jobs: list[Job], servers: list[str], output: Path, timeout: float = 1.0)
 @pytest.mark.parametrize("path", [path for path in PATHS if path != "/ws"])
 def test_a_hostile_server_is_dropped_and_the_other_goes_on(jobs, tmp_path, path, behaviour):
     """120 servers: each is wrong at one of its paths."""
+    latency = 0.4 if path == "/queue" else 0.0  # it is asked for a prompt without news
     with (
-        run_fake_server(answers={path: BEHAVIOURS[behaviour]}) as hostile,
+        run_fake_server(latency=latency, answers={path: BEHAVIOURS[behaviour]}) as hostile,
         run_fake_server(latency=0.02) as good,
         require_limits(),
     ):
         outcome = run(jobs, [hostile.url, good.url], tmp_path / "out")
+    assert any(request.startswith(path) for request in hostile.requests)
     assert len(outcome.results) == 2 and not outcome.failed and not outcome.left
     for file in outcome.results.values():
         assert Image.open(file).size == (48, 64)

@@ -2,9 +2,12 @@
 
 import functools
 import json
+import zipfile
+from collections import OrderedDict
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,9 +17,12 @@ from helpers.limits import require_limits
 from helpers.malicious_files import (
     compress_members,
     make_code_payloads,
+    make_copying_payloads,
     make_memory_payloads,
     write_payload,
+    write_pickle,
 )
+from helpers.person_networks import write_torchscript
 from stableviton_core.errors import CheckpointError
 from stableviton_core.model.checkpoint import parse_checkpoint
 from stableviton_core.model.config_metadata import CONFIG_KEY, config_to_metadata
@@ -60,6 +66,63 @@ def test_a_small_pickle_takes_little_memory(tmp_path, kind, zipped):
         else:
             with pytest.raises(CheckpointError, match="small.ckpt cannot be read"):
                 read_weights(file)
+
+
+@pytest.mark.parametrize("kind", make_copying_payloads())
+def test_a_pickle_that_multiplies_is_refused(tmp_path, kind):
+    file = tmp_path / "small.ckpt"
+    write_pickle(file, make_copying_payloads()[kind])
+    with require_limits(), pytest.raises(CheckpointError, match="copies|encodes|too large"):
+        read_weights(file)
+
+
+def test_names_are_checked_as_pytorch_finds_them(tmp_path):
+    """It ignores the case of a member's name, and takes the first of several."""
+    evil, harmless = b"c__builtin__\nbytearray\n\x8a\x04\0\0\0\x0c\x85R", b"}"
+    write_pickle(tmp_path / "case.ckpt", evil, "archive/DATA.PKL")
+    with pytest.raises(CheckpointError, match="names __builtin__.bytearray"):
+        read_weights(tmp_path / "case.ckpt")
+    write_pickle(tmp_path / "two.ckpt", evil)
+    with zipfile.ZipFile(tmp_path / "two.ckpt", "a") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + harmless + b".")
+    with pytest.raises(CheckpointError, match="several of its members have one name"):
+        read_weights(tmp_path / "two.ckpt")
+
+
+def test_torchscript_is_no_checkpoint(tmp_path):
+    write_torchscript(tmp_path / "x.ckpt", 1)
+    with pytest.raises(CheckpointError, match="it is TorchScript, a program"):
+        read_weights(tmp_path / "x.ckpt")
+
+
+def test_what_torch_saves_is_read(tmp_path):
+    """Every type of number, parameters, transposed and shared tensors, ordered dictionaries."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm2d(3))
+    weights = OrderedDict(module.state_dict())
+    weights |= {
+        "parameter": module[0].weight,
+        "transposed": torch.rand(3, 4).T,
+        "number": torch.tensor(1),
+    }
+    weights["shared"] = weights["transposed"][1:]
+    for dtype in (torch.float16, torch.bfloat16, torch.float64, torch.uint8, torch.float8_e4m3fn):
+        weights[str(dtype)] = torch.ones(3).to(dtype)
+    extras = {
+        "callbacks": {"best": np.float64(1), "step": np.int64(3), "flag": np.bool_(True)},
+        "size": torch.Size([1, 2]),
+        "device": [torch.device("cpu"), torch.device("cpu")],
+        "optimizer": torch.optim.Adam(module.parameters()).state_dict(),
+        "set": {1, 2},
+    }
+    for zipped in (True, False):
+        file = tmp_path / f"{zipped}.ckpt"
+        if not zipped:
+            del weights[str(torch.float8_e4m3fn)]  # PyTorch reads none in the old format
+        content = {"state_dict": weights, **extras}
+        torch.save(content, file, _use_new_zipfile_serialization=zipped)
+        read, _ = read_weights(file)
+        assert read.keys() == weights.keys()
+        assert all(torch.equal(read[key].double(), weights[key].double()) for key in weights)
 
 
 def test_a_compressed_pickle_is_refused(tmp_path):

@@ -221,7 +221,7 @@ def test_a_missing_or_wrong_network_is_an_error(folders, tmp_path):
         evaluate(*arguments)
     (tmp_path / "checkpoints").mkdir()
     torch.save({"a": print}, tmp_path / "checkpoints" / BACKBONE_FILES["alex"])
-    with pytest.raises(StableVITONError, match="is not a weight file"):
+    with pytest.raises(StableVITONError, match="cannot be read as weights"):
         evaluate(*arguments)
 
 

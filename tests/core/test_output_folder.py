@@ -44,7 +44,7 @@ def run(jobs: list[Job], output: Path) -> tuple[int, list[Path]]:
     with run_fake_server() as server:
         outcome = asyncio.run(run_batch(jobs, GRAPH, [server.url], output, {}, 20.0))
     assert len(outcome.results) == len(jobs)
-    return len(server.prompts), list(outcome.results.values())
+    return len(server.prompts), sorted(outcome.results.values())
 
 
 def start(folders: tuple[Path, Path], url: str, output: Path) -> subprocess.Popen:
@@ -289,4 +289,4 @@ def test_a_pipe_among_the_images_fails_its_own_pairs(folders, tmp_path):
     with run_fake_server() as server:
         outcome = asyncio.run(run_batch(jobs, GRAPH, [server.url], tmp_path / "out", {}, 20.0))
     assert set(outcome.results) == {"p+a", "p+b"}
-    assert "c.png: it is not a file" in outcome.failed["p+c"]
+    assert "c.png cannot be read as an image (it is not a file)" in outcome.failed["p+c"]

@@ -6,6 +6,7 @@ import os
 import pickle
 import runpy
 import shutil
+import struct
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -60,6 +61,39 @@ def make_memory_payloads() -> dict[str, Any]:
         "expanded tensor": torch.zeros(1).expand(GIGABYTES >> 2),
         "zeros": Call(torch.zeros, GIGABYTES >> 2),
     }
+
+
+def make_copying_payloads() -> dict[str, bytes]:
+    """Pickles of little text that copy what they have written, so that it doubles or multiplies.
+    Instructions of an object, without the protocol before it and the dot after it."""
+    encode, ordered = b"c_codecs\nencode\n", b"ccollections\nOrderedDict\n"
+    doubled = encode + b"(" + _write_text("a" * 1000) + _write_text("latin1") + b"tR"
+    for _ in range(22):
+        doubled = encode + b"(" + doubled + _write_text("hex") + b"tR"
+    entries = b"".join(_write_text(f"{index:04}") + b"N" for index in range(2000))
+    kept = b"(" + ordered + b"q\x00}(" + entries + b"uq\x01"  # the function is 0, a dictionary 1
+    text = b"(" + encode + b"q\x00" + _write_text("a" * 10_000) + b"q\x01"
+    return {
+        "doubled": doubled,
+        "dictionaries": kept + b"h\x00h\x01\x85R" * 20_000 + b"t",
+        "arguments": kept + b"h\x01\x85q\x02" + b"h\x00h\x02R" * 20_000 + b"t",
+        "states": kept + b"h\x00)Rh\x01b" * 20_000 + b"t",
+        "texts": text + (b"h\x00h\x01" + _write_text("latin1") + b"\x86R") * 200_000 + b"t",
+        "many": b"(" + b"}" * (9 << 20) + b"t",
+    }
+
+
+def _write_text(text: str) -> bytes:
+    content = text.encode()
+    return b"X" + struct.pack("<I", len(content)) + content
+
+
+def write_pickle(path: Path, content: bytes, name: str = "archive/data.pkl") -> None:
+    """A PyTorch file of one pickle, of protocol 2 and without tensors."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, b"\x80\x02" + content + b".")
+        archive.writestr("archive/version", b"3\n")
+        archive.writestr("archive/byteorder", b"little")
 
 
 def write_payload(path: Path, payload: Any, place: str, zipped: bool) -> None:

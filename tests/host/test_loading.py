@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from comfy.clip_model import CLIPVisionModelProjection
@@ -64,6 +65,7 @@ def test_a_lightning_checkpoint_with_all_that_it_carries(host, folder, loaded):
             "pytorch-lightning_version": "1.5.0",
             "optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(4)}}, "param_groups": []}],
             "lr_schedulers": [],
+            "callbacks": {"best": np.float64(0.5), "step": np.int64(3)},
         },
         folder / "lightning.ckpt",
     )

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+import tempfile
 from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -82,8 +83,9 @@ def _run_jobs(config: BatchConfig, jobs: Sequence[Job], graph: Graph) -> Outcome
     with ExitStack() as stack:
         urls: Sequence[str] = config.server
         if config.start_servers:
-            base = config.output / ".servers"
-            servers = start_servers(config.start_servers, _find_comfyui(config), base)
+            # not in the output folder: what lies there could be run as a custom node
+            base = stack.enter_context(tempfile.TemporaryDirectory(prefix="stableviton-"))
+            servers = start_servers(config.start_servers, _find_comfyui(config), Path(base))
             urls = [server.url for server in stack.enter_context(servers)]
         batch = run_batch(jobs, graph, urls, config.output, nodes, config.timeout)
         return asyncio.run(_run_until_signal(batch))

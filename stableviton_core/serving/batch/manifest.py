@@ -117,6 +117,9 @@ def is_done(entry: Entry, key: str, output: Path) -> bool:
     if links:
         _log.warning("%s is a link: it is replaced by the result, made again.", links[0])
         return False
-    if any(not file.is_file() or not file.stat().st_size for file in files):
+    if any(not file.is_file() for file in files):
+        return False
+    sizes = [file.stat().st_size for file in files]
+    if not all(sizes) or entry.sizes not in (None, sizes):
         return False
     return entry.sha256 is None or [hash_file(file) for file in files] == entry.sha256

@@ -12,13 +12,14 @@ import aiohttp
 
 from ...errors import ImageError, PromptError, ServerError
 from ...files import hash_bytes
-from ...images import decode_image, read_file
+from ...images import IMAGE_EXTENSIONS, decode_image, explain_file, read_file
 from .. import client
 from ..graph import Graph
 from .jobs import Job
 from .node_bindings import SCORE_CLASS, NodeBindings, fill_graph
 from .retry_policy import PROMPTS_PER_WORKER
 
+MAX_IMAGES = 256  # of one result
 SUBFOLDER = "stableviton-batch"  # of the servers' input folders
 
 Content = Callable[[], bytes]  # of a file, read when it is needed
@@ -39,13 +40,9 @@ class JobResult:
 
 def hash_image(path: Path) -> str:
     """SHA-256 of an image file's bytes. ImageError where it cannot be decoded."""
-    try:
+    with explain_file(path):
         content = read_file(path)
         decode_image(content)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path} is missing.") from error
-    except (OSError, ImageError) as error:
-        raise ImageError(f"{path}: {error}") from error
     return hash_bytes(content)
 
 
@@ -134,8 +131,11 @@ class JobRunner:
             scores = [float(score) for score in scored.get("score", [])]
             score = fmean(scores) if scores else None
             report = "\n".join(map(str, scored.get("text", []))) or None
-        if not files:
-            raise PromptError("The graph ended without an image at the result's node.")
+        if not 1 <= len(files) <= MAX_IMAGES:
+            raise PromptError(
+                f"The graph ended with {len(files)} images at the result's node; 1 to {MAX_IMAGES} "
+                "are fetched."
+            )
         downloads = [(name, await self._download(name, file)) for name, file in files]
         if score is not None and not math.isfinite(score):  # of an image with NaN
             score = None
@@ -148,6 +148,11 @@ class JobRunner:
                 self._uploaded.add(name)
 
     async def _download(self, name: str, file: dict[str, str]) -> bytes:
+        if Path(name).suffix.lower() not in IMAGE_EXTENSIONS:
+            raise PromptError(
+                f"The result's node saves {name}; results are {', '.join(IMAGE_EXTENSIONS)}, as "
+                "Save Image writes them."
+            )
         content = await client.download(self.session, file)
         try:
             await asyncio.to_thread(decode_image, content)  # large images would block the others
