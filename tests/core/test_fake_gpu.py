@@ -81,8 +81,8 @@ def test_sampling_copies_once_and_not_in_its_loop():
 
 
 def test_images_and_masks():
-    binary = True  # the mask to stitch, which is the only thing that is read
-    with fake_gpu([binary]) as recorded:
+    finite, binary = [True] * 3, [True]  # of what comes in, and the mask to stitch: what is read
+    with fake_gpu(finite + binary) as recorded:
         person, mask = empty(2, 64, 48, 3), empty(2, 64, 48)
         keep = make_keep_mask(mask)[:, None]
         agnostic = make_agnostic_image(to_signed(person), keep)
@@ -95,7 +95,7 @@ def test_images_and_masks():
         stitched = stitch(region, cropped, mask, StitchOptions(feather=0))
         results += [cropped, padding, stitched]
         assert {result.device for result in results} == {GPU}
-    assert len(recorded.reads) == 1
+    assert len(recorded.reads) == 4
     assert (recorded.copies, recorded.float64) == ([], [])
 
 

@@ -22,7 +22,7 @@ from stableviton_core.model.convert import convert
 from stableviton_core.model.lora import LORA_KEY, read_lora
 from stableviton_core.model.pretrained import load_model
 from stableviton_core.model.tryon_model import TryOnModel
-from stableviton_core.training.checkpointing import EMA, STEP_KEY, TRAINED, load_parameters
+from stableviton_core.training.checkpointing import DIGESTS, EMA, STEP_KEY, TRAINED, load_parameters
 from stableviton_core.training.config import TrainConfig
 from stableviton_core.training.lora import LORA, add_lora
 from stableviton_core.training.trainer import Trainer, train
@@ -106,7 +106,7 @@ def test_gradients_reach_all_updates_and_nothing_else(inputs, tmp_path):
 
 
 def test_a_checkpoint_is_a_small_file_with_its_description(checkpoint):
-    assert {path.name for path in checkpoint.iterdir()} == {LORA, TRAINED, "state"}
+    assert {path.name for path in checkpoint.iterdir()} == {LORA, TRAINED, DIGESTS, "state"}
     with safe_open(checkpoint / LORA, "pt") as file:
         metadata, keys = file.metadata(), set(file.keys())
     assert json.loads(metadata[LORA_KEY]) == {"rank": 2, "alpha": 3.0}
