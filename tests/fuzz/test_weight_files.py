@@ -14,13 +14,21 @@ from stableviton_core.model.convert import convert
 from stableviton_core.model.lora import read_lora
 from stableviton_core.model.pretrained import load_model
 from stableviton_core.training.finetune_vae import load_vae
+from stableviton_core.training.initialization import initialize_checkpoint
 
 _log = logging.getLogger(__name__)
-READERS = (load_model, read_lora, load_vae)
+WRITTEN = "written.safetensors"
 
 
 def convert_file(file: Path) -> None:
-    convert(file, file.with_name("converted.safetensors"), "fp32")
+    convert(file, file.with_name(WRITTEN), "fp32")
+
+
+def initialize(file: Path) -> None:
+    initialize_checkpoint(file, file.with_name(WRITTEN))
+
+
+READERS = (load_model, read_lora, load_vae, convert_file, initialize)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +43,7 @@ def test_damaged_weight_files_give_a_result_or_our_error(tmp_path, numbers):
     refused, accepted = Counter[str](), Counter[str]()
     for number in numbers:
         category, file = mutator.write(number)
-        for read in (*READERS, convert_file):
+        for read in READERS:
             with require_limits(file.stat().st_size):
                 try:
                     read(file)
@@ -44,7 +52,7 @@ def test_damaged_weight_files_give_a_result_or_our_error(tmp_path, numbers):
                     assert file.name in str(error), error
                     refused[category] += 1
         file.unlink()
-        assert {path.name for path in tmp_path.iterdir()} <= {"converted.safetensors"}
+        assert {path.name for path in tmp_path.iterdir()} <= {WRITTEN}
     for category in sorted(accepted | refused):
         _log.info("%s: %d refused, %d read", category, refused[category], accepted[category])
     assert refused["code in a pickle"] and not accepted["code in a pickle"]

@@ -11,20 +11,42 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stableviton_core.model.config import ModelConfig
-from stableviton_core.model.config_metadata import CONFIG_KEY, config_to_metadata
+from stableviton_core.model.config_metadata import AUTOENCODER_KEY, CONFIG_KEY, config_to_metadata
 
 from .checkpoints import SMALL, seeded_weights
 from .loras import write_lora
 from .malicious_files import (
     compress_members,
     make_code_payloads,
+    make_copying_payloads,
     make_memory_payloads,
     write_payload,
+    write_pickle,
 )
 
 ENDINGS = (".safetensors", ".ckpt", ".pt", ".sft")
 VALUES: tuple[Any, ...] = (
-    *(0, -1, 1, 2, 3, 7, 31, 32, 64, 96, 1000, 65536, 10**6, 10**7, 2**31, 2**63, 10**30, 0.5),
+    *(
+        0,
+        -1,
+        1,
+        2,
+        3,
+        7,
+        31,
+        32,
+        64,
+        96,
+        1000,
+        2048,
+        65536,
+        10**6,
+        10**7,
+        2**31,
+        2**63,
+        10**30,
+        0.5,
+    ),
     *(1e308, float("nan"), float("inf"), True, None, "x", "", "64", {}, {"a": 1}),
     *([], [1], [0], [-1], [1, 2, 4, 4], [1] * 9, [1] * 10**5, [[1]]),
 )
@@ -165,6 +187,35 @@ def _claim_memory(mutator: Mutator, chance: random.Random, file: Path) -> None:
     write_payload(file, payload, "weight", zipped=chance.random() < 0.5)
 
 
+def _copy_in_a_pickle(mutator: Mutator, chance: random.Random, file: Path) -> None:
+    write_pickle(file, chance.choice(list(make_copying_payloads().values())))
+
+
+def _claim_a_large_network(mutator: Mutator, chance: random.Random, file: Path) -> None:
+    """Sizes that can be built, with a few tensors of such a network at most."""
+    entries: dict[str, Any] = asdict(SMALL)
+    for section, name in (
+        ("network", "model_channels"),
+        ("network", "context_dim"),
+        ("clip", "hidden_size"),
+        ("clip", "intermediate_size"),
+        ("autoencoder", "model_channels"),
+    ):
+        if chance.random() < 0.5:
+            entries[section][name] = chance.choice((1024, 4096, 65536))
+    prefix = chance.choice(
+        ("", "first_stage_model.", "model.diffusion_model.", "cond_stage_model.")
+    )
+    keys = [key for key in mutator.weights if key.startswith(prefix)]
+    weights = {
+        key: mutator.weights[key] for key in chance.sample(keys, k=chance.choice((1, 5, 50)))
+    }
+    weights["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(64, 4, 3, 3)
+    weights["decoder.up.0.block.0.conv1.weight"] = torch.zeros(1)
+    description = {CONFIG_KEY: json.dumps(entries)}
+    save_file(weights, file, description | {AUTOENCODER_KEY: json.dumps(entries["autoencoder"])})
+
+
 def _compress(mutator: Mutator, chance: random.Random, file: Path) -> None:
     torch.save({"x": torch.zeros(chance.choice((10, 1 << 20)))}, file)
     compress_members(file)
@@ -192,5 +243,7 @@ CATEGORIES: dict[str, Callable[[Mutator, random.Random, Path], None]] = {
     "code in a pickle": _put_code,
     "memory claimed": _claim_memory,
     "compressed": _compress,
+    "copies in a pickle": _copy_in_a_pickle,
+    "large network claimed": _claim_a_large_network,
     "LoRA changed": _change_lora,
 }
