@@ -137,9 +137,8 @@ def find_tilt(mask: np.ndarray) -> float:
     rows, columns = np.nonzero(mask)
     window = mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     scale = TILT_SIZE / max(window.shape)
-    small = cv2.resize(
-        window.astype(np.float32), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
-    )
+    fy, fx = (max(scale, 1 / side) for side in window.shape)  # a line keeps its pixel
+    small = cv2.resize(window.astype(np.float32), None, fx=fx, fy=fy, interpolation=cv2.INTER_AREA)
     coarse = range(-LARGEST_TILT, LARGEST_TILT + 1, TILT_STEP)
     best = max(coarse, key=lambda angle: _measure_symmetry(small, angle))
     fine = range(best - TILT_STEP + 1, best + TILT_STEP)

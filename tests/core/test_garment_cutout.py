@@ -55,6 +55,11 @@ def test_a_garment_that_lies_askew_is_turned(seed, angle):
     assert kept.mask is askew
 
 
+@pytest.mark.parametrize("shape", [(1000, 1), (1, 1000), (1, 1)])
+def test_a_line_is_straight(shape):
+    assert find_tilt(np.ones(shape, bool)) == 0
+
+
 def test_a_hook_is_taken_off_and_straps_stay():
     photo, mask, _ = draw_garment(2)
     middle, top = 150, int(np.flatnonzero(mask[:, 150])[0])
