@@ -1,6 +1,9 @@
 """The errors that a command or a node shows without a traceback. Only what somebody catches by name
 has a class of its own."""
 
+# What taking apart an object of another layout raises: JSON of somebody else.
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 
 class StableVITONError(ValueError):
     """Something about files, settings or servers: what was expected, what came, and what to do."""

@@ -97,7 +97,7 @@ def _describe(error: BaseException) -> str:
 
 def read_image(path: Path) -> np.ndarray:
     """`decode_image` of a file. ImageError names a file that is missing or no image."""
-    with explain_file(path):
+    with explain_image_file(path):
         return decode_image(read_file(path))
 
 
@@ -115,7 +115,7 @@ def read_file(path: Path) -> bytes:
 
 
 @contextmanager
-def explain_file(path: Path) -> Iterator[None]:
+def explain_image_file(path: Path) -> Iterator[None]:
     """ImageError with the file's name in place of what reading and decoding it raises."""
     try:
         yield
@@ -129,7 +129,7 @@ def read_numbers(path: Path) -> np.ndarray | None:
     """The values of an image file of one channel, H x W uint8: grey levels, or the indices of a
     palette, whatever its colours. None for an image of other channels. ImageError as
     `read_image`."""
-    with explain_file(path), _open_image(read_file(path)) as opened:
+    with explain_image_file(path), _open_image(read_file(path)) as opened:
         if opened.mode not in ("L", "P"):
             return None
         return np.array(ImageOps.exif_transpose(opened), np.uint8)
@@ -138,7 +138,7 @@ def read_numbers(path: Path) -> np.ndarray | None:
 def read_orientation(path: Path) -> int:
     """The EXIF orientation of an image file, 1 to 8; 1 is upright, and that of files without.
     ImageError as `read_image`."""
-    with explain_file(path), _open_image(read_file(path)) as opened:
+    with explain_image_file(path), _open_image(read_file(path)) as opened:
         return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
 
 

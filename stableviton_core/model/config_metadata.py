@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
-from ..errors import CheckpointError
+from ..errors import MALFORMED, CheckpointError
 from .config import AutoencoderConfig, ClipConfig, ModelConfig, NetworkConfig
 from .layers import GROUPS
 
@@ -17,8 +17,6 @@ MAX_SIZE = 1 << 16  # of any number of channels, heads or pixels
 MAX_LEVELS = 8
 MAX_LAYERS = {"num_res_blocks": 16, "num_hidden_layers": 128, "mapper_layers": 128}
 ACTIVATIONS = ("quick_gelu", "gelu")  # of CLIP towers
-# what reading another object than a configuration raises
-UNEXPECTED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 Section = TypeVar("Section", NetworkConfig, ClipConfig, AutoencoderConfig)
 
@@ -56,14 +54,7 @@ def _explain_entry(key: str) -> Iterator[None]:
     """CheckpointError in place of what reading an entry raises."""
     try:
         yield
-    except (
-        ArithmeticError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        RecursionError,
-    ) as error:
+    except MALFORMED as error:
         raise CheckpointError(
             f"its metadata entry {key!r} does not describe a network ({type(error).__name__}: "
             f"{str(error)[:300]}). Write the file again with `python -m stableviton_core convert`."

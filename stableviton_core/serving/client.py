@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 
-from ..errors import PromptError, PromptInterrupted, ServerError, StableVITONError
+from ..errors import MALFORMED, PromptError, PromptInterrupted, ServerError, StableVITONError
 from .graph import Graph, get_title
 
 _log = logging.getLogger(__name__)
@@ -27,8 +27,6 @@ MAX_ANSWER = 64 << 20  # bytes of JSON, and of an event
 MAX_FILE = 512 << 20  # bytes of a result
 CALL, CANCEL = 60.0, 10.0  # seconds for a call that waits for no prompt and sends no image
 OBJECT_INFO = 120.0
-# what reading another object than ComfyUI's raises
-UNEXPECTED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 # of one read; a prompt, an upload and a download may take longer
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
 
@@ -307,7 +305,7 @@ def expect_valid_answer(path: str) -> Iterator[None]:
         yield
     except StableVITONError:
         raise
-    except UNEXPECTED as error:
+    except MALFORMED as error:
         raise ServerError(
             f"The answer to /{path} is not ComfyUI's ({type(error).__name__}: {error}). Is this "
             "the address of a ComfyUI?"

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..errors import StableVITONError
+from ..errors import MALFORMED, StableVITONError
 from ..files import hash_file
 from ..model.checkpoint import join
 from ..model.pretrained import read_components
@@ -176,7 +176,7 @@ def list_damage(folder: Path) -> list[str]:
     try:
         expected = json.loads(digests.read_text(encoding="utf-8"))
         entries = [(str(n), int(e["size"]), str(e["sha256"])) for n, e in expected.items()]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, *MALFORMED) as error:
         return [f"{DIGESTS} cannot be read ({type(error).__name__})"]
     damage = []
     for name, size, digest in entries:

@@ -183,6 +183,7 @@ BAD_CONFIGURATIONS = {
     "groups": _describe(autoencoder__model_channels=33),
     "scale NaN": _describe(autoencoder__latent_scale=float("nan")),
     "scale infinite": _describe(autoencoder__latent_scale=float("inf")),
+    "scale beyond numbers": _describe(autoencoder__latent_scale=10**400),
     "scale 0": _describe(autoencoder__latent_scale=0),
     "scale text": _describe(autoencoder__latent_scale="x"),
     "activation": _describe(clip__hidden_act="__import__"),

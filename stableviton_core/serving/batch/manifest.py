@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...errors import MALFORMED
 from ...files import hash_file
 
 MANIFEST = "manifest.jsonl"
@@ -60,7 +61,7 @@ def read_manifest(output: Path) -> dict[str, Entry]:
     for number, line in enumerate(lines, start=1):
         try:
             entry = parse_entry(line)
-        except (ValueError, TypeError, RecursionError) as error:
+        except MALFORMED as error:
             if line.strip():
                 skipped.append(f"line {number} ({str(error)[:100]})")
             continue
@@ -73,8 +74,8 @@ def read_manifest(output: Path) -> dict[str, Entry]:
 
 
 def parse_entry(line: str) -> Entry:
-    """An entry of the manifest. ValueError or TypeError for any other line: another object, values
-    of other types, files outside the folder."""
+    """An entry of the manifest. Errors of MALFORMED for any other line: another object, values of
+    other types, files outside the folder."""
     entry = Entry(**json.loads(line))
     lists = {"files": entry.files, "sha256": [] if entry.sha256 is None else entry.sha256}
     for name, values in lists.items():

@@ -12,7 +12,7 @@ import aiohttp
 
 from ...errors import ImageError, PromptError, ServerError
 from ...files import hash_bytes
-from ...images import IMAGE_EXTENSIONS, decode_image, explain_file, read_file
+from ...images import IMAGE_EXTENSIONS, decode_image, explain_image_file, read_file
 from .. import client
 from ..graph import Graph
 from .jobs import Job
@@ -40,7 +40,7 @@ class JobResult:
 
 def hash_image(path: Path) -> str:
     """SHA-256 of an image file's bytes. ImageError where it cannot be decoded."""
-    with explain_file(path):
+    with explain_image_file(path):
         content = read_file(path)
         decode_image(content)
     return hash_bytes(content)
