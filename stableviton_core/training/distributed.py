@@ -22,7 +22,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..errors import StableVITONError
-from ..files import lock_folder
+from ..folder_lock import lock_folder
 from .config import TrainConfig
 
 UNSUPPORTED = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)

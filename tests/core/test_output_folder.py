@@ -16,7 +16,7 @@ from PIL import Image
 
 from helpers.fake_server import GRAPH, run_fake_server
 from stableviton_core.errors import StableVITONError
-from stableviton_core.files import lock_folder
+from stableviton_core.folder_lock import lock_folder
 from stableviton_core.serving.batch import jobs as naming
 from stableviton_core.serving.batch.jobs import Job, combine_folders, name_jobs
 from stableviton_core.serving.batch.manifest import MANIFEST, read_manifest

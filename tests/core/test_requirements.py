@@ -20,11 +20,11 @@ def test_names_and_lower_bounds_only():
         assert re.fullmatch(r"[A-Za-z0-9_.-]+(\[[a-z]+\])?(>=[0-9.]+)?", line), line
 
 
-def test_pyproject_names_the_same_and_the_command_lines_parser():
+def test_pyproject_names_the_same_and_what_the_command_line_needs():
     pyproject = (ROOT / "pyproject.toml").read_text()
     declared = re.search(r"^dependencies = \[(.*?)\]$", pyproject, re.M | re.S)
     names = re.findall(r'"([^"]+)"', declared[1])
-    assert names == [*lines(), "jsonargparse[signatures]>=4.32"]
+    assert names == [*lines(), "jsonargparse[signatures]>=4.32", "filelock"]
 
 
 def test_what_the_registry_shows_is_there():

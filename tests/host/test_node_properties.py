@@ -217,8 +217,7 @@ def test_nodes_of_photos(host, held, errors, node):
     run()
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(("dtype", "channels"), zip(TYPES, (1, 2, 3, 4), strict=True))
 def test_a_photo_of_any_type_gives_the_same_mask(host, working, dtype, channels):
     grey = working[:, ::2, ::2].mean(dim=-1, keepdim=True).mul(255).round().div(255)
     colours = grey.expand(*grey.shape[:3], 3 if channels > 2 else 1)

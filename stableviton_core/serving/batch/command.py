@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import StableVITONError
-from ...files import lock_folder
+from ...folder_lock import lock_folder
 from ...interruption import INTERRUPTED, raise_interrupt_on_sigterm
 from ..graph import Graph, load_graph
 from ..process import start_servers
