@@ -44,7 +44,8 @@ COPYING = frozenset({"collections.OrderedDict", "__builtin__.set", "torch.Size",
 ENCODING = "latin1"
 
 TUPLES = ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
-AGAIN = "again"  # stands for an object that is taken from the memo, not written out
+# Stand for an object, and for a tuple, that is taken from the memo, not written out.
+AGAIN, TUPLE_AGAIN = "again", "tuple again"
 
 
 def check_zip(path: Path) -> None:
@@ -79,7 +80,8 @@ def check_pickle(file: IO[bytes]) -> None:
     MAX_INSTRUCTIONS, or would copy objects that it has written once.
 
     It is followed as a machine with a stack does, without making its objects: the stack holds a
-    global's name, the items of a tuple, AGAIN for what comes from the memo, or else None.
+    global's name, the items of a tuple, AGAIN or TUPLE_AGAIN for what comes from the memo, or else
+    None.
     """
     stack: list[Any] = []
     marks: list[int] = []
@@ -98,13 +100,15 @@ def check_pickle(file: IO[bytes]) -> None:
         if opcode.name == "GLOBAL":
             stack.append(_check_name(str(argument).replace(" ", ".")))
         elif "GET" in opcode.name:
-            stack.append(memo[argument] if isinstance(memo[argument], str) else AGAIN)
+            stack.append(_recall(memo[argument]))
         elif opcode.name in TUPLES:
+            if TUPLE_AGAIN in items and sum(map(_is_tuple, items)) > 1:
+                raise ValueError("it nests tuples in themselves, which takes for ever to compare")
             stack.append(items)
         else:
             if opcode.name in ("REDUCE", "NEWOBJ"):
                 _check_call(*items)
-            elif opcode.name == "BUILD" and items[1] == AGAIN:
+            elif opcode.name == "BUILD" and items[1] in (AGAIN, TUPLE_AGAIN):
                 raise ValueError("it copies an object again and again")
             stack.extend([_keep_text(opcode.name, argument)] * len(opcode.stack_after))
 
@@ -122,6 +126,16 @@ def _pop(stack: list[Any], marks: list[int], opcode: pickletools.OpcodeInfo) -> 
     return items
 
 
+def _recall(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return TUPLE_AGAIN if isinstance(value, list) else AGAIN
+
+
+def _is_tuple(value: Any) -> bool:
+    return isinstance(value, list) or value == TUPLE_AGAIN
+
+
 def _keep_text(opcode: str, argument: Any) -> str | None:
     """The name of the one encoding that is allowed; other values do not matter."""
     return ENCODING if argument == ENCODING and "UNICODE" in opcode else None
@@ -136,7 +150,7 @@ def _check_name(name: str) -> str:
 def _check_call(function: Any, arguments: Any) -> None:
     if function not in COPYING:
         return
-    if not isinstance(arguments, list) or AGAIN in arguments[:1]:
+    if not isinstance(arguments, list) or arguments[:1] in ([AGAIN], [TUPLE_AGAIN]):
         raise ValueError(f"it copies an object again and again with {function}")
     if function == ENCODE and arguments[1:] != [ENCODING]:
         raise ValueError(f"it encodes text in another way than {ENCODING}")

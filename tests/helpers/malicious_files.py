@@ -79,6 +79,7 @@ def make_copying_payloads() -> dict[str, bytes]:
         "arguments": kept + b"h\x01\x85q\x02" + b"h\x00h\x02R" * 20_000 + b"t",
         "states": kept + b"h\x00)Rh\x01b" * 20_000 + b"t",
         "texts": text + (b"h\x00h\x01" + _write_text("latin1") + b"\x86R") * 200_000 + b"t",
+        "nested": b"}(K\x01K\x02\x86" + (b"q\x00h\x00\x86" * 60) + b"Nu",
         "many": b"(" + b"}" * (9 << 20) + b"t",
     }
 
