@@ -13,7 +13,6 @@ from ..stableviton_core.image_tensors import (
     expand_batch,
     find_batch_size,
     resize_mask_to_person,
-    to_mask,
     to_rgb,
 )
 from ..stableviton_core.images import MULTIPLE
@@ -149,7 +148,7 @@ def match_inputs(
 ) -> list[tuple[Tensor, Tensor, Tensor, CorrespondenceField, Tensor]]:
     """Try-on, garment, its mask, field and agnostic mask of each item of a batch. ImageError where
     sizes or batches do not fit."""
-    tryon, garment, mask = to_rgb(tryon), to_rgb(garment), to_mask(mask)
+    tryon, garment = to_rgb(tryon), to_rgb(garment)
     height, width = tryon.shape[1:3]
     if min(height, width) < MULTIPLE:
         raise ImageError(f"The try-on is {width} x {height}, expected {MULTIPLE} pixels or more.")

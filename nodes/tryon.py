@@ -9,7 +9,6 @@ from ..stableviton_core.image_tensors import (
     paste_back,
     resize_image_to_person,
     resize_mask_to_person,
-    to_mask,
     to_rgb,
 )
 from .host.adapter import StableVITON
@@ -142,10 +141,10 @@ class StableVITONPasteBack(io.ComfyNode):
 
     @classmethod
     def execute(cls, person: Tensor, tryon: Tensor, mask: Tensor, feather: int) -> io.NodeOutput:
-        person, mask = to_rgb(person), to_mask(mask)
+        person = to_rgb(person)
         height, width = person.shape[1:3]
-        batch = find_batch_size({"person": len(person), "tryon": len(tryon), "mask": len(mask)})
         tryon = resize_image_to_person("try-on", tryon, height, width)
         mask = resize_mask_to_person("mask", mask, height, width)
+        batch = find_batch_size({"person": len(person), "tryon": len(tryon), "mask": len(mask)})
         person, tryon, mask = (expand_batch(x, batch).to(person) for x in (person, tryon, mask))
         return io.NodeOutput(paste_back(person, tryon, mask, feather))

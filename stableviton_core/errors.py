@@ -5,6 +5,11 @@ has a class of its own."""
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
+def first_line(error: BaseException) -> str:
+    """Of an error's message, to be quoted in another one; its type where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class StableVITONError(ValueError):
     """Something about files, settings or servers: what was expected, what came, and what to do."""
 

@@ -169,10 +169,9 @@ def pair_with_masks(images: Tensor, mask: Tensor | None) -> tuple[Tensor, list[n
     """
     if mask is None:
         return images, [None] * len(images)
-    mask = to_mask(mask)
-    batch = find_batch_size({"photo": len(images), "mask": len(mask)})
     mask = resize_mask_to_person("mask", mask, *images.shape[1:3])
-    return expand_batch(images, batch), list(expand_batch(mask, batch).cpu().float().numpy())
+    batch = find_batch_size({"photo": len(images), "mask": len(mask)})
+    return expand_batch(images, batch), list(expand_batch(mask, batch).cpu().numpy())
 
 
 def shrink(images: Tensor, longer_side: int) -> Tensor:

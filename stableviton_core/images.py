@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -52,7 +52,7 @@ def decode_image(content: bytes) -> np.ndarray:
     """An encoded image -> H x W x 3 uint8 RGB: EXIF orientation applied, alpha composited over
     white, grey expanded, 16 bits scaled to 8. ImageError for bytes that are none of FORMATS, and
     for more than MAX_PIXELS."""
-    with _open_image(content) as opened:
+    with _decode_header(io.BytesIO(content)) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16-bit grey
             levels = np.asarray(image).clip(0, 65535).astype(np.uint16)
@@ -64,7 +64,7 @@ def decode_image(content: bytes) -> np.ndarray:
 
 
 @contextmanager
-def _open_image(content: bytes) -> Iterator[Image.Image]:
+def _decode_header(file: BinaryIO) -> Iterator[Image.Image]:
     """An image whose pixels are not decoded yet. ImageError where they, or its header, cannot be.
 
     Not by Image.open: that would try all of Pillow's formats, some of which run other programs, and
@@ -73,10 +73,12 @@ def _open_image(content: bytes) -> Iterator[Image.Image]:
     Image.init()
     decoders = [Image.OPEN[name] for name in FORMATS if name in Image.OPEN]
     try:
-        fitting = [open_ for open_, accept in decoders if accept and accept(content[:16]) is True]
+        start = file.read(16)
+        file.seek(0)
+        fitting = [decode for decode, accept in decoders if accept and accept(start) is True]
         if not fitting:
             raise ImageError(f"it is no readable image: none of {', '.join(FORMATS)}")
-        with fitting[0](io.BytesIO(content), "") as image:
+        with fitting[0](file, "") as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise ImageError(
@@ -84,9 +86,9 @@ def _open_image(content: bytes) -> Iterator[Image.Image]:
                     f"{MAX_PIXELS / 1e6:.0f} are read. Make it smaller first"
                 )
             yield image
+    except ImageError:
+        raise
     except UNDECODABLE as error:
-        if isinstance(error, ImageError):
-            raise
         raise ImageError(f"it is no readable image ({_describe(error)})") from error
 
 
@@ -102,8 +104,13 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of a file. ImageError where it is none (a pipe would never end), and for more than
-    MAX_FILE."""
+    """The bytes of a file. ImageError as `_open_file`."""
+    with _open_file(path) as file:
+        return file.read()
+
+
+def _open_file(path: Path) -> BinaryIO:
+    """ImageError where the path is no file (a pipe would never end), and for more than MAX_FILE."""
     if not path.exists():
         raise FileNotFoundError(path)
     if not path.is_file():
@@ -111,7 +118,7 @@ def read_file(path: Path) -> bytes:
     size = path.stat().st_size
     if size > MAX_FILE:
         raise ImageError(f"it has {size >> 20} MiB; at most {MAX_FILE >> 20} are read")
-    return path.read_bytes()
+    return path.open("rb")
 
 
 @contextmanager
@@ -129,7 +136,7 @@ def read_numbers(path: Path) -> np.ndarray | None:
     """The values of an image file of one channel, H x W uint8: grey levels, or the indices of a
     palette, whatever its colours. None for an image of other channels. ImageError as
     `read_image`."""
-    with explain_image_file(path), _open_image(read_file(path)) as opened:
+    with explain_image_file(path), _open_file(path) as file, _decode_header(file) as opened:
         if opened.mode not in ("L", "P"):
             return None
         return np.array(ImageOps.exif_transpose(opened), np.uint8)
@@ -138,7 +145,7 @@ def read_numbers(path: Path) -> np.ndarray | None:
 def read_orientation(path: Path) -> int:
     """The EXIF orientation of an image file, 1 to 8; 1 is upright, and that of files without.
     ImageError as `read_image`."""
-    with explain_image_file(path), _open_image(read_file(path)) as opened:
+    with explain_image_file(path), _open_file(path) as file, _decode_header(file) as opened:
         return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
 
 

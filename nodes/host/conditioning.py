@@ -18,7 +18,6 @@ from ...stableviton_core.image_tensors import (
     resize_keep_mask,
     resize_to_person,
     to_mask,
-    to_rgb,
     to_signed,
 )
 from ...stableviton_core.images import check_size
@@ -43,28 +42,24 @@ def encode_conditioning(
     """The inputs of StableVITONConditioning, IMAGEs (B x H x W x C, 0..1) and a MASK (B x H x W) ->
     positive, negative, LATENT. ImageError where sizes or batches do not fit, StableVITONError where
     clip_vision does not fit the image projector."""
-    person, densepose, garment = to_rgb(person), to_rgb(densepose), to_rgb(garment)
-    mask = to_mask(mask)
+    device = person.device
+    person, mask = to_signed(person), to_mask(mask.to(device))
+    densepose, garment = to_signed(densepose.to(device)), to_signed(garment.to(device))
     inputs = {"person": person, "mask": mask, "densepose": densepose, "garment": garment}
     if agnostic is not None:
-        agnostic = to_rgb(agnostic)
-        inputs["agnostic"] = agnostic
+        agnostic = inputs["agnostic"] = to_signed(agnostic.to(device))
     batch = find_batch_size({name: len(value) for name, value in inputs.items()})
-    height, width = person.shape[1:3]
+    height, width = person.shape[2:]
     check_size("person image", height, width, "Bring it there with StableVITONCrop.")
 
-    device = person.device
-    person = to_signed(person)
-    keep = rearrange(make_keep_mask(mask.to(device)), "b h w -> b 1 h w")
+    keep = rearrange(make_keep_mask(mask), "b h w -> b 1 h w")
     keep = resize_to_person("mask", keep, height, width)
-    densepose = to_signed(densepose.to(device))
     densepose = resize_to_person("DensePose image", densepose, height, width)
-    garment = pad_garment(to_signed(garment.to(device)), height, width)
+    garment = pad_garment(garment, height, width)
     if agnostic is None:
         pairs = find_batch_size({"person": len(person), "mask": len(keep)})
         agnostic = make_agnostic_image(expand_batch(person, pairs), expand_batch(keep, pairs))
     else:
-        agnostic = to_signed(agnostic.to(device))
         agnostic = resize_to_person("agnostic image", agnostic, height, width)
 
     images = [person, agnostic, densepose, garment]

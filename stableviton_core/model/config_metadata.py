@@ -25,6 +25,11 @@ def config_to_metadata(config: ModelConfig) -> dict[str, str]:
     return {CONFIG_KEY: json.dumps(asdict(config))}
 
 
+def autoencoder_to_metadata(config: AutoencoderConfig) -> dict[str, str]:
+    """Of a file that holds a VAE on its own."""
+    return {AUTOENCODER_KEY: json.dumps(asdict(config))}
+
+
 def config_from_metadata(metadata: Mapping[str, str] | None) -> ModelConfig:
     """The configuration in a file's metadata; the released one where there is none.
 

@@ -1,9 +1,7 @@
 """`convert`: a released checkpoint, or its VAE, as .safetensors, with LoRAs merged into it."""
 
-import json
 import math
 from collections.abc import Callable, KeysView, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -23,7 +21,7 @@ from .checkpoint import (
     parse_checkpoint,
     select_autoencoder,
 )
-from .config_metadata import AUTOENCODER_KEY, autoencoder_from_metadata, config_to_metadata
+from .config_metadata import autoencoder_from_metadata, autoencoder_to_metadata, config_to_metadata
 from .lora import Lora, check_base, read_lora
 from .weight_reader import explain_file, read_weights
 from .weight_writer import write_tensors
@@ -55,8 +53,8 @@ def convert(
         with explain_file(source):
             config = autoencoder_from_metadata(metadata)
             weights = select_autoencoder(weights, config)
-        description = {"modelspec.architecture": "stable-diffusion-v1/vae"}
-        description[AUTOENCODER_KEY] = json.dumps(asdict(config))
+        description = autoencoder_to_metadata(config)
+        description["modelspec.architecture"] = "stable-diffusion-v1/vae"
     else:
         checkpoint = parse_checkpoint(str(source), weights, metadata)
         weights = join(checkpoint.components)

@@ -5,24 +5,24 @@ from .config import AutoencoderConfig, ClipConfig
 
 Shapes = dict[str, tuple[int, ...]]
 
+TOWER = "vision_model."  # before CLIP's names; transformers 5 leaves it out
 IMAGE_CHANNELS = 3
 
 
 def list_clip_shapes(config: ClipConfig) -> Shapes:
     channels, patch = config.hidden_size, config.patch_size
     positions = (config.image_size // patch) ** 2 + 1
-    root = "vision_model."
     shapes: Shapes = {
-        f"{root}embeddings.class_embedding": (channels,),
-        f"{root}embeddings.patch_embedding.weight": (channels, IMAGE_CHANNELS, patch, patch),
-        f"{root}embeddings.position_embedding.weight": (positions, channels),
+        f"{TOWER}embeddings.class_embedding": (channels,),
+        f"{TOWER}embeddings.patch_embedding.weight": (channels, IMAGE_CHANNELS, patch, patch),
+        f"{TOWER}embeddings.position_embedding.weight": (positions, channels),
     }
     # sic: the released spelling of "pre_layernorm"
-    shapes |= _list_norm(f"{root}pre_layrnorm", channels) | _list_norm(
-        f"{root}post_layernorm", channels
+    shapes |= _list_norm(f"{TOWER}pre_layrnorm", channels) | _list_norm(
+        f"{TOWER}post_layernorm", channels
     )
     for index in range(config.num_hidden_layers):
-        layer = f"{root}encoder.layers.{index}."
+        layer = f"{TOWER}encoder.layers.{index}."
         shapes |= _list_norm(f"{layer}layer_norm1", channels) | _list_norm(
             f"{layer}layer_norm2", channels
         )

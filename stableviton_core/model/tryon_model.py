@@ -7,11 +7,10 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from .config import ClipConfig, ModelConfig
+from .expected_shapes import TOWER
 from .image_projector import ImageProjector, preprocess_for_clip
 from .vae import normalize_uint8
 from .zero_cross_attention import TryOnNetwork
-
-TOWER = "vision_model."  # of CLIP's keys in a checkpoint; transformers 5 leaves it out
 
 
 def build_clip(config: ClipConfig) -> CLIPVisionModel:

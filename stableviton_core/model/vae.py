@@ -10,7 +10,6 @@ from diffusers import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
-from ..errors import CheckpointError
 from .checkpoint import select_autoencoder
 from .config import AutoencoderConfig
 from .weight_reader import explain_file
@@ -84,10 +83,7 @@ def load_autoencoder(
     with explain_file(source):
         weights = select_autoencoder(weights, config)
     autoencoder = build_autoencoder(config)
-    try:
-        load_ldm(autoencoder, weights)
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{source} holds no VAE of this size ({error}).") from error
+    load_ldm(autoencoder, weights)
     return autoencoder
 
 

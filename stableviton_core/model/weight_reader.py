@@ -62,7 +62,7 @@ def _allow_omitted_globals() -> Iterator[None]:
 
 
 @contextmanager
-def explain_unreadable(name: str) -> Iterator[None]:
+def _explain_unreadable(name: str) -> Iterator[None]:
     """CheckpointError in place of what libraries raise on a file without readable weights. name: of
     the file."""
     try:
@@ -101,7 +101,7 @@ def read_weights(
     path. CheckpointError where a file cannot be read."""
     if not path.is_file():
         raise CheckpointError(f"{name or path} is not a file.")
-    with explain_unreadable(name or str(path)):
+    with _explain_unreadable(name or str(path)):
         if is_safetensors(path):
             weights, metadata = read_tensors(path)
             return weights, metadata or {}
@@ -138,14 +138,14 @@ def _read_pickle(path: Path) -> Weights:
         else:
             with path.open("rb") as file:
                 loaded = torch.load(file, **options)
-    weights = select_tensors(loaded)
+    weights = _select_tensors(loaded)
     claimed, size = sum(value.nbytes for value in weights.values()), path.stat().st_size
     if claimed > 2 * size:  # tensors that share memory are there twice at most
         raise ValueError(f"its tensors take {claimed} bytes, and it has {size}")
     return weights
 
 
-def select_tensors(loaded: Any) -> Weights:
+def _select_tensors(loaded: Any) -> Weights:
     """The state dict in a loaded file: its own entries, or those of its entry "state_dict"."""
     weights = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
     return {

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, StableVITONError
+from ..errors import CheckpointError, StableVITONError, first_line
 from ..model.weight_reader import UNREADABLE
 from .densepose import choose_box, draw_parts
 from .pose import Pose, pose_from_points
@@ -49,7 +49,7 @@ def load_densepose(path: Path, on_device: OnDevice) -> Iterator[DensePose]:
                 boxes, coarse, fine = network(pixels)[:3]
             except (RuntimeError, TypeError, ValueError) as error:
                 raise StableVITONError(
-                    f"{path.name} does not work as a DensePose network ({_first_line(error)})."
+                    f"{path.name} does not work as a DensePose network ({first_line(error)})."
                 ) from error
             person = choose_box(boxes.cpu(), point)
             return draw_parts(boxes.cpu(), coarse.cpu(), fine.cpu(), person, *image.shape[:2])
@@ -70,7 +70,7 @@ def load_segformer(folder: Path, on_device: OnDevice) -> Iterator[SegFormer]:
         ).eval()
     except UNREADABLE as error:
         raise StableVITONError(
-            f"{folder.name} is no SegFormer in transformers' layout ({_first_line(error)}). Its "
+            f"{folder.name} is no SegFormer in transformers' layout ({first_line(error)}). Its "
             "folder holds config.json, preprocessor_config.json and model.safetensors."
         ) from error
     names = read_label_names(network.config.id2label)
@@ -100,7 +100,7 @@ def load_openpose(path: Path, read_weights: ReadWeights, on_device: OnDevice) ->
     except (ImportError, AttributeError, RuntimeError) as error:
         raise StableVITONError(
             "OpenPose needs the Python package controlnet_aux, which cannot be imported here "
-            f"({_first_line(error)}). Install it, or choose the model blazepose."
+            f"({first_line(error)}). Install it, or choose the model blazepose."
         ) from error
     body = Body.__new__(Body)  # its __init__ reads the file by itself, and could run code in it
     body.model = bodypose_model().eval()
@@ -108,7 +108,7 @@ def load_openpose(path: Path, read_weights: ReadWeights, on_device: OnDevice) ->
         body.model.load_state_dict(util.transfer(body.model, read_weights(path)))
     except (CheckpointError, KeyError, RuntimeError) as error:
         raise StableVITONError(
-            f"{path.name} does not hold OpenPose's body network ({_first_line(error)}). The file "
+            f"{path.name} does not hold OpenPose's body network ({first_line(error)}). The file "
             "is body_pose_model.pth of lllyasviel/Annotators."
         ) from error
     with on_device(body.model):
@@ -123,7 +123,3 @@ def load_openpose(path: Path, read_weights: ReadWeights, on_device: OnDevice) ->
             return sorted(map(pose_from_points, points), key=Pose.size, reverse=True)
 
         yield find_poses
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

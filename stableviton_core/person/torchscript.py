@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import StableVITONError
+from ..errors import StableVITONError, first_line
 from ..files import hash_file
 
 ALLOWED_ENDING = ".sha256"  # of the text file beside it that allows a file, as sha256sum writes it
@@ -20,9 +20,8 @@ def load_torchscript(path: Path) -> nn.Module:
     try:
         return torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise StableVITONError(
-            f"{path.name} cannot be loaded as TorchScript ({reason}). Download it again."
+            f"{path.name} cannot be loaded as TorchScript ({first_line(error)}). Download it again."
         ) from error
 
 

@@ -31,15 +31,17 @@ def install_pack(base: Path, pack: Path = PACK) -> Path:
 
 
 def _require_own_folder(target: Path) -> None:
-    links = [path for path in (target, *target.rglob("*")) if _is_link(path)]
-    reasons = [f"{link} is a link to {link.resolve()}" for link in links[:1]]
-    if (target / ".git").exists():
-        reasons.append(f"{target} is a checkout of its own")
-    if reasons:
-        raise StableVITONError(
-            f"{reasons[0]}; a copy of the pack would overwrite and delete what is there. Remove it "
-            "from that custom_nodes, or name another folder."
-        )
+    link = next((path for path in (target, *target.rglob("*")) if _is_link(path)), None)
+    if link is not None:
+        reason = f"{link} is a link to {link.resolve()}"
+    elif (target / ".git").exists():
+        reason = f"{target} is a checkout of its own"
+    else:
+        return
+    raise StableVITONError(
+        f"{reason}; a copy of the pack would overwrite and delete what is there. Remove it from "
+        "that custom_nodes, or name another folder."
+    )
 
 
 def _is_link(path: Path) -> bool:

@@ -1,8 +1,6 @@
 """Fine-tuning of the VAE on a data set, as the authors do besides the network."""
 
-import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +20,11 @@ from ..evaluation.lpips import BACKBONE_FILES, load_lpips
 from ..files import replace_atomically
 from ..interruption import Interrupt, catch_interrupts
 from ..model.checkpoint import LICENSE_KEY, RELEASED_LICENSE, split
-from ..model.config_metadata import AUTOENCODER_KEY, autoencoder_from_metadata, config_from_metadata
+from ..model.config_metadata import (
+    autoencoder_from_metadata,
+    autoencoder_to_metadata,
+    config_from_metadata,
+)
 from ..model.pretrained import explain_unwritable
 from ..model.vae import load_autoencoder, normalize_uint8, to_ldm
 from ..model.weight_reader import explain_file, read_weights
@@ -149,7 +151,7 @@ def load_vae(path: Path) -> tuple[AutoencoderKL, dict[str, str]]:
             else autoencoder_from_metadata(metadata)
         )
     autoencoder = load_autoencoder(config, component or weights, path)
-    output_metadata = {AUTOENCODER_KEY: json.dumps(asdict(config))}
+    output_metadata = autoencoder_to_metadata(config)
     if component or LICENSE_KEY in metadata:
         output_metadata[LICENSE_KEY] = metadata.get(LICENSE_KEY, RELEASED_LICENSE)
     return autoencoder, output_metadata

@@ -21,9 +21,9 @@ from ..model.checkpoint import (
 )
 from ..model.config import ModelConfig
 from ..model.config_metadata import config_from_metadata
-from ..model.expected_shapes import list_clip_shapes
+from ..model.expected_shapes import TOWER, list_clip_shapes
 from ..model.pretrained import explain_unwritable, load_model, save_weights
-from ..model.tryon_model import TOWER, TryOnModel
+from ..model.tryon_model import TryOnModel
 from ..model.unet import UNet
 from ..model.vae import load_autoencoder, to_ldm
 from ..model.weight_reader import Weights, explain_file, read_weights

@@ -5,7 +5,8 @@ from fnmatch import fnmatchcase
 
 from ..errors import StableVITONError
 from ..model.checkpoint import full_key
-from ..model.tryon_model import TOWER, TryOnModel
+from ..model.expected_shapes import TOWER
+from ..model.tryon_model import TryOnModel
 
 MODULES = {
     "network.unet.": "unet",

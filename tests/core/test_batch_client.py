@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from helpers.batches import run_jobs, start_batch
 from helpers.fake_server import GRAPH, INFO, SCORED_GRAPH, run_fake_server
 from stableviton_core.errors import StableVITONError
 from stableviton_core.serving import client
@@ -58,12 +57,6 @@ def jobs(folders) -> list[Job]:
 def shorten_waits(monkeypatch):
     monkeypatch.setattr(retry_policy, "BACKOFF", 0.01)
     monkeypatch.setattr(client, "POLL_AFTER", 0.3)
-
-
-def batch(
-    jobs: list[Job], servers: list[str], output: Path, timeout: float = 20.0, graph: dict = GRAPH
-):
-    return asyncio.run(run_batch(jobs, graph, servers, output, {}, timeout))
 
 
 def lines(output: Path) -> list[dict]:
@@ -179,14 +172,14 @@ def test_the_nodes_are_found_by_title_or_name():
 
 def test_two_servers_share_the_work_and_images_are_uploaded_once(jobs, tmp_path):
     with run_fake_server(latency=0.02) as one, run_fake_server(latency=0.02) as two:
-        outcome = batch(jobs, [one.url, two.url], tmp_path / "out")
+        outcome = run_jobs(jobs, [one.url, two.url], tmp_path / "out")
         assert (len(outcome.results), outcome.failed, outcome.left) == (12, {}, 0)
         assert len(one.prompts) + len(two.prompts) == 12 and min(
             map(len, (one.prompts, two.prompts))
         )
         for server in (one, two):
             assert len(server.uploads) == len(set(server.uploads)) <= 7
-        again = batch(jobs, [one.url], tmp_path / "out")
+        again = run_jobs(jobs, [one.url], tmp_path / "out")
         assert len(again.results) == 12 and len(one.prompts) + len(two.prompts) == 12, (
             "nothing is made twice"
         )
@@ -200,7 +193,7 @@ def test_two_servers_share_the_work_and_images_are_uploaded_once(jobs, tmp_path)
 @pytest.mark.parametrize("fault", ["status 500", "garbage", "closed websocket"])
 def test_a_server_that_fails_for_a_while_is_tried_again(jobs, tmp_path, fault):
     with run_fake_server(fault=fault, faulty=range(2, 4)) as server:
-        outcome = batch(jobs, [server.url], tmp_path / "out")
+        outcome = run_jobs(jobs, [server.url], tmp_path / "out")
         assert (len(outcome.results), outcome.failed) == (12, {})
         assert len(server.prompts) <= 12 + 2, "retries are bounded"
 
@@ -208,30 +201,30 @@ def test_a_server_that_fails_for_a_while_is_tried_again(jobs, tmp_path, fault):
 @pytest.mark.parametrize("fault", ["status 500", "garbage"])
 def test_a_server_that_always_fails_is_dropped(jobs, tmp_path, fault):
     with run_fake_server(fault=fault) as bad, run_fake_server() as good:
-        outcome = batch(jobs, [bad.url, good.url], tmp_path / "both")
+        outcome = run_jobs(jobs, [bad.url, good.url], tmp_path / "both")
         assert (len(outcome.results), outcome.failed, outcome.left) == (12, {}, 0)
         assert (
             len(bad.prompts) <= retry_policy.MAX_WORKER_FAILURES + retry_policy.PROMPTS_PER_WORKER
         )
-        alone = batch(jobs, [bad.url], tmp_path / "alone")
+        alone = run_jobs(jobs, [bad.url], tmp_path / "alone")
         assert len(alone.results) == 0 and alone.left + len(alone.failed) == 12
-        finished = batch(jobs, [good.url], tmp_path / "alone")
+        finished = run_jobs(jobs, [good.url], tmp_path / "alone")
         assert len(finished.results) == 12, "another run goes on"
 
 
 @pytest.mark.parametrize("fault", ["error", "no image"])
 def test_a_graph_that_fails_is_tried_on_another_server(jobs, tmp_path, fault):
     with run_fake_server(fault=fault) as bad, run_fake_server(latency=0.01) as good:
-        outcome = batch(jobs[:4], [bad.url, good.url], tmp_path / "both")
+        outcome = run_jobs(jobs[:4], [bad.url, good.url], tmp_path / "both")
         assert (len(outcome.results), outcome.failed) == (4, {})
-        alone = batch(jobs[:4], [bad.url], tmp_path / "alone")
+        alone = run_jobs(jobs[:4], [bad.url], tmp_path / "alone")
         assert len(alone.results) == 0 and len(alone.failed) == 4 and alone.left == 0
         assert len([entry for entry in lines(tmp_path / "alone") if entry["error"]]) == 4
 
 
 def test_a_slow_prompt_is_cancelled(jobs, tmp_path):
     with run_fake_server(latency=5) as server:
-        outcome = batch(jobs[:1], [server.url], tmp_path / "out", timeout=0.3)
+        outcome = run_jobs(jobs[:1], [server.url], tmp_path / "out", timeout=0.3)
         assert "longer than --timeout" in outcome.failed["p0+g0"]
         assert len(server.cancelled) == 1
 
@@ -243,25 +236,25 @@ def test_servers_that_cannot_run_the_graph_are_reported_at_once(jobs, tmp_path):
         with pytest.raises(StableVITONError, match="no node StableVITONLoader. Install the pack"):
             asyncio.run(run_batch(jobs, foreign, [server.url], tmp_path, {}, 5))
         with pytest.raises(StableVITONError, match="No ComfyUI answers"):
-            batch(jobs, ["http://127.0.0.1:9"], tmp_path)
-        outcome = batch(jobs[:2], ["http://127.0.0.1:9", server.url], tmp_path / "out")
+            run_jobs(jobs, ["http://127.0.0.1:9"], tmp_path)
+        outcome = run_jobs(jobs[:2], ["http://127.0.0.1:9", server.url], tmp_path / "out")
         assert len(outcome.results) == 2, "it goes on without the one that is down"
 
 
 def test_an_unreadable_image_fails_only_its_own_pairs(jobs, folders, tmp_path):
     (folders[1] / "g3.png").write_bytes(b"no image")
     with run_fake_server() as server:
-        outcome = batch(jobs, [server.url], tmp_path / "out")
+        outcome = run_jobs(jobs, [server.url], tmp_path / "out")
     assert len(outcome.results) == 9 and sorted(outcome.failed) == ["p0+g3", "p1+g3", "p2+g3"]
     assert str(folders[1] / "g3.png") in outcome.failed["p0+g3"]
 
 
 def test_what_changed_is_made_again(jobs, folders, tmp_path):
     with run_fake_server() as server:
-        batch(jobs[:3], [server.url], tmp_path / "out")
+        run_jobs(jobs[:3], [server.url], tmp_path / "out")
         write_image(folders[1] / "g0.png", "white")
         (tmp_path / "out" / "p0+g1.png").unlink()
-        batch(jobs[:3], [server.url], tmp_path / "out")
+        run_jobs(jobs[:3], [server.url], tmp_path / "out")
         assert len(server.prompts) == 3 + 2
         other = json.loads(json.dumps(GRAPH))
         other["3"]["inputs"]["steps"] = 5
@@ -274,7 +267,7 @@ def test_a_file_is_done_only_with_what_it_holds_now(folders, tmp_path):
     with run_fake_server() as server:
         for seed, prompts in ((0, 1), (1, 2), (0, 3), (0, 3)):
             jobs = combine_folders(*folders, {}, seed)[:1]
-            assert len(batch(jobs, [server.url], tmp_path / "out").results) == 1
+            assert len(run_jobs(jobs, [server.url], tmp_path / "out").results) == 1
             assert len(server.prompts) == prompts
             assert server.prompts[-1]["3"]["inputs"]["seed"] == seed
 
@@ -283,7 +276,7 @@ def test_a_server_that_starts_again_is_waited_for(jobs, tmp_path, monkeypatch):
     """Down for longer than a few failures in a row would take."""
     monkeypatch.setattr(retry_policy, "BACKOFF", 0.1)
     with run_fake_server(latency=0.05, down=(0.2, 1.5)) as server:
-        outcome = batch(jobs, [server.url], tmp_path / "out")
+        outcome = run_jobs(jobs, [server.url], tmp_path / "out")
         assert (len(outcome.results), outcome.failed, outcome.left) == (12, {}, 0)
 
 
@@ -293,14 +286,14 @@ def test_dead_servers_do_not_use_up_a_jobs_attempts(jobs, tmp_path):
         run_fake_server(fault="status 500") as two,
         run_fake_server(latency=0.05) as good,
     ):
-        outcome = batch(jobs, [one.url, two.url, good.url], tmp_path / "out")
+        outcome = run_jobs(jobs, [one.url, two.url, good.url], tmp_path / "out")
         assert (len(outcome.results), outcome.failed) == (12, {})
 
 
 def test_an_image_that_is_deleted_meanwhile_fails_only_its_own_pairs(jobs, folders, tmp_path):
     with run_fake_server(latency=0.1) as server:
         server.prompts = DeletingList(folders[1] / "g3.png")
-        outcome = batch(jobs[:4], [server.url], tmp_path / "out")
+        outcome = run_jobs(jobs[:4], [server.url], tmp_path / "out")
     assert len(outcome.results) == 3
     assert "cannot be read any more" in outcome.failed["p0+g3"]
 
@@ -322,26 +315,26 @@ def test_pairs_must_give_the_same_images(folders, tmp_path):
     jobs[1] = Job("odd", {"person": jobs[0].images["person"]}, 0)
     with run_fake_server() as server:
         with pytest.raises(StableVITONError, match="odd gives no garment"):
-            batch(jobs, [server.url], tmp_path / "out")
+            run_jobs(jobs, [server.url], tmp_path / "out")
         with pytest.raises(StableVITONError, match="the seed of .* is -1; seeds are 0 to"):
             combine_folders(*folders, {}, seed=-1)
         for address in ("127.0.0.1:8188", "http://127.0.0.1:port"):
             with pytest.raises(StableVITONError, match="address"):
-                batch(jobs, [address], tmp_path / "out")
+                run_jobs(jobs, [address], tmp_path / "out")
 
 
 def test_a_result_that_is_no_image_is_refused(jobs, tmp_path):
     with run_fake_server(fault="no png") as server:
-        outcome = batch(jobs[:2], [server.url], tmp_path / "out")
+        outcome = run_jobs(jobs[:2], [server.url], tmp_path / "out")
     assert not outcome.results and not list((tmp_path / "out").glob("*.png"))
 
 
 def test_a_cut_off_line_of_the_manifest_is_skipped(jobs, tmp_path):
     with run_fake_server() as server:
-        batch(jobs[:2], [server.url], tmp_path / "out")
+        run_jobs(jobs[:2], [server.url], tmp_path / "out")
         file = tmp_path / "out" / MANIFEST
         file.write_bytes(file.read_bytes()[:-30])
-        batch(jobs[:3], [server.url], tmp_path / "out")
+        run_jobs(jobs[:3], [server.url], tmp_path / "out")
         assert len(server.prompts) == 4
     entries = read_manifest(tmp_path / "out")
     assert sorted(entry.pair for entry in entries.values()) == ["p0+g0", "p0+g1", "p0+g2"]
@@ -354,38 +347,16 @@ def test_a_full_disk_is_a_clear_error(jobs, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with run_fake_server() as server:
         with pytest.raises(StableVITONError, match="No space left.*Make room and start again"):
-            batch(jobs, [server.url], tmp_path / "out")
+            run_jobs(jobs, [server.url], tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.png*"))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_cancels_the_prompts_of_this_batch_and_no_others(folders, tmp_path, number):
-    graph = tmp_path / "graph.json"
-    graph.write_text(json.dumps(GRAPH))
     with run_fake_server(latency=1.0) as server:
         server.queue.append("somebody else's")
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "stableviton_core",
-                "batch",
-                "--graph",
-                graph,
-                "--persons",
-                folders[0],
-                "--garments",
-                folders[1],
-                "--server",
-                server.url,
-                "--output",
-                tmp_path / "out",
-            ],
-            cwd=ROOT,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start_batch(folders, server.url, tmp_path / "out")
         deadline = time.monotonic() + 60
         while len(server.prompts) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -411,12 +382,12 @@ def test_the_contact_sheet_shows_all_results(jobs, tmp_path):
 def test_the_seed_with_the_best_score_is_kept(jobs, tmp_path):
     first, second = (replace(job, candidates=3) for job in jobs[:2])
     with run_fake_server(scores={7: 0.5, 8: 0.9, 9: 0.7}) as server:
-        outcome = batch([first, second], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+        outcome = run_jobs([first, second], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
         assert len(outcome.results) == 2 and len(server.prompts) == 6
         assert sorted(p["3"]["inputs"]["seed"] for p in server.prompts) == [7, 7, 8, 8, 9, 9]
-        batch([first, second], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+        run_jobs([first, second], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
         assert len(server.prompts) == 6, "nothing is made twice"
-        batch([replace(first, candidates=1)], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+        run_jobs([replace(first, candidates=1)], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
         assert len(server.prompts) == 7, "the best of three is not the result of one seed"
     *entries, single = lines(tmp_path / "out")
     for entry in entries:
@@ -429,11 +400,11 @@ def test_the_seed_with_the_best_score_is_kept(jobs, tmp_path):
 def test_a_seed_without_a_score_is_the_worst(jobs, tmp_path):
     job = replace(jobs[0], candidates=2)
     with run_fake_server(scores={7: float("nan"), 8: 0.1}) as server:
-        batch([job], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+        run_jobs([job], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
     (entry,) = lines(tmp_path / "out")
     assert (entry["kept_seed"], entry["scores"]) == (8, {"8": 0.1})
     with run_fake_server() as server:
-        outcome = batch([job], [server.url], tmp_path / "none", graph=SCORED_GRAPH)
+        outcome = run_jobs([job], [server.url], tmp_path / "none", graph=SCORED_GRAPH)
     assert "without a score" in outcome.failed["p0+g0"] and not list(tmp_path.glob("none/*.png"))
 
 
@@ -441,10 +412,10 @@ def test_several_seeds_need_a_graph_that_scores_them(jobs, tmp_path):
     job = replace(jobs[0], candidates=2)
     with run_fake_server() as server:
         with pytest.raises(StableVITONError, match="exactly one StableVITONScore"):
-            batch([job], [server.url], tmp_path / "out")
+            run_jobs([job], [server.url], tmp_path / "out")
         too_large = replace(jobs[0], seed=2**32, candidates=2)
         with pytest.raises(StableVITONError, match="the seed of 'Sampler' is 4294967297"):
-            batch([too_large], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
+            run_jobs([too_large], [server.url], tmp_path / "out", graph=SCORED_GRAPH)
 
 
 def test_manifests_of_earlier_versions_are_read(tmp_path):

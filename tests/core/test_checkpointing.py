@@ -6,16 +6,15 @@ import random
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from helpers.training import equal_weights, tiny_config, write_inputs
+from helpers.training import equal_weights, tiny_config, train_command
 from stableviton_core.errors import StableVITONError
 from stableviton_core.model import pretrained
 from stableviton_core.model.checkpoint import LICENSE_KEY
@@ -34,25 +33,10 @@ TEN_STEPS = {
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def uninterrupted(inputs, tmp_path_factory):
     """The checkpoint of ten steps in one go."""
     output = tmp_path_factory.mktemp("uninterrupted") / "run"
     return train(tiny_config(inputs, output, **TEN_STEPS))
-
-
-def command(config) -> list[str]:
-    """The command line of a configuration."""
-    file = config.output.with_suffix(".yaml")
-    entries = {key: value for key, value in asdict(config).items() if value is not None}
-    file.write_text(yaml.safe_dump(json.loads(json.dumps(entries, default=str))))
-    return [sys.executable, "-m", "stableviton_core", "train", "--config", str(file)]
 
 
 def test_a_checkpoint_says_what_it_is(inputs, uninterrupted):
@@ -69,7 +53,7 @@ def test_a_checkpoint_says_what_it_is(inputs, uninterrupted):
 
 def test_a_killed_run_goes_on_bit_for_bit(inputs, uninterrupted, tmp_path):
     config = tiny_config(inputs, tmp_path / "run", **TEN_STEPS)
-    process = subprocess.Popen(command(config), cwd=ROOT)
+    process = subprocess.Popen(train_command(config), cwd=ROOT)
     step_5 = checkpointing.checkpoint_folder(config.output, 5)
     deadline = time.monotonic() + 120
     while not step_5.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -93,7 +77,7 @@ def test_a_run_that_is_killed_twelve_times_ends_bit_for_bit(inputs, tmp_path):
     chance, resume = random.Random(0), None
     for _ in range(12):
         process = subprocess.Popen(
-            command(replace(config, resume_from_checkpoint=resume)), cwd=ROOT
+            train_command(replace(config, resume_from_checkpoint=resume)), cwd=ROOT
         )
         before = checkpointing.list_checkpoints(config.output)[-1:]
         deadline = time.monotonic() + 60

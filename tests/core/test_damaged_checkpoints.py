@@ -3,16 +3,14 @@
 import json
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
-from helpers.training import equal_weights, tiny_config, write_inputs
+from helpers.training import equal_weights, tiny_config, train_command
 from stableviton_core.errors import StableVITONError
 from stableviton_core.training.checkpointing import (
     DIGESTS,
@@ -26,13 +24,6 @@ from stableviton_core.training.checkpointing import (
 from stableviton_core.training.trainer import train
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -119,12 +110,8 @@ def test_every_file_of_a_checkpoint_has_a_digest(config):
 
 def test_a_second_trainer_on_a_folder_says_who_holds_it(inputs, tmp_path):
     config = tiny_config(inputs, tmp_path / "run", max_train_steps=500, checkpointing_steps=500)
-    file = tmp_path / "run.yaml"
-    entries = {key: value for key, value in asdict(config).items() if value is not None}
-    file.write_text(yaml.safe_dump(json.loads(json.dumps(entries, default=str))))
-    command = [sys.executable, "-m", "stableviton_core", "train", "--config", str(file)]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    first = subprocess.Popen(command, cwd=ROOT, **quiet)
+    first = subprocess.Popen(train_command(config), cwd=ROOT, **quiet)
     try:
         end = time.monotonic() + 60
         while not (config.output / ".lock-holder").is_file() and time.monotonic() < end:

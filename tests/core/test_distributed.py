@@ -9,20 +9,13 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from helpers.training import PROPORTIONAL, equal_weights, tiny_config, write_inputs
+from helpers.training import PROPORTIONAL, equal_weights, tiny_config
 from stableviton_core.errors import StableVITONError
 from stableviton_core.training import checkpointing
 from stableviton_core.training.distributed import _require_single_process
 from stableviton_core.training.trainer import VALIDATION_IMAGE, train
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
 
 
 def test_a_launcher_that_starts_one_process_of_several_is_refused(inputs, tmp_path):

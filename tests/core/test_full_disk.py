@@ -1,7 +1,6 @@
 """Every kind of file on a disk that is really full (a small tmpfs): the error says so, nothing
 half-written is left, and what was there before stays as it was."""
 
-import asyncio
 import re
 import subprocess
 import sys
@@ -14,16 +13,16 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from helpers.batches import run_jobs
 from helpers.checkpoints import write_checkpoint
-from helpers.fake_server import GRAPH, run_fake_server
-from helpers.training import tiny_config, write_inputs
+from helpers.fake_server import run_fake_server
+from helpers.training import tiny_config
 from stableviton_core.errors import StableVITONError
 from stableviton_core.images import write_image
 from stableviton_core.model.convert import convert
 from stableviton_core.serving.batch.contact_sheet import write_contact_sheet
 from stableviton_core.serving.batch.jobs import combine_folders
 from stableviton_core.serving.batch.manifest import MANIFEST
-from stableviton_core.serving.batch.server_pool import run_batch
 from stableviton_core.synthetic.write_dataset import write_dataset
 from stableviton_core.training import checkpointing
 from stableviton_core.training.config import VaeConfig
@@ -52,13 +51,6 @@ def disk(tmp_path) -> Iterator[Callable[[int], Path]]:
     yield mount
     for each in mounted:
         subprocess.run(["umount", "--lazy", str(each)], check=True)
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
 
 
 def list_files(folder: Path) -> dict[str, bytes]:
@@ -115,8 +107,7 @@ def test_a_batch(disk, tmp_path, pages):
 
     def run(output: Path) -> dict[str, Path]:
         with run_fake_server() as server:
-            outcome = asyncio.run(run_batch(jobs, GRAPH, [server.url], output, {}, 20.0))
-        return outcome.results
+            return run_jobs(jobs, [server.url], output).results
 
     try:
         results = run(folder)

@@ -10,14 +10,15 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
+from helpers.batches import run_jobs
 from helpers.fake_server import GRAPH, run_fake_server
 from helpers.limits import require_limits
 from stableviton_core.errors import ServerError
 from stableviton_core.serving import client
 from stableviton_core.serving.batch import retry_policy
 from stableviton_core.serving.batch.jobs import Job, name_jobs
-from stableviton_core.serving.batch.server_pool import run_batch
 
+TIMEOUT = 1.0
 PATHS = ("/object_info", "/upload/image", "/prompt", "/history", "/queue", "/view", "/ws")
 
 
@@ -93,10 +94,6 @@ BEHAVIOURS = {
 }
 
 
-def run(jobs: list[Job], servers: list[str], output: Path, timeout: float = 1.0):
-    return asyncio.run(run_batch(jobs, GRAPH, servers, output, {}, timeout))
-
-
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 @pytest.mark.parametrize("path", [path for path in PATHS if path != "/ws"])
 def test_a_hostile_server_is_dropped_and_the_other_goes_on(jobs, tmp_path, path, behaviour):
@@ -107,7 +104,7 @@ def test_a_hostile_server_is_dropped_and_the_other_goes_on(jobs, tmp_path, path,
         run_fake_server(latency=0.02) as good,
         require_limits(),
     ):
-        outcome = run(jobs, [hostile.url, good.url], tmp_path / "out")
+        outcome = run_jobs(jobs, [hostile.url, good.url], tmp_path / "out", TIMEOUT)
     assert any(request.startswith(path) for request in hostile.requests)
     assert len(outcome.results) == 2 and not outcome.failed and not outcome.left
     for file in outcome.results.values():
@@ -126,7 +123,7 @@ def test_no_redirect_is_followed(jobs, tmp_path, path, status):
 
         with run_fake_server(answers={path: redirect}) as hostile:
             with run_fake_server(latency=0.02) as good:
-                outcome = run(jobs, [hostile.url, good.url], tmp_path / "out")
+                outcome = run_jobs(jobs, [hostile.url, good.url], tmp_path / "out", TIMEOUT)
             with pytest.raises(ServerError, match="redirects .*, which is not followed"):
                 asyncio.run(call(hostile.url, path, tmp_path / "p.png"))
     assert len(outcome.results) == 2
@@ -179,7 +176,7 @@ def test_a_websocket_of_nonsense(jobs, tmp_path, event):
         run_fake_server(latency=0.02) as good,
         require_limits(),
     ):
-        outcome = run(jobs, [hostile.url, good.url], tmp_path / "out")
+        outcome = run_jobs(jobs, [hostile.url, good.url], tmp_path / "out", TIMEOUT)
     assert len(outcome.results) == 2
 
 
@@ -188,7 +185,7 @@ def test_the_timeout_bounds_the_whole_job(jobs, tmp_path, path):
     """A byte now and then would keep a limit on each read from ever being reached."""
     start = time.monotonic()
     with run_fake_server(answers={path: stream(b" ", 0.05)}) as slow:
-        outcome = run(jobs[:1], [slow.url], tmp_path / "out", timeout=0.5)
+        outcome = run_jobs(jobs[:1], [slow.url], tmp_path / "out", timeout=0.5)
     assert not outcome.results and time.monotonic() - start < 20
 
 

@@ -6,8 +6,9 @@ import torch
 from helpers.golden import error, fill, read_golden, weight
 from stableviton_core.model.checkpoint import PREFIXES, full_key
 from stableviton_core.model.config import ModelConfig
+from stableviton_core.model.expected_shapes import TOWER
 from stableviton_core.model.image_projector import ImageProjector, preprocess_for_clip
-from stableviton_core.model.tryon_model import TOWER, build_clip
+from stableviton_core.model.tryon_model import build_clip
 from stableviton_core.model.vae import build_autoencoder, load_ldm, to_ldm
 
 

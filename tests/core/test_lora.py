@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from helpers.golden import error
-from helpers.training import TINY, equal_weights, tiny_config, write_inputs
+from helpers.training import TINY, equal_weights, tiny_config
 from stableviton_core.__main__ import main
 from stableviton_core.errors import CheckpointError, StableVITONError
 from stableviton_core.model.config import ModelConfig
@@ -30,13 +30,6 @@ from stableviton_core.training.trainer import Trainer, train
 ROOT = Path(__file__).resolve().parents[2]
 RANK = {"lora_rank": 2, "lora_alpha": 3.0}
 ROUNDING = 1e-5  # some CPUs do not repeat a sum in the same order
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,26 +1,24 @@
 """The output folder of a batch: one writer, results that are what they were, and a manifest that
 says nothing about files elsewhere."""
 
-import asyncio
+import hashlib
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from helpers.batches import run_jobs, start_batch
 from helpers.fake_server import GRAPH, run_fake_server
 from stableviton_core.errors import StableVITONError
 from stableviton_core.folder_lock import lock_folder
 from stableviton_core.serving.batch import jobs as naming
 from stableviton_core.serving.batch.jobs import Job, combine_folders, name_jobs
 from stableviton_core.serving.batch.manifest import MANIFEST, read_manifest
-from stableviton_core.serving.batch.server_pool import run_batch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,18 +40,9 @@ def jobs(folders) -> list[Job]:
 def run(jobs: list[Job], output: Path) -> tuple[int, list[Path]]:
     """How many prompts a batch queued, and its results."""
     with run_fake_server() as server:
-        outcome = asyncio.run(run_batch(jobs, GRAPH, [server.url], output, {}, 20.0))
+        outcome = run_jobs(jobs, [server.url], output)
     assert len(outcome.results) == len(jobs)
     return len(server.prompts), sorted(outcome.results.values())
-
-
-def start(folders: tuple[Path, Path], url: str, output: Path) -> subprocess.Popen:
-    graph = output.parent / "graph.json"
-    graph.write_text(json.dumps(GRAPH))
-    command = [sys.executable, "-m", "stableviton_core", "batch", "--graph", str(graph)]
-    command += ["--persons", str(folders[0]), "--garments", str(folders[1])]
-    command += ["--server", url, "--output", str(output)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
 def wait_until(condition, seconds: float = 30) -> None:
@@ -66,9 +55,9 @@ def wait_until(condition, seconds: float = 30) -> None:
 def test_a_second_client_says_who_writes_and_a_kill_frees_the_folder(folders, tmp_path):
     output = tmp_path / "out"
     with run_fake_server(latency=60) as server:
-        first = start(folders, server.url, output)
+        first = start_batch(folders, server.url, output)
         wait_until(lambda: server.prompts)
-        second = start(folders, server.url, output)
+        second = start_batch(folders, server.url, output)
         _, message = second.communicate(timeout=60)
         assert second.returncode == 1
         assert f"is in use by `stableviton batch`, process {first.pid} on" in message
@@ -76,7 +65,7 @@ def test_a_second_client_says_who_writes_and_a_kill_frees_the_folder(folders, tm
         first.send_signal(signal.SIGKILL)
         first.communicate(timeout=30)
     with run_fake_server() as server:
-        third = start(folders, server.url, output)
+        third = start_batch(folders, server.url, output)
         _, message = third.communicate(timeout=60)
     assert third.returncode == 0, message
 
@@ -95,12 +84,12 @@ def test_kills_lose_no_result(tmp_path, side, kills):
     with run_fake_server(latency=0.02) as server:
         for _ in range(kills):
             before = len(server.prompts)
-            process = start(folders, server.url, output)
+            process = start_batch(folders, server.url, output)
             wait_until(lambda before=before: len(server.prompts) > before)
             time.sleep(chance.uniform(0, side * side * 0.02 / kills))
             process.kill()
             process.communicate(timeout=30)
-        last = start(folders, server.url, output)
+        last = start_batch(folders, server.url, output)
         _, log = last.communicate(timeout=300)
     assert last.returncode == 0, log
     results = sorted(output.glob("*.png"))
@@ -167,8 +156,6 @@ def test_a_result_that_is_not_what_was_written_is_made_again(jobs, tmp_path, dam
 
 
 def test_the_manifest_has_size_and_hash_of_every_result(jobs, tmp_path):
-    import hashlib
-
     _, results = run(jobs, tmp_path / "out")
     for entry in read_manifest(tmp_path / "out").values():
         content = (tmp_path / "out" / entry.files[0]).read_bytes()
@@ -278,15 +265,15 @@ def test_a_file_that_the_server_lacks_is_the_graphs_mistake(jobs, tmp_path):
         "good.*models folder.*--set"
     )
     with run_fake_server() as server, pytest.raises(StableVITONError, match=message):
-        asyncio.run(run_batch(jobs, graph, [server.url], tmp_path / "out", {}, 20.0))
+        run_jobs(jobs, [server.url], tmp_path / "out", graph=graph)
     with pytest.raises(StableVITONError, match="^no server can run this batch"):
-        asyncio.run(run_batch(jobs, GRAPH, ["http://127.0.0.1:9"], tmp_path / "out", {}, 20.0))
+        run_jobs(jobs, ["http://127.0.0.1:9"], tmp_path / "out")
 
 
 def test_a_pipe_among_the_images_fails_its_own_pairs(folders, tmp_path):
     os.mkfifo(folders[1] / "c.png")
     jobs = combine_folders(*folders, {}, seed=0)
     with run_fake_server() as server:
-        outcome = asyncio.run(run_batch(jobs, GRAPH, [server.url], tmp_path / "out", {}, 20.0))
+        outcome = run_jobs(jobs, [server.url], tmp_path / "out")
     assert set(outcome.results) == {"p+a", "p+b"}
     assert "c.png cannot be read as an image (it is not a file)" in outcome.failed["p+c"]

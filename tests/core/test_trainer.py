@@ -10,15 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from helpers.training import (
-    HEIGHT,
-    PROPORTIONAL,
-    WIDTH,
-    equal_weights,
-    same_step,
-    tiny_config,
-    write_inputs,
-)
+from helpers.training import HEIGHT, PROPORTIONAL, WIDTH, equal_weights, same_step, tiny_config
 from stableviton_core.errors import StableVITONError
 from stableviton_core.model.attention_recorder import token_grid
 from stableviton_core.training import trainer
@@ -32,13 +24,6 @@ from stableviton_core.training.losses import (
 from stableviton_core.training.trainer import Trainer, train
 
 PLAIN = {"augmentation": False}
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("inputs")
-    write_inputs(folder)
-    return folder
 
 
 def test_only_the_chosen_parameters_change(inputs, tmp_path):

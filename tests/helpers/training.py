@@ -1,9 +1,12 @@
 """A training run that takes seconds: a tiny network on a few small synthetic samples."""
 
-from dataclasses import replace
+import json
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from stableviton_core.model.config import ModelConfig, NetworkConfig
@@ -61,6 +64,14 @@ def tiny_config(inputs: Path, output: Path, **changes: object) -> TrainConfig:
         validation_steps=0,
     )
     return replace(config, **changes)
+
+
+def train_command(config: TrainConfig) -> list[str]:
+    """The command line of a configuration, which is written beside its output."""
+    file = config.output.with_suffix(".yaml")
+    entries = {key: value for key, value in asdict(config).items() if value is not None}
+    file.write_text(yaml.safe_dump(json.loads(json.dumps(entries, default=str))))
+    return [sys.executable, "-m", "stableviton_core", "train", "--config", str(file)]
 
 
 def equal_weights(first: Path, second: Path) -> bool:

@@ -227,6 +227,9 @@ def test_a_photo_of_any_type_gives_the_same_mask(host, working, dtype, channels)
     assert (mask == expected).float().mean() > (0.98 if dtype == torch.bfloat16 else 0.999)
 
 
+OF_A_TRYON = {"tryon": images(), "garment": images(), "garment_mask": masks()}
+
+
 @pytest.fixture(scope="module")
 def field(host, loaded) -> dict[str, Any]:
     """What correspondence nodes take, and the field of it."""
@@ -242,15 +245,7 @@ def field(host, loaded) -> dict[str, Any]:
 
 @check
 @given(
-    changes=st.fixed_dictionaries(
-        {},
-        optional={
-            "tryon": images(),
-            "garment": images(),
-            "garment_mask": masks(),
-            "region": masks(),
-        },
-    ),
+    changes=st.fixed_dictionaries({}, optional=OF_A_TRYON | {"region": masks()}),
     show=st.sampled_from(("coordinates", "matching dots", "region")),
     timestep=st.integers(0, 999),
     point=st.tuples(FRACTION, FRACTION),
@@ -275,15 +270,7 @@ def test_what_a_field_is_used_for(host, held, errors, field, node):
 
     @check
     @given(
-        changes=st.fixed_dictionaries(
-            {},
-            optional={
-                "tryon": images(),
-                "garment": images(),
-                "garment_mask": masks(),
-                "mask": masks(),
-            },
-        ),
+        changes=st.fixed_dictionaries({}, optional=OF_A_TRYON | {"mask": masks()}),
         options=st.fixed_dictionaries(detail if node == "StableVITONDetail" else {}),
     )
     def run(changes: dict[str, Tensor], options: dict[str, float]) -> None:

@@ -1,7 +1,6 @@
 """The jobs of a batch: pairs of input images, and the names of their results."""
 
 import csv
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import StableVITONError
-from ...files import make_safe_name
+from ...files import hash_bytes, make_safe_name
 from ...images import list_images
 
 ROLES = ("person", "garment", "mask", "densepose")  # of input images; the first two are required
@@ -117,7 +116,7 @@ def name_jobs(pairs: Iterable[tuple[Mapping[str, Path], int]]) -> list[Job]:
         identities.add(identity)
         name = make_safe_name(stem)
         if counts[name.casefold()] > 1 or name != stem:
-            name = f"{name}-{hashlib.sha256(os.fsencode(identity)).hexdigest()[:HASH_DIGITS]}"
+            name = f"{name}-{hash_bytes(os.fsencode(identity))[:HASH_DIGITS]}"
         jobs.append(Job(name, images, seed))
     names = Counter(job.name.casefold() for job in jobs)
     alike = [job.name for job in jobs if names[job.name.casefold()] > 1]

@@ -1,13 +1,13 @@
 """The nodes of a graph that take a job's images and seed; whether a server can run the graph."""
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import StableVITONError
+from ...files import hash_bytes
 from ..graph import Graph, find_title, get_title, set_input
 from .jobs import ROLES, Job
 
@@ -157,7 +157,7 @@ def fill_graph(graph: Graph, bindings: NodeBindings, images: Mapping[str, str], 
 def hash_graph(graph: Graph, bindings: NodeBindings) -> str:
     """Hash of the graph without the inputs that a job fills in."""
     blank = fill_graph(graph, bindings, dict.fromkeys(bindings.images, ""), 0)
-    return hashlib.sha256(json.dumps(blank, sort_keys=True).encode()).hexdigest()[:16]
+    return hash_bytes(json.dumps(blank, sort_keys=True).encode())[:16]
 
 
 def check_jobs(jobs: Sequence[Job], graph: Graph, info: NodeInfo, bindings: NodeBindings) -> None:

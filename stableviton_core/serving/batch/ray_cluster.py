@@ -73,11 +73,9 @@ def _start_ray(address: str) -> Any:
     import ray
 
     handler = signal.getsignal(signal.SIGTERM)
+    cluster = {"address": address} if address else {"address": "local", "include_dashboard": False}
     try:
-        if address:
-            ray.init(address=address, log_to_driver=False)
-        else:
-            ray.init(address="local", include_dashboard=False, log_to_driver=False)
+        ray.init(log_to_driver=False, **cluster)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise StableVITONError(f"no Ray cluster at {address!r}: {error}") from error
     signal.signal(signal.SIGTERM, handler)  # ray.init replaces it

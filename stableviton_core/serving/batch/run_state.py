@@ -1,7 +1,6 @@
 """The state of a batch: which jobs are done, waiting or failed, in the output folder's manifest
 and on a progress bar. A batch that is started again continues from it."""
 
-import hashlib
 import logging
 import os
 import time
@@ -118,7 +117,7 @@ class RunState:
         if job.candidates > 1:
             parts.append(f"best_of={job.candidates}")
         text = "|".join([job.name, self.graph_hash, str(job.seed), *parts])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hash_bytes(text.encode())
 
     def _append(
         self,
