@@ -7,6 +7,7 @@ from .nodes.crop import StableVITONCrop, StableVITONStitch
 from .nodes.details import StableVITONDetail, StableVITONScore
 from .nodes.host.folders import register_folders
 from .nodes.host.replacements import register_replacements
+from .nodes.host.server import name_errors
 from .nodes.loading import StableVITONLoader
 from .nodes.lora import StableVITONLora
 from .nodes.masks import StableVITONAgnosticMask, StableVITONGarment
@@ -46,4 +47,5 @@ class StableVITONExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> StableVITONExtension:
     register_folders()
+    name_errors()
     return StableVITONExtension()

@@ -34,6 +34,7 @@ from .host.progress import iterate_with_progress
 from .person import fit_label_images
 from .sockets import (
     CORRESPONDENCE_CATEGORY,
+    TRY_ON,
     FieldSocket,
     fraction_input,
     garment_mask_input,
@@ -48,21 +49,19 @@ class StableVITONCorrespondence(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONCorrespondence",
-            display_name="StableVITON Correspondence",
+            display_name="Find Garment Correspondence (StableVITON)",
             category=CORRESPONDENCE_CATEGORY,
             description="Show where each point of the garment lands on the person, as the zero "
             "cross-attention has learned it. Runs the model once more over the result.",
-            search_aliases=["attention map", "warp", "flow"],
+            search_aliases=[*TRY_ON, "attention map", "warp", "flow"],
             inputs=[
                 io.Model.Input("model", tooltip="From Apply StableVITON, as it was sampled."),
-                io.Conditioning.Input(
-                    "positive", tooltip="From StableVITON Conditioning, as it was sampled."
-                ),
+                io.Conditioning.Input("positive", tooltip="From Encode Try-On, as it was sampled."),
                 io.Latent.Input(
                     "latent", tooltip="The sampled try-on; for an image of one, VAE Encode it."
                 ),
                 io.Image.Input("tryon", tooltip="The decoded try-on, to draw on."),
-                io.Image.Input("garment", tooltip="As connected to StableVITON Conditioning."),
+                io.Image.Input("garment", tooltip="As connected to Encode Try-On."),
                 io.Combo.Input(
                     "show",
                     options=[COORDINATES, DOTS, REGION],
@@ -86,7 +85,7 @@ class StableVITONCorrespondence(io.ComfyNode):
                 io.Image.Input(
                     "densepose",
                     optional=True,
-                    tooltip="As connected to StableVITON Conditioning. With it the torso and each "
+                    tooltip="As connected to Encode Try-On. With it the torso and each "
                     "limb are fitted by themselves; without it the garment as a whole.",
                 ),
                 garment_mask_input(
@@ -176,11 +175,11 @@ class StableVITONCorrespondence(io.ComfyNode):
 
 def read_keep_mask(positive: list) -> Tensor:
     """The keep-mask of a conditioning, B x 1 x h x w. StableVITONError unless it is one of
-    StableVITON Conditioning alone."""
+    Encode Try-On alone."""
     if len(positive) != 1 or KEEP not in positive[0][1]:
         raise StableVITONError(
             f"positive has {len(positive)} entries, of which the correspondence of one is read. "
-            "Connect the positive output of StableVITON Conditioning, not combined with another."
+            "Connect the positive output of Encode Try-On, not combined with another."
         )
     return positive[0][1][KEEP].float().cpu()
 

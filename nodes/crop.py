@@ -34,7 +34,15 @@ from ..stableviton_core.person.crop_box import (
 from ..stableviton_core.person.pose import Pose, poses_to_json
 from ..stableviton_core.person.stitch import BLENDS, StitchOptions, stitch
 from .host.progress import iterate_with_progress
-from .sockets import PERSON_CATEGORY, PREVIEW_SIDE, CropSocket, PoseSocket, preview, size_inputs
+from .sockets import (
+    PERSON_CATEGORY,
+    PREVIEW_SIDE,
+    TRY_ON,
+    CropSocket,
+    PoseSocket,
+    preview,
+    size_inputs,
+)
 
 PERSON, GARMENT, MASK, WHOLE = "person", "garment", "mask", "whole photo"
 AUTOMATIC = -1  # of a feather
@@ -45,11 +53,11 @@ class StableVITONCrop(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONCrop",
-            display_name="StableVITON Crop",
+            display_name="Crop Person (StableVITON)",
             category=PERSON_CATEGORY,
             description="Bring a photo of any size to the working size by cropping or padding, "
-            "never stretching. StableVITON Stitch puts the result back.",
-            search_aliases=["inpaint crop"],
+            "never stretching. Stitch into Photo puts the result back.",
+            search_aliases=[*TRY_ON, "inpaint crop", "resize", "person"],
             inputs=[
                 io.Image.Input("photo", tooltip="The person's photo, of any size and aspect."),
                 *size_inputs("Of the working image; 3:4 as trained (384 x 512)."),
@@ -75,6 +83,7 @@ class StableVITONCrop(io.ComfyNode):
                     min=0,
                     max=99,
                     optional=True,
+                    advanced=True,
                     tooltip="Of several persons: 0 is the largest, 1 the next.",
                 ),
                 io.Float.Input(
@@ -84,6 +93,7 @@ class StableVITONCrop(io.ComfyNode):
                     max=4.0,
                     step=0.01,
                     optional=True,
+                    advanced=True,
                     tooltip="Margin around what is cropped to, as a fraction of its longer side.",
                 ),
                 io.Mask.Input(
@@ -100,7 +110,7 @@ class StableVITONCrop(io.ComfyNode):
                 ),
                 CropSocket.Output(
                     display_name="crop",
-                    tooltip="The photo and the region of it, for StableVITON Stitch.",
+                    tooltip="The photo and the region of it, for Stitch into Photo.",
                 ),
                 PoseSocket.Output(
                     display_name="pose",
@@ -170,11 +180,12 @@ class StableVITONStitch(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONStitch",
-            display_name="StableVITON Stitch",
+            display_name="Stitch into Photo (StableVITON)",
             category=PERSON_CATEGORY,
             description="Put a working image back into its photo, at the photo's resolution.",
+            search_aliases=[*TRY_ON, "uncrop", "paste back", "inpaint stitch"],
             inputs=[
-                CropSocket.Input("crop", tooltip="From StableVITON Crop."),
+                CropSocket.Input("crop", tooltip="From Crop Person."),
                 io.Image.Input("image", tooltip="The working image with the try-on."),
                 io.Mask.Input(
                     "mask",
@@ -188,6 +199,7 @@ class StableVITONStitch(io.ComfyNode):
                     min=AUTOMATIC,
                     max=512,
                     optional=True,
+                    advanced=True,
                     tooltip="Pixels of the photo over which the photo changes into the try-on, "
                     "inside the mask. -1: one pixel of the working image.",
                 ),
@@ -196,6 +208,7 @@ class StableVITONStitch(io.ComfyNode):
                     options=list(BLENDS),
                     default="plain",
                     optional=True,
+                    advanced=True,
                     tooltip="plain: across the feather. multi-band: coarse shading across a wide "
                     "band, fine texture across the feather (Burt and Adelson, 1983).",
                 ),

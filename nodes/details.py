@@ -17,7 +17,7 @@ from ..stableviton_core.image_tensors import (
 )
 from ..stableviton_core.images import MULTIPLE
 from .host.progress import iterate_with_progress
-from .sockets import CORRESPONDENCE_CATEGORY, FieldSocket, garment_mask_input, preview
+from .sockets import CORRESPONDENCE_CATEGORY, TRY_ON, FieldSocket, garment_mask_input, preview
 
 OF_THE_FIELD = "Without it, that of the field."
 
@@ -27,7 +27,7 @@ def tryon_inputs(garment_note: str) -> list["io.Input"]:
     return [
         io.Image.Input("tryon", tooltip="The try-on, of any size with the person's aspect."),
         io.Image.Input("garment", tooltip=f"The garment's image. {garment_note}"),
-        FieldSocket.Input("field", tooltip="From StableVITON Correspondence."),
+        FieldSocket.Input("field", tooltip="From Find Garment Correspondence."),
         io.Mask.Input("mask", tooltip="The agnostic mask: white (1) where the try-on is."),
     ]
 
@@ -37,11 +37,11 @@ class StableVITONDetail(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONDetail",
-            display_name="StableVITON Detail",
+            display_name="Carry Over Garment Details (StableVITON)",
             category=CORRESPONDENCE_CATEGORY,
             description="Carry details of the garment photo over to the try-on: prints, letters "
             "and weave at the photo's resolution. Shading and folds stay as generated.",
-            search_aliases=["logo", "texture", "sharpen", "warp"],
+            search_aliases=[*TRY_ON, "logo", "print", "texture", "sharpen", "warp"],
             inputs=[
                 *tryon_inputs(
                     "Of any size: for more detail than the working size has, a second StableVITON "
@@ -62,6 +62,7 @@ class StableVITONDetail(io.ComfyNode):
                     min=0.005,
                     max=0.5,
                     step=0.005,
+                    advanced=True,
                     tooltip="The size of the largest details to carry over, as a fraction of the "
                     "image's height. Larger: also patterns and colours; smaller: only the weave.",
                 ),
@@ -105,11 +106,11 @@ class StableVITONScore(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONScore",
-            display_name="StableVITON Score",
+            display_name="Score Try-On (StableVITON)",
             category=CORRESPONDENCE_CATEGORY,
             description="How far a try-on can be trusted, without ground truth: how sure the "
             "correspondence is, and how alike try-on and garment are through it.",
-            search_aliases=["quality", "metric", "best of"],
+            search_aliases=[*TRY_ON, "quality", "metric", "best of", "rank"],
             inputs=[*tryon_inputs("Best the working size."), garment_mask_input(OF_THE_FIELD)],
             outputs=[
                 io.Float.Output(
@@ -117,6 +118,9 @@ class StableVITONScore(io.ComfyNode):
                 ),
                 io.String.Output(
                     display_name="report", tooltip="A line for each try-on, with its parts."
+                ),
+                io.Image.Output(
+                    display_name="best", tooltip="Of a batch the try-on with the highest score."
                 ),
             ],
             is_output_node=True,
@@ -136,7 +140,8 @@ class StableVITONScore(io.ComfyNode):
         report = "\n".join(score.describe() for score in scores)
         totals = [score.total for score in scores]
         shown = {"text": [report], "score": totals}
-        return io.NodeOutput(sum(totals) / len(totals), report, ui=shown)
+        best = items[totals.index(max(totals))][0]
+        return io.NodeOutput(sum(totals) / len(totals), report, best, ui=shown)
 
 
 def match_inputs(

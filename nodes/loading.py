@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from .host.dtypes import WEIGHT_DTYPES
 from .host.folders import find_checkpoint, list_checkpoints
 from .host.load_checkpoint import load_checkpoint
-from .sockets import CATEGORY, StableVITONSocket
+from .sockets import CATEGORY, TRY_ON, StableVITONSocket
 
 
 class StableVITONLoader(io.ComfyNode):
@@ -17,7 +17,7 @@ class StableVITONLoader(io.ComfyNode):
             category=CATEGORY,
             description="Load a StableVITON checkpoint: UNet, spatial encoder with zero cross-"
             "attention, image projector, CLIP image encoder, VAE.",
-            search_aliases=["virtual try-on", "viton", "clothes"],
+            search_aliases=[*TRY_ON, "checkpoint", "load model"],
             inputs=[
                 io.Combo.Input(
                     "ckpt_name",
@@ -29,6 +29,7 @@ class StableVITONLoader(io.ComfyNode):
                     "weight_dtype",
                     options=list(WEIGHT_DTYPES),
                     default="default",
+                    advanced=True,
                     tooltip="Type of the weights in memory. default: ComfyUI decides for your "
                     "device. fp16 halves the memory of an fp32 file.",
                 ),

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 from .host.adapter import StableVITON
 from .host.lora import apply_lora, find_lora, list_loras
-from .sockets import CATEGORY, StableVITONSocket
+from .sockets import CATEGORY, TRY_ON, StableVITONSocket
 
 
 class StableVITONLora(io.ComfyNode):
@@ -16,7 +16,7 @@ class StableVITONLora(io.ComfyNode):
             category=CATEGORY,
             description="Add a LoRA, trained on one garment or a small wardrobe, to spatial "
             "encoder and zero cross-attention.",
-            search_aliases=["lora", "virtual try-on", "garment"],
+            search_aliases=[*TRY_ON, "lora", "fine-tune"],
             inputs=[
                 StableVITONSocket.Input(
                     "stableviton", tooltip="From Load StableVITON, or from another LoRA."

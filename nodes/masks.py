@@ -40,7 +40,15 @@ from ..stableviton_core.person.garment_shape import GarmentShape, measure_garmen
 from ..stableviton_core.person.labels import Parse
 from .host.progress import iterate_with_progress
 from .person import fit_label_images, read_poses
-from .sockets import PERSON_CATEGORY, ParseSocket, image_input, pose_input, preview, size_inputs
+from .sockets import (
+    PERSON_CATEGORY,
+    TRY_ON,
+    ParseSocket,
+    image_input,
+    pose_input,
+    preview,
+    size_inputs,
+)
 
 GARMENT, WEARER = "garment", "person wearing it"  # what a garment's photo shows
 
@@ -50,11 +58,11 @@ class StableVITONAgnosticMask(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONAgnosticMask",
-            display_name="StableVITON Agnostic Mask",
+            display_name="Make Agnostic Mask (StableVITON)",
             category=PERSON_CATEGORY,
             description="Mask what a try-on generates anew: the garment and what it may have "
             "covered, without the face and the rest of the person.",
-            search_aliases=["agnostic", "clothes mask", "cloth mask"],
+            search_aliases=[*TRY_ON, "agnostic", "mask", "clothes mask", "inpaint"],
             inputs=[
                 image_input(),
                 io.Combo.Input(
@@ -84,11 +92,13 @@ class StableVITONAgnosticMask(io.ComfyNode):
                 io.Boolean.Input(
                     "keep_hands",
                     default=True,
+                    advanced=True,
                     tooltip="Leave the hands as they are. The rule viton-hd always does.",
                 ),
                 io.Boolean.Input(
                     "keep_hair",
                     default=True,
+                    advanced=True,
                     tooltip="Leave hair over the garment as it is. Needs a parse that knows hair. "
                     "The rule viton-hd masks it.",
                 ),
@@ -97,6 +107,7 @@ class StableVITONAgnosticMask(io.ComfyNode):
                     default=0,
                     min=-256,
                     max=256,
+                    advanced=True,
                     tooltip="Pixels by which the mask grows, or shrinks if negative. Face, kept "
                     "hair and kept hands stay free.",
                 ),
@@ -105,13 +116,14 @@ class StableVITONAgnosticMask(io.ComfyNode):
                     default=0,
                     min=0,
                     max=128,
+                    advanced=True,
                     tooltip="Pixels over which the MASK's edge becomes soft. The agnostic IMAGE is "
                     "grey where it is over one half.",
                 ),
                 ParseSocket.Input(
                     "parse",
                     optional=True,
-                    tooltip="From StableVITON Parse. Without it, labels come from the DensePose "
+                    tooltip="From Parse Clothes. Without it, labels come from the DensePose "
                     "image, or from the pose.",
                 ),
                 pose_input("Without them the built-in network looks for the largest person."),
@@ -129,7 +141,7 @@ class StableVITONAgnosticMask(io.ComfyNode):
                 io.Mask.Input(
                     "garment_mask",
                     optional=True,
-                    tooltip="The new garment, from StableVITON Garment, for sleeves = as the new "
+                    tooltip="The new garment, from Cut Out Garment, for sleeves = as the new "
                     "garment. It is measured lying flat and upright.",
                 ),
             ],
@@ -221,11 +233,11 @@ class StableVITONGarment(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONGarment",
-            display_name="StableVITON Garment",
+            display_name="Cut Out Garment (StableVITON)",
             category=PERSON_CATEGORY,
             description="Cut a garment out of its photo and lay it on white, centred, at the "
             "working size, as StableVITON expects it.",
-            search_aliases=["cloth", "remove background", "clothes"],
+            search_aliases=[*TRY_ON, "remove background", "cloth", "mask"],
             inputs=[
                 io.Image.Input(
                     "photo",
@@ -233,7 +245,7 @@ class StableVITONGarment(io.ComfyNode):
                     "another colour, or a person wearing it. The alpha of a transparent image is "
                     "taken as its mask.",
                 ),
-                *size_inputs("Of the working image, as in StableVITON Crop."),
+                *size_inputs("Of the working image, as in Crop Person."),
                 io.Mask.Input(
                     "mask",
                     optional=True,
@@ -260,8 +272,15 @@ class StableVITONGarment(io.ComfyNode):
                     "straighten",
                     default=True,
                     optional=True,
+                    advanced=True,
                     tooltip="Turn a garment that lies askew, by up to 45 degrees, so that its "
                     "halves are alike.",
+                ),
+                io.Mask.Input(
+                    "transparency",
+                    optional=True,
+                    tooltip="The MASK of Load Image: white (1) where the photo is transparent. "
+                    "Empty for an opaque photo, and then without effect.",
                 ),
             ],
             outputs=[
@@ -284,9 +303,12 @@ class StableVITONGarment(io.ComfyNode):
         shows: str = GARMENT,
         category: str = "upper",
         straighten: bool = True,
+        transparency: Tensor | None = None,
     ) -> io.NodeOutput:
         check_size("working size", height, width)
         colours, alpha = split_alpha(photo)
+        if transparency is not None and bool((transparency > 0).any()):
+            alpha = 1 - to_mask(transparency, "transparency")
         if mask is None and alpha is not None and bool((alpha < 1).any()):
             photo, mask = colours, alpha
         photo, masks = pair_with_masks(to_rgb(photo), mask)
@@ -302,7 +324,7 @@ class StableVITONGarment(io.ComfyNode):
             garment_masks.append(garment_mask)
             warnings += cut_out.warnings
         for warning in warnings:
-            logging.warning("StableVITON Garment: %s", warning)
+            logging.warning("Cut Out Garment: %s", warning)
         on_white = to_images(garments)
         return io.NodeOutput(
             on_white, to_masks(garment_masks), "\n".join(warnings), ui=preview(on_white, cls)

@@ -38,6 +38,7 @@ from .host.progress import iterate_with_progress
 from .sockets import (
     NEAREST,
     PERSON_CATEGORY,
+    TRY_ON,
     ParseSocket,
     PoseSocket,
     image_input,
@@ -78,10 +79,10 @@ class StableVITONPose(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONPose",
-            display_name="StableVITON Pose",
+            display_name="Detect Pose (StableVITON)",
             category=PERSON_CATEGORY,
             description="Find a person's joints (COCO-18).",
-            search_aliases=["openpose", "skeleton", "keypoints"],
+            search_aliases=[*TRY_ON, "openpose", "skeleton", "keypoints", "blazepose"],
             inputs=[
                 image_input(),
                 io.Combo.Input(
@@ -135,10 +136,10 @@ class StableVITONParse(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONParse",
-            display_name="StableVITON Parse",
+            display_name="Parse Clothes (StableVITON)",
             category=PERSON_CATEGORY,
             description="Label a person's clothes and body parts.",
-            search_aliases=["human parsing", "segment clothes", "segformer"],
+            search_aliases=[*TRY_ON, "human parsing", "segment clothes", "segformer", "mask"],
             inputs=[
                 image_input(),
                 io.Combo.Input(
@@ -176,7 +177,7 @@ class StableVITONParse(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ParseSocket.Output(display_name="parse", tooltip="For StableVITON Agnostic Mask."),
+                ParseSocket.Output(display_name="parse", tooltip="For Make Agnostic Mask."),
                 io.Image.Output(tooltip="The labels in VITON-HD's colours."),
                 io.Mask.Output(tooltip="White (1) where the chosen labels are."),
                 source_output(),
@@ -225,10 +226,10 @@ class StableVITONDensePose(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONDensePose",
-            display_name="StableVITON DensePose",
+            display_name="Make DensePose (StableVITON)",
             category=PERSON_CATEGORY,
             description="A person's DensePose in the colours StableVITON was trained on (Parula).",
-            search_aliases=["densepose", "body parts", "parula"],
+            search_aliases=[*TRY_ON, "densepose", "body parts", "parula"],
             inputs=[
                 image_input(),
                 io.Combo.Input(

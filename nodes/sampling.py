@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..stableviton_core.plms import plms_timesteps
 from .host.plms_sampler import PLMSSampler
 from .host.reuse import reuse_features
-from .sockets import CATEGORY
+from .sockets import CATEGORY, TRY_ON
 
 
 class StableVITONPLMS(io.ComfyNode):
@@ -15,13 +15,14 @@ class StableVITONPLMS(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONPLMS",
-            display_name="StableVITON PLMS",
+            display_name="PLMS Sampler (StableVITON)",
             category=CATEGORY,
             description="The released inference script's sampler, for SamplerCustom. Use it with "
-            "StableVITON Schedule; it starts from the latent noised to the last timestep, as "
+            "PLMS Schedule; it starts from the latent noised to the last timestep, as "
             "released.",
+            search_aliases=[*TRY_ON, "sampler", "plms"],
             inputs=[],
-            outputs=[io.Sampler.Output()],
+            outputs=[io.Sampler.Output(tooltip="For SamplerCustom.")],
         )
 
     @classmethod
@@ -34,9 +35,10 @@ class StableVITONSchedule(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONSchedule",
-            display_name="StableVITON Schedule",
+            display_name="PLMS Schedule (StableVITON)",
             category=CATEGORY,
             description="The released timesteps 1, 1 + c, 1 + 2c ... with c = 1000 // steps.",
+            search_aliases=[*TRY_ON, "scheduler", "sigmas", "steps"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to be sampled."),
                 io.Int.Input(
@@ -47,7 +49,7 @@ class StableVITONSchedule(io.ComfyNode):
                     tooltip="50 as released. Numbers that do not divide 1000 give a few more.",
                 ),
             ],
-            outputs=[io.Sigmas.Output()],
+            outputs=[io.Sigmas.Output(tooltip="For SamplerCustom.")],
         )
 
     @classmethod
@@ -61,11 +63,11 @@ class StableVITONReuse(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONReuse",
-            display_name="StableVITON Reuse",
+            display_name="Reuse Features (StableVITON)",
             category=CATEGORY,
             description="Sample faster and approximately: steps reuse features that earlier steps "
             "computed. docs/performance.md has the measured time and difference.",
-            search_aliases=["cache", "deepcache", "faster"],
+            search_aliases=[*TRY_ON, "cache", "deepcache", "faster", "speed"],
             inputs=[
                 io.Model.Input("model", tooltip="From Apply StableVITON."),
                 io.Float.Input(

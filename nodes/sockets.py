@@ -8,6 +8,7 @@ from ..stableviton_core.image_tensors import shrink
 CATEGORY = "StableVITON"
 PERSON_CATEGORY = "StableVITON/person"
 CORRESPONDENCE_CATEGORY = "StableVITON/correspondence"
+TRY_ON = ["try on", "virtual try-on", "viton", "clothes", "garment"]  # what is searched for
 
 StableVITONSocket = io.Custom("STABLEVITON")
 CropSocket = io.Custom("STABLEVITON_CROP")  # list of person.crop.CropRegion, one per image
@@ -20,7 +21,7 @@ LARGEST, NEAREST = "largest", "nearest to point"
 
 
 def image_input() -> io.Image.Input:
-    return io.Image.Input("image", tooltip="The person, best from StableVITON Crop.")
+    return io.Image.Input("image", tooltip="The person, best from Crop Person.")
 
 
 def size_inputs(tooltip: str) -> list[io.Int.Input]:
@@ -35,7 +36,7 @@ def pose_input(note: str) -> "io.Input":
     return PoseSocket.Input(
         "pose_keypoint",
         optional=True,
-        tooltip=f"The person's keypoints, from StableVITON Pose or another pack's node. {note}",
+        tooltip=f"The person's keypoints, from Detect Pose or another pack's node. {note}",
     )
 
 
@@ -65,7 +66,7 @@ def garment_mask_input(without: str) -> "io.Input":
     return io.Mask.Input(
         "garment_mask",
         optional=True,
-        tooltip="White (1) where the garment is in its image, as StableVITON Garment gives it. "
+        tooltip="White (1) where the garment is in its image, as Cut Out Garment gives it. "
         f"{without}",
     )
 

@@ -14,7 +14,7 @@ from ..stableviton_core.image_tensors import (
 from .host.adapter import StableVITON
 from .host.conditioning import encode_conditioning
 from .host.patch import patch_model
-from .sockets import CATEGORY, StableVITONSocket, fraction_input
+from .sockets import CATEGORY, TRY_ON, StableVITONSocket, fraction_input
 
 
 class StableVITONApply(io.ComfyNode):
@@ -25,6 +25,7 @@ class StableVITONApply(io.ComfyNode):
             display_name="Apply StableVITON",
             category=CATEGORY,
             description="Patch zero cross-attention to the garment into a StableVITON UNet.",
+            search_aliases=[*TRY_ON, "zero cross-attention", "patch model"],
             inputs=[
                 io.Model.Input("model", tooltip="The UNet of a StableVITON checkpoint."),
                 StableVITONSocket.Input("stableviton", tooltip="From Load StableVITON."),
@@ -67,10 +68,11 @@ class StableVITONConditioning(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONConditioning",
-            display_name="StableVITON Conditioning",
+            display_name="Encode Try-On (StableVITON)",
             category=CATEGORY,
             description="Encode a person and a garment for sampling. Person i goes with garment i; "
             "a single person or garment goes with all.",
+            search_aliases=[*TRY_ON, "conditioning", "StableVITON Conditioning", "dress person"],
             inputs=[
                 StableVITONSocket.Input("stableviton", tooltip="From Load StableVITON."),
                 io.ClipVision.Input(
@@ -121,9 +123,10 @@ class StableVITONPasteBack(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONPasteBack",
-            display_name="StableVITON Paste Back",
+            display_name="Paste Try-On Back (StableVITON)",
             category=CATEGORY,
             description="Keep the person's own pixels outside the mask, exactly.",
+            search_aliases=[*TRY_ON, "composite", "blend", "mask", "repaint"],
             inputs=[
                 io.Image.Input("tryon", tooltip="The decoded try-on."),
                 io.Image.Input("person", tooltip="The person image that the try-on was made from."),
@@ -136,7 +139,7 @@ class StableVITONPasteBack(io.ComfyNode):
                     tooltip="Width of the transition in pixels. It lies inside the mask.",
                 ),
             ],
-            outputs=[io.Image.Output()],
+            outputs=[io.Image.Output(tooltip="The person, with the try-on inside the mask.")],
         )
 
     @classmethod

@@ -23,10 +23,13 @@ from ...stableviton_core.image_tensors import (
 from ...stableviton_core.images import check_size
 from ...stableviton_core.model.image_projector import preprocess_for_clip
 from .adapter import StableVITON
+from .checks import check_checkpoint
 from .encode_images import encode_images
-from .model import AGNOSTIC, DENSEPOSE, GARMENT, KEEP
+from .model import AGNOSTIC, DENSEPOSE, GARMENT, KEEP, UNCONDITIONAL
 
 Conditioning = list[list]
+
+EMPTY_ALPHA = (64, 64)  # of the MASK that Load Image gives for an image without alpha
 
 
 def encode_conditioning(
@@ -41,7 +44,7 @@ def encode_conditioning(
 ) -> tuple[Conditioning, Conditioning, dict]:
     """The inputs of StableVITONConditioning, IMAGEs (B x H x W x C, 0..1) and a MASK (B x H x W) ->
     positive, negative, LATENT. ImageError where sizes or batches do not fit, StableVITONError where
-    clip_vision does not fit the image projector."""
+    clip_vision does not fit the image projector, or nothing is to be generated."""
     device = person.device
     person, mask = to_signed(person), to_mask(mask.to(device))
     densepose, garment = to_signed(densepose.to(device)), to_signed(garment.to(device))
@@ -49,8 +52,10 @@ def encode_conditioning(
     if agnostic is not None:
         agnostic = inputs["agnostic"] = to_signed(agnostic.to(device))
     batch = find_batch_size({name: len(value) for name, value in inputs.items()})
+    _check_mask(mask)
     height, width = person.shape[2:]
-    check_size("person image", height, width, "Bring it there with StableVITONCrop.")
+    check_size("person image", height, width, "Bring it there with Crop Person.")
+    check_checkpoint(stableviton.config, person)
 
     keep = rearrange(make_keep_mask(mask), "b h w -> b 1 h w")
     keep = resize_to_person("mask", keep, height, width)
@@ -78,8 +83,27 @@ def encode_conditioning(
     context, unconditional = _encode_context(stableviton, clip_vision, garment)
     progress.update(1)
     positive = [[expand_batch(context, batch).clone(), latents]]
-    negative = [[expand_batch(unconditional, batch).clone(), dict(latents)]]
+    negative = [[expand_batch(unconditional, batch).clone(), latents | {UNCONDITIONAL: True}]]
     return positive, negative, {"samples": expand_batch(start, batch).clone()}
+
+
+def _check_mask(mask: Tensor) -> None:
+    """StableVITONError where a mask of the batch, B x H x W, is empty."""
+    keep = make_keep_mask(mask)
+    empty = [index for index, item in enumerate(keep, start=1) if bool(item.all())]
+    if not empty:
+        return
+    if mask.shape[1:] == EMPTY_ALPHA and not bool(mask.any()):
+        raise StableVITONError(
+            f"The mask is empty and {EMPTY_ALPHA[1]} x {EMPTY_ALPHA[0]}, which is what ComfyUI "
+            "makes of an image without transparency. Load a mask image with Load Image (as Mask) "
+            "and the channel red, or draw the mask in the mask editor."
+        )
+    raise StableVITONError(
+        f"The mask of person {', '.join(map(str, empty))} is empty (nothing is over one half), so "
+        "nothing would be generated. It is white (1) where the garment goes: take it from Make "
+        "Agnostic Mask, or draw it; a mask that is black there needs Invert Mask."
+    )
 
 
 def _encode_context(
@@ -93,7 +117,7 @@ def _encode_context(
         raise StableVITONError(
             f"The CLIP vision model gives embeddings of {channels} numbers and this checkpoint's "
             f"image projector takes {expected}. Connect the CLIP_VISION output of "
-            "StableVITONLoader."
+            "Load StableVITON."
         )
     comfy.model_management.load_models_gpu([clip_vision.patcher, projector])
     pixels = preprocess_for_clip(garment.to(clip_vision.load_device), clip_vision.image_size)

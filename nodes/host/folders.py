@@ -4,6 +4,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ...stableviton_core.errors import StableVITONError
+
 FOLDER = "stableviton"
 EXTENSIONS = {".ckpt", ".pt", ".pth", ".safetensors", ".sft"}
 DEMO = Path(__file__).resolve().parents[2] / "demo"
@@ -49,11 +51,11 @@ def list_checkpoints() -> list[str]:
 
 
 def find_checkpoint(name: str) -> Path:
-    """The path of a listed checkpoint. FileNotFoundError for any other name."""
+    """The path of a listed checkpoint. StableVITONError for any other name."""
     for folder in (FOLDER, "checkpoints"):
         if name in folder_paths.get_filename_list(folder):
             return Path(folder_paths.get_full_path_or_raise(folder, name))
-    raise FileNotFoundError(
+    raise StableVITONError(
         f"No checkpoint {name!r} in ComfyUI's models/{FOLDER} or models/checkpoints. Put the file "
         f"into models/{FOLDER} and refresh; {len(list_checkpoints())} are there now."
     )
@@ -72,10 +74,10 @@ def list_person_models(folder: str) -> dict[str, str]:
 
 def find_person_model(folder: str, name: str) -> Path:
     """The path of a person network's file, or of a SegFormer's folder, by its listed name.
-    FileNotFoundError for any other."""
+    StableVITONError for any other."""
     files = list_person_models(folder)
     if name not in files:
-        raise FileNotFoundError(
+        raise StableVITONError(
             f"No {name!r} in ComfyUI's models/{folder}. Put it there and refresh; "
             f"{len(files)} are there now."
         )

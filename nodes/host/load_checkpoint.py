@@ -22,6 +22,7 @@ from ...stableviton_core.model.config import AutoencoderConfig, ClipConfig
 from ...stableviton_core.model.weight_reader import Metadata, Weights
 from .adapter import StableVITON, load_adapter, load_image_projector
 from .attention import override_attention
+from .checks import watch_sampling
 from .dtypes import choose_compute_dtype, choose_weight_dtype
 from .model import StableVITONModel, StableVITONModelConfig
 
@@ -32,7 +33,7 @@ def load_checkpoint(
     """weight_dtype: one of WEIGHT_DTYPES; "default" lets the host decide. CheckpointError where the
     file is not a StableVITON checkpoint."""
     checkpoint = read_checkpoint(path)
-    unet = load_unet(checkpoint, weight_dtype)
+    unet = watch_sampling(load_unet(checkpoint, weight_dtype))
     adapter = load_adapter(checkpoint, choose_weight_dtype(checkpoint, weight_dtype))
     if hasattr(unet, "cached_patcher_init"):
         unet.cached_patcher_init = (reload_unet, (path, weight_dtype))

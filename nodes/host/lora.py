@@ -7,6 +7,7 @@ import comfy.lora
 import folder_paths
 from comfy.model_patcher import ModelPatcher
 
+from ...stableviton_core.errors import StableVITONError
 from ...stableviton_core.model.checkpoint import full_key
 from ...stableviton_core.model.lora import Lora, check_base, parse_lora
 from .adapter import StableVITON
@@ -20,9 +21,9 @@ def list_loras() -> list[str]:
 
 
 def find_lora(name: str) -> Path:
-    """The path of a listed file. FileNotFoundError for any other name."""
+    """The path of a listed file. StableVITONError for any other name."""
     if name not in list_loras():
-        raise FileNotFoundError(
+        raise StableVITONError(
             f"No {name!r} in ComfyUI's models/{FOLDER}. Put the lora.safetensors of a training run "
             f"there and refresh; {len(list_loras())} files are there now."
         )

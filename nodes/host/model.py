@@ -18,6 +18,7 @@ AGNOSTIC = "stableviton_agnostic"
 KEEP = "stableviton_keep"
 DENSEPOSE = "stableviton_densepose"
 GARMENT = "stableviton_garment"
+UNCONDITIONAL = "stableviton_unconditional"  # True in the negative conditioning
 CONCATENATED = tuple(f"stableviton_{name}" for name in CONCATENATED_INPUTS)
 
 
@@ -86,7 +87,7 @@ def check_model(model: ModelPatcher) -> None:
     if not isinstance(model.model, StableVITONModel):
         raise StableVITONError(
             f"The model is a {type(model.model).__name__}, not a StableVITON UNet. Connect the "
-            "MODEL output of StableVITONLoader, with other packs' patches in between if you like."
+            "MODEL output of Load StableVITON, with other packs' patches in between if you like."
         )
 
 
@@ -96,7 +97,7 @@ def _check_conditioning(conditioning: dict) -> None:
         raise StableVITONError(
             "This model is a StableVITON UNet and its conditioning carries no try-on latents "
             f"({', '.join(missing)}). Connect the positive and the negative output of "
-            "StableVITONConditioning to the sampler."
+            "Encode Try-On to the sampler."
         )
     if conditioning.get("area") is not None:
         raise StableVITONError(

@@ -48,13 +48,13 @@ def _check_fit(model: ModelPatcher, stableviton: StableVITON) -> None:
     if unet != adapter:
         raise StableVITONError(
             f"The model and the stableviton input come from checkpoints of different size ({unet} "
-            f"and {adapter}). Connect both from the same StableVITONLoader."
+            f"and {adapter}). Connect both from the same Load StableVITON."
         )
     device = stableviton.adapter.load_device
     if model.load_device != device:
         raise StableVITONError(
             f"The model is on {model.load_device}, spatial encoder and zero cross-attention are on "
-            f"{device}. Choose the device after StableVITONApply."
+            f"{device}. Choose the device after Apply StableVITON."
         )
     adapter = stableviton.adapter
     others = [
@@ -67,7 +67,7 @@ def _check_fit(model: ModelPatcher, stableviton: StableVITON) -> None:
         raise StableVITONError(
             "The model already has the networks of this checkpoint with other LoRAs, and their "
             "weights are in memory only once. Connect the same stableviton to every "
-            "StableVITONApply of a model."
+            "Apply StableVITON of a model."
         )
 
 

@@ -4,9 +4,9 @@ ComfyUI replaces them in graphs that are queued, and offers it for those that ar
 are in the same order; no mapping says so, because ComfyUI fails on one between two replaced nodes.
 """
 
-import sys
-
 from comfy_api.latest import ComfyAPI, io
+
+from .server import find_server
 
 CROP = io.NodeReplace(
     old_node_id="StableVITONFrame",
@@ -28,8 +28,7 @@ STITCH = io.NodeReplace(
 
 async def register_replacements() -> None:
     """Nothing where no server runs, as in a script that loads the nodes only."""
-    server = getattr(sys.modules.get("server"), "PromptServer", None)
-    if getattr(server, "instance", None) is None:
+    if find_server() is None:
         return
     for replacement in (CROP, STITCH):
         await ComfyAPI().node_replacement.register(replacement)

@@ -74,7 +74,7 @@ class MaskOptions:
         if self.new_garment is None:
             raise StableVITONError(
                 f"sleeves is {NEW_GARMENT!r}, and the garment's mask is missing. Connect that of "
-                "StableVITON Garment, or choose long, short or as worn."
+                "Cut Out Garment, or choose long, short or as worn."
             )
         return self.new_garment.sleeve
 

@@ -161,7 +161,7 @@ def test_an_interrupted_run_leaves_nothing_behind(loaded, tryon, patched):
 
 def test_conditioning_of_another_kind_is_an_error(patched, tryon):
     _, negative, latent = tryon
-    with pytest.raises(ValueError, match="StableVITONConditioning"):
+    with pytest.raises(ValueError, match="Encode Try-On"):
         sample(patched, [[torch.zeros(1, 1, 96), {}]], negative, latent)
 
 

@@ -86,7 +86,7 @@ def test_transparency_is_composited_over_white(host, loaded):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"person": (1, 130, 96, 3)}, r"96 x 130 .*multiples of 8.*StableVITONCrop"),
+        ({"person": (1, 130, 96, 3)}, r"96 x 130 .*multiples of 8.*Crop Person"),
         ({"mask": (1, 96, 96)}, r"mask is 96 x 96 .*person image 96 x 128"),
         ({"densepose": (1, 96, 128, 3)}, r"DensePose image is 128 x 96"),
         ({"person": (2, 128, 96, 3), "garment": (3, 128, 96, 3)}, r"person 2.*garment 3"),

@@ -191,7 +191,7 @@ def test_code_in_a_pickle_does_not_run(host, folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "nowhere.ckpt"])
 def test_a_name_outside_the_folder(host, name):
-    with pytest.raises(FileNotFoundError, match="models/stableviton"):
+    with pytest.raises(ValueError, match="models/stableviton"):
         load(host, name)
 
 

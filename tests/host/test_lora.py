@@ -160,5 +160,5 @@ def test_code_in_a_file_does_not_run(host, loaded, folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["../../../etc/passwd", "nowhere.safetensors"])
 def test_a_name_outside_the_folder(host, loaded, name):
-    with pytest.raises(FileNotFoundError, match="models/loras"):
+    with pytest.raises(ValueError, match="models/loras"):
         with_lora(host, loaded[1], name)

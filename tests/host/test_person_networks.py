@@ -96,7 +96,7 @@ def test_a_densepose_that_finds_nobody_or_is_damaged(host, errors):
     allow(damaged)
     with pytest.raises(errors, match="cannot be loaded as TorchScript"):
         densepose(host, torch.zeros(1, 120, 128, 3), model=damaged.name)
-    with pytest.raises(FileNotFoundError, match="models/densepose"):
+    with pytest.raises(ValueError, match="models/densepose"):
         densepose(host, torch.zeros(1, 120, 128, 3), model="../../secret.torchscript")
 
 
