@@ -5,7 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .nodes.correspondence import StableVITONCorrespondence
 from .nodes.crop import StableVITONCrop, StableVITONStitch
 from .nodes.details import StableVITONDetail, StableVITONScore
-from .nodes.host.folders import register_folders
+from .nodes.host.folders import copy_demo_images, register_folders
 from .nodes.host.replacements import register_replacements
 from .nodes.host.server import name_errors
 from .nodes.loading import StableVITONLoader
@@ -47,5 +47,6 @@ class StableVITONExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> StableVITONExtension:
     register_folders()
+    copy_demo_images()
     name_errors()
     return StableVITONExtension()

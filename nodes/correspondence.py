@@ -49,7 +49,7 @@ class StableVITONCorrespondence(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONCorrespondence",
-            display_name="Find Garment Correspondence (StableVITON)",
+            display_name="Find Correspondence",
             category=CORRESPONDENCE_CATEGORY,
             description="Show where each point of the garment lands on the person, as the zero "
             "cross-attention has learned it. Runs the model once more over the result.",
@@ -107,7 +107,8 @@ class StableVITONCorrespondence(io.ComfyNode):
                 ),
                 FieldSocket.Output(
                     display_name="field",
-                    tooltip="Of each pixel the place on the garment, for Detail and Score.",
+                    tooltip="Of each pixel the place on the garment, for Carry Over "
+                    "Garment Details and Score Try-On.",
                 ),
                 io.Mask.Output(display_name="region", tooltip="Where the region lands, 0..1."),
             ],

@@ -53,7 +53,7 @@ class StableVITONCrop(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONCrop",
-            display_name="Crop Person (StableVITON)",
+            display_name="Crop Person",
             category=PERSON_CATEGORY,
             description="Bring a photo of any size to the working size by cropping or padding, "
             "never stretching. Stitch into Photo puts the result back.",
@@ -180,7 +180,7 @@ class StableVITONStitch(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONStitch",
-            display_name="Stitch into Photo (StableVITON)",
+            display_name="Stitch into Photo",
             category=PERSON_CATEGORY,
             description="Put a working image back into its photo, at the photo's resolution.",
             search_aliases=[*TRY_ON, "uncrop", "paste back", "inpaint stitch"],
@@ -218,7 +218,7 @@ class StableVITONStitch(io.ComfyNode):
                     optional=True,
                     tooltip="Shift the try-on's colours inside the mask by its difference from the "
                     "photo just outside, so that no step of tone shows. For an image that VAE "
-                    "Decode gives; what Paste Back gives has no difference there.",
+                    "Decode gives; what Paste Try-On Back gives has no difference there.",
                 ),
             ],
             outputs=[io.Image.Output(tooltip="The photo with the try-on, of the photo's size.")],

@@ -27,7 +27,7 @@ def tryon_inputs(garment_note: str) -> list["io.Input"]:
     return [
         io.Image.Input("tryon", tooltip="The try-on, of any size with the person's aspect."),
         io.Image.Input("garment", tooltip=f"The garment's image. {garment_note}"),
-        FieldSocket.Input("field", tooltip="From Find Garment Correspondence."),
+        FieldSocket.Input("field", tooltip="From Find Correspondence."),
         io.Mask.Input("mask", tooltip="The agnostic mask: white (1) where the try-on is."),
     ]
 
@@ -37,14 +37,14 @@ class StableVITONDetail(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONDetail",
-            display_name="Carry Over Garment Details (StableVITON)",
+            display_name="Carry Over Details",
             category=CORRESPONDENCE_CATEGORY,
             description="Carry details of the garment photo over to the try-on: prints, letters "
             "and weave at the photo's resolution. Shading and folds stay as generated.",
             search_aliases=[*TRY_ON, "logo", "print", "texture", "sharpen", "warp"],
             inputs=[
                 *tryon_inputs(
-                    "Of any size: for more detail than the working size has, a second StableVITON "
+                    "Of any size: for more detail than the working size has, a second Cut Out "
                     "Garment with a larger width and height of the same aspect."
                 ),
                 io.Float.Input(
@@ -106,7 +106,7 @@ class StableVITONScore(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONScore",
-            display_name="Score Try-On (StableVITON)",
+            display_name="Score Try-On",
             category=CORRESPONDENCE_CATEGORY,
             description="How far a try-on can be trusted, without ground truth: how sure the "
             "correspondence is, and how alike try-on and garment are through it.",

@@ -40,8 +40,8 @@ class StableVITONLora(io.ComfyNode):
             outputs=[
                 StableVITONSocket.Output(
                     display_name="stableviton",
-                    tooltip="A copy with the LoRA, for Apply StableVITON and StableVITON "
-                    "Conditioning; what came in is unchanged.",
+                    tooltip="A copy with the LoRA, for Apply StableVITON and Encode "
+                    "Try-On; what came in is unchanged.",
                 )
             ],
         )

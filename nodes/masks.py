@@ -58,7 +58,7 @@ class StableVITONAgnosticMask(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONAgnosticMask",
-            display_name="Make Agnostic Mask (StableVITON)",
+            display_name="Make Agnostic Mask",
             category=PERSON_CATEGORY,
             description="Mask what a try-on generates anew: the garment and what it may have "
             "covered, without the face and the rest of the person.",
@@ -233,7 +233,7 @@ class StableVITONGarment(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONGarment",
-            display_name="Cut Out Garment (StableVITON)",
+            display_name="Cut Out Garment",
             category=PERSON_CATEGORY,
             description="Cut a garment out of its photo and lay it on white, centred, at the "
             "working size, as StableVITON expects it.",

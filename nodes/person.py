@@ -79,7 +79,7 @@ class StableVITONPose(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONPose",
-            display_name="Detect Pose (StableVITON)",
+            display_name="Detect Pose",
             category=PERSON_CATEGORY,
             description="Find a person's joints (COCO-18).",
             search_aliases=[*TRY_ON, "openpose", "skeleton", "keypoints", "blazepose"],
@@ -136,7 +136,7 @@ class StableVITONParse(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONParse",
-            display_name="Parse Clothes (StableVITON)",
+            display_name="Parse Clothes",
             category=PERSON_CATEGORY,
             description="Label a person's clothes and body parts.",
             search_aliases=[*TRY_ON, "human parsing", "segment clothes", "segformer", "mask"],
@@ -226,7 +226,7 @@ class StableVITONDensePose(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONDensePose",
-            display_name="Make DensePose (StableVITON)",
+            display_name="Make DensePose",
             category=PERSON_CATEGORY,
             description="A person's DensePose in the colours StableVITON was trained on (Parula).",
             search_aliases=[*TRY_ON, "densepose", "body parts", "parula"],

@@ -15,7 +15,7 @@ class StableVITONPLMS(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONPLMS",
-            display_name="PLMS Sampler (StableVITON)",
+            display_name="PLMS Sampler",
             category=CATEGORY,
             description="The released inference script's sampler, for SamplerCustom. Use it with "
             "PLMS Schedule; it starts from the latent noised to the last timestep, as "
@@ -35,7 +35,7 @@ class StableVITONSchedule(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONSchedule",
-            display_name="PLMS Schedule (StableVITON)",
+            display_name="PLMS Schedule",
             category=CATEGORY,
             description="The released timesteps 1, 1 + c, 1 + 2c ... with c = 1000 // steps.",
             search_aliases=[*TRY_ON, "scheduler", "sigmas", "steps"],
@@ -63,7 +63,7 @@ class StableVITONReuse(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONReuse",
-            display_name="Reuse Features (StableVITON)",
+            display_name="Reuse Features",
             category=CATEGORY,
             description="Sample faster and approximately: steps reuse features that earlier steps "
             "computed. docs/performance.md has the measured time and difference.",

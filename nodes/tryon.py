@@ -68,7 +68,7 @@ class StableVITONConditioning(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONConditioning",
-            display_name="Encode Try-On (StableVITON)",
+            display_name="Encode Try-On",
             category=CATEGORY,
             description="Encode a person and a garment for sampling. Person i goes with garment i; "
             "a single person or garment goes with all.",
@@ -123,7 +123,7 @@ class StableVITONPasteBack(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="StableVITONPasteBack",
-            display_name="Paste Try-On Back (StableVITON)",
+            display_name="Paste Try-On Back",
             category=CATEGORY,
             description="Keep the person's own pixels outside the mask, exactly.",
             search_aliases=[*TRY_ON, "composite", "blend", "mask", "repaint"],

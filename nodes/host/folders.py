@@ -1,5 +1,9 @@
-"""Model folders: ComfyUI's, the pack's demo folder, and comfyui_controlnet_aux's."""
+"""Model folders: ComfyUI's, the pack's demo folder, and comfyui_controlnet_aux's; and the demo's
+images in ComfyUI's input folder."""
 
+import logging
+import os
+import shutil
 from pathlib import Path
 
 import folder_paths
@@ -9,6 +13,7 @@ from ...stableviton_core.errors import StableVITONError
 FOLDER = "stableviton"
 EXTENSIONS = {".ckpt", ".pt", ".pth", ".safetensors", ".sft"}
 DEMO = Path(__file__).resolve().parents[2] / "demo"
+DEMO_PREFIX = "stableviton_"  # of the demo's images, so that they are no other file's
 
 # Person networks; a SegFormer is a folder with a config.json.
 DENSEPOSE, OPENPOSE, SEGFORMER = "densepose", "openpose", "segformer"
@@ -42,6 +47,27 @@ def _register(folder: str, extensions: set[str], *paths: Path) -> None:
         folder_paths.add_model_folder_path(folder, str(path))
     registered, known = folder_paths.folder_names_and_paths[folder]
     folder_paths.folder_names_and_paths[folder] = (registered, set(known) | extensions)
+
+
+def copy_demo_images() -> None:
+    """Put the demo's images, which the graphs name, into ComfyUI's input folder. Nothing that is
+    there is replaced.
+
+    They lie in the folder itself: the web interface takes an image of a subfolder for missing.
+    """
+    folder = Path(folder_paths.get_input_directory())
+    for image in sorted(path for path in DEMO.iterdir() if path.suffix in (".png", ".jpg")):
+        target = folder / f"{DEMO_PREFIX}{image.name}"
+        if target.exists():
+            continue
+        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(image, partial)
+            partial.replace(target)
+        except OSError as error:
+            logging.warning("StableVITON: %s could not be written: %s", target, error)
+            partial.unlink(missing_ok=True)
 
 
 def list_checkpoints() -> list[str]:

@@ -7,7 +7,7 @@ from ..errors import StableVITONError
 
 PACK = Path(__file__).resolve().parents[2]
 FOLDER_NAME = "ComfyUI-StableVITON"
-_FOLDERS = ("nodes", "stableviton_core", "web", "locales", "workflows", "demo")
+_FOLDERS = ("nodes", "stableviton_core", "web", "locales", "workflows", "subgraphs", "demo")
 _FILES = ("__init__.py", "requirements.txt", "pyproject.toml", "LICENSE", "NOTICE")
 
 

@@ -1,10 +1,13 @@
-"""Helpers of the web interface's tests: a browser, and the server's description of our nodes."""
+"""The web interface: a browser with a page of it, and the server's description of our nodes."""
 
 import json
 import os
 import shutil
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from stableviton_core.serving.install import FOLDER_NAME
 from stableviton_core.serving.process import Server
@@ -26,6 +29,45 @@ PATHS = (
     r"%ProgramFiles(x86)%\Google\Chrome\Application\chrome.exe",
     r"%ProgramFiles(x86)%\Microsoft\Edge\Application\msedge.exe",
 )
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+# Without the templates at the first visit, and what lies over the canvas
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+}
+# The frontend opens a graph of its own at the end of its start.
+READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow && window.app.canvas?.graph"
+
+
+def write_settings(base: Path) -> None:
+    """The web interface's settings of a server's folder, before it starts."""
+    file = base / "user" / "default" / "comfy.settings.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(SETTINGS), encoding="utf-8")
+
+
+@contextmanager
+def open_page(url: str, browser: str, **options: Any) -> Iterator[Any]:
+    """The web interface of a server in a headless browser: playwright's Page. options: of it."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=browser, headless=True, args=FLAGS)
+        page = running.new_page(**options)
+        page.goto(url)
+        page.wait_for_function(READY, timeout=60_000)
+        yield page
+        running.close()
 
 
 def find_browser() -> str | None:

@@ -25,7 +25,7 @@ from stableviton_core.serving.process import serve
 from stableviton_core.synthetic.write_dataset import generate_samples
 
 GRAPH = PACK / "workflows" / "api" / "tryon.json"
-SETTINGS = ["--set", "PLMS Schedule (StableVITON).steps=4"]
+SETTINGS = ["--set", "PLMS Schedule.steps=4"]
 KINDS = {"person": "image", "mask": "mask", "densepose": "densepose", "garment": "garment"}
 
 

@@ -51,7 +51,7 @@ def shell(server, tmp_path):
 def test_the_batch_page(shell):
     setup, plain, overridden, pairs, best = read_code_blocks("batch.md")[:5]
     shell(setup)
-    steps = ' --set "PLMS Schedule (StableVITON).steps=1"'
+    steps = ' --set "PLMS Schedule.steps=1"'
     shell(plain.rstrip() + steps)
     results = shell.folder / "shop" / "results"
     with Image.open(results / "anna+shirt.png") as result:

@@ -1,0 +1,180 @@
+"""What `export_graphs.py` runs in the environment: graphs opened in a browser, queued and shot."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from helpers.browser import fetch, find_browser, open_page, write_settings  # noqa: E402
+from stableviton_core.serving.graph import find_title  # noqa: E402
+from stableviton_core.serving.install import PACK, install_pack  # noqa: E402
+from stableviton_core.serving.process import Server, count_accelerators, serve  # noqa: E402
+
+WORKFLOWS = PACK / "workflows"
+GRAPH_PICTURES = PACK / "docs" / "graphs"
+NODE_PICTURES = PACK / "web" / "docs" / "images"
+SCALE = 0.6  # of the canvas in a picture of a graph
+MARGIN = (130, 150)  # pixels of the page that lie under its bars, left and top
+THUMBNAIL = 512
+
+OPEN = """async (graph) => {
+    await window.app.loadGraphData(graph);
+    return (await window.app.graphToPrompt()).output;
+}"""
+RUN = """async () => {
+    const ended = new Promise((resolve) => {
+        for (const name of ["execution_success", "execution_error", "execution_interrupted"])
+            window.app.api.addEventListener(name, ({ detail }) => resolve([name, detail]),
+                                            { once: true });
+    });
+    await window.app.queuePrompt(0);
+    return await ended;
+}"""
+# Shows the graph, or a subgraph of it, at a scale; where its nodes are, by their types
+SHOW = """async ([subgraph, scale, left, top]) => {
+    const { canvas, graph } = window.app;
+    canvas.setGraph(subgraph ? graph.subgraphs.get(subgraph) : graph);
+    const shown = canvas.graph;
+    const boxes = [...shown._nodes, ...shown._groups].map((item) => item.boundingRect);
+    const x = Math.min(...boxes.map((box) => box[0]));
+    const y = Math.min(...boxes.map((box) => box[1]));
+    const right = Math.max(...boxes.map((box) => box[0] + box[2]));
+    const bottom = Math.max(...boxes.map((box) => box[1] + box[3]));
+    canvas.ds.scale = scale;
+    canvas.ds.offset = [left / scale - x, top / scale - y];
+    canvas.setDirty(true, true);
+    const area = ([a, b, w, h]) => [left + (a - x) * scale, top + (b - y) * scale,
+                                    w * scale, h * scale];
+    return {
+        size: [(right - x) * scale, (bottom - y) * scale],
+        nodes: Object.fromEntries(shown._nodes.map((n) => [n.type, area(n.boundingRect)])),
+    };
+}"""
+
+
+def list_graphs() -> list[Path]:
+    return sorted(WORKFLOWS.glob("*.json"))
+
+
+def api_name(title: str) -> str:
+    """The name of a graph's file in `workflows/api`: StableVITON Try-On Photo -> tryon_photo."""
+    return title.removeprefix("StableVITON ").lower().replace("-", "").replace(" ", "_")
+
+
+def export_twin(page: Any, file: Path) -> dict:
+    """Write a graph as it is queued."""
+    graph = page.evaluate(OPEN, json.loads(file.read_text(encoding="utf-8")))
+    twin = WORKFLOWS / "api" / f"{api_name(file.stem)}.json"
+    twin.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return graph
+
+
+def shoot(page: Any, file: Path, area: tuple[float, ...]) -> None:
+    x, y, width, height = area
+    clip = {"x": x, "y": y, "width": width, "height": height}
+    page.set_viewport_size({"width": round(x + width + 60), "height": round(y + height + 60)})
+    page.wait_for_timeout(1500)
+    save(Image.open(io.BytesIO(page.screenshot(clip=clip))), file)
+
+
+def save(image: Image.Image, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image.convert("RGB").save(file, quality=88, optimize=True)
+
+
+def shoot_graph(page: Any, title: str) -> None:
+    """The canvas after a run, and each node of the pack that has no picture yet."""
+    left, top = MARGIN
+    shown = page.evaluate(SHOW, [None, SCALE, left, top])
+    shoot(page, GRAPH_PICTURES / f"{api_name(title)}.jpg", (left - 15, top - 15, *(
+        side + 30 for side in shown["size"])))
+    subgraphs = page.evaluate("() => [...window.app.graph.subgraphs.keys()]")
+    for subgraph in (None, *subgraphs):
+        shown = page.evaluate(SHOW, [subgraph, 1, left, top])
+        for node, (x, y, width, height) in shown["nodes"].items():
+            picture = NODE_PICTURES / f"{node}.jpg"
+            if node.startswith("StableVITON") and not picture.exists():
+                page.evaluate(SHOW, [subgraph, 1, left, top])
+                shoot(page, picture, (x - 8, y - 8, width + 16, height + 16))
+    page.evaluate(SHOW, [None, SCALE, left, top])
+
+
+def read_image(server: Server, query: str) -> Image.Image:
+    return Image.open(io.BytesIO(fetch(server, f"view?{query}"))).convert("RGB")
+
+
+def make_thumbnail(garment: Image.Image, person: Image.Image, result: Image.Image) -> Image.Image:
+    """Garment above person on the left, the result on the right, on a square."""
+    sheet = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")
+    small, large = THUMBNAIL * 3 // 8, THUMBNAIL * 5 // 8
+    for image, size, place in (
+        (garment, (small, THUMBNAIL // 2), (0, 0)),
+        (person, (small, THUMBNAIL // 2), (0, THUMBNAIL // 2)),
+        (result, (large, THUMBNAIL), (small, 0)),
+    ):
+        image = crop_to_aspect(image, size[0] / size[1])
+        sheet.paste(image.resize(size, Image.Resampling.LANCZOS), place)
+    return sheet
+
+
+def crop_to_aspect(image: Image.Image, aspect: float) -> Image.Image:
+    """The middle of an image, of the aspect width / height."""
+    width, height = min(image.width, image.height * aspect), min(image.height, image.width / aspect)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    return image.crop((round(left), round(top), round(left + width), round(top + height)))
+
+
+def run_graph(page: Any, server: Server, file: Path, graph: dict) -> None:
+    """Queue the graph that is open; its thumbnail, and pictures of the canvas."""
+    name, detail = page.evaluate(RUN)
+    if name != "execution_success":
+        raise RuntimeError(f"{file.stem}: {name}: {detail}")
+    history = json.loads(fetch(server, f"history/{detail['prompt_id']}"))[detail["prompt_id"]]
+    titles = {node.get("_meta", {}).get("title") for node in graph.values()}
+    images = [
+        read_image(server, f"filename={graph[find_title(graph, title)]['inputs']['image']}")
+        for title in ("Garment", "Person")
+    ]
+    target = find_title(graph, "Result" if "Result" in titles else "agnostic-v3.2")
+    result = history["outputs"][target]["images"][-1]
+    query = f"filename={result['filename']}&subfolder={result['subfolder']}&type=output"
+    save(make_thumbnail(*images, read_image(server, query)), file.with_suffix(".jpg"))
+    shoot_graph(page, file.stem)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("comfyui", type=Path)
+    parser.add_argument("--pictures", action="store_true")
+    options = parser.parse_args()
+    browser = find_browser()
+    if browser is None:
+        sys.exit("Needs a Chromium, Chrome or Edge: install one, or name it in CHROME_PATH.")
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        install_pack(base)
+        write_settings(base)
+        with (
+            serve(options.comfyui, base, cpu=count_accelerators() == 0) as server,
+            open_page(server.url, browser, viewport={"width": 1600, "height": 1000}) as page,
+        ):
+            page.set_default_timeout(0)
+            for file in list_graphs():
+                graph = export_twin(page, file)
+                print(file.stem, flush=True)
+                if options.pictures:
+                    run_graph(page, server, file, graph)
+
+
+if __name__ == "__main__":
+    main()
