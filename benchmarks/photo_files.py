@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN = (ROOT / "tests/golden/person/grace_hopper.jpg", ROOT / "demo/photo.jpg")
+OWN = tuple(ROOT / "tests/golden/person" / name for name in ("grace_hopper.jpg", "astronaut.jpg"))
 
 
 def list_photos() -> Iterator[Path]:

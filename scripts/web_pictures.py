@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from helpers.browser import fetch, find_browser, open_page, write_settings  # noqa: E402
+from helpers.graphs import CANVASES, api_name, find_twin, read_canvas  # noqa: E402
 from stableviton_core.serving.graph import find_title  # noqa: E402
 from stableviton_core.serving.install import PACK, install_pack  # noqa: E402
 from stableviton_core.serving.process import Server, count_accelerators, serve  # noqa: E402
 
-WORKFLOWS = PACK / "workflows"
 GRAPH_PICTURES = PACK / "docs" / "graphs"
 NODE_PICTURES = PACK / "web" / "docs" / "images"
 SCALE = 0.6  # of the canvas in a picture of a graph
@@ -62,20 +62,12 @@ SHOW = """async ([subgraph, scale, left, top]) => {
 }"""
 
 
-def list_graphs() -> list[Path]:
-    return sorted(WORKFLOWS.glob("*.json"))
-
-
-def api_name(title: str) -> str:
-    """The name of a graph's file in `workflows/api`: StableVITON Try-On Photo -> tryon_photo."""
-    return title.removeprefix("StableVITON ").lower().replace("-", "").replace(" ", "_")
-
-
 def export_twin(page: Any, file: Path) -> dict:
     """Write a graph as it is queued."""
-    graph = page.evaluate(OPEN, json.loads(file.read_text(encoding="utf-8")))
-    twin = WORKFLOWS / "api" / f"{api_name(file.stem)}.json"
-    twin.write_text(json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    graph = page.evaluate(OPEN, read_canvas(file))
+    find_twin(file.stem).write_text(
+        json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return graph
 
 
@@ -96,15 +88,19 @@ def shoot_graph(page: Any, title: str) -> None:
     """The canvas after a run, and each node of the pack that has no picture yet."""
     left, top = MARGIN
     shown = page.evaluate(SHOW, [None, SCALE, left, top])
-    shoot(page, GRAPH_PICTURES / f"{api_name(title)}.jpg", (left - 15, top - 15, *(
-        side + 30 for side in shown["size"])))
+    shoot(
+        page,
+        GRAPH_PICTURES / f"{api_name(title)}.jpg",
+        (left - 15, top - 15, *(side + 30 for side in shown["size"])),
+    )
     subgraphs = page.evaluate("() => [...window.app.graph.subgraphs.keys()]")
     for subgraph in (None, *subgraphs):
+        page.evaluate(SHOW, [subgraph, 1, left, top])
+        page.wait_for_timeout(1000)  # nodes have their places once they are drawn
         shown = page.evaluate(SHOW, [subgraph, 1, left, top])
         for node, (x, y, width, height) in shown["nodes"].items():
             picture = NODE_PICTURES / f"{node}.jpg"
             if node.startswith("StableVITON") and not picture.exists():
-                page.evaluate(SHOW, [subgraph, 1, left, top])
                 shoot(page, picture, (x - 8, y - 8, width + 16, height + 16))
     page.evaluate(SHOW, [None, SCALE, left, top])
 
@@ -142,7 +138,9 @@ def run_graph(page: Any, server: Server, file: Path, graph: dict) -> None:
     history = json.loads(fetch(server, f"history/{detail['prompt_id']}"))[detail["prompt_id"]]
     titles = {node.get("_meta", {}).get("title") for node in graph.values()}
     images = [
-        read_image(server, f"filename={graph[find_title(graph, title)]['inputs']['image']}")
+        read_image(
+            server, f"filename={graph[find_title(graph, title)]['inputs']['image']}&type=input"
+        )
         for title in ("Garment", "Person")
     ]
     target = find_title(graph, "Result" if "Result" in titles else "agnostic-v3.2")
@@ -169,7 +167,7 @@ def main() -> None:
             open_page(server.url, browser, viewport={"width": 1600, "height": 1000}) as page,
         ):
             page.set_default_timeout(0)
-            for file in list_graphs():
+            for file in CANVASES.values():
                 graph = export_twin(page, file)
                 print(file.stem, flush=True)
                 if options.pictures:

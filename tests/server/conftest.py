@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.browser import write_settings
 from stableviton_core.serving.install import install_pack
 from stableviton_core.serving.process import serve
 
@@ -21,6 +22,7 @@ def server(comfyui, tmp_path_factory):
     """A running ComfyUI with the pack and TestSteps: `.url`, `.base` (its folder) and `.log`."""
     base = tmp_path_factory.mktemp("comfyui")
     install_pack(base)
+    write_settings(base)
     shutil.copy(Path(__file__).with_name("steps_node.py"), base / "custom_nodes")
     with serve(comfyui, base, cpu=True) as running:
         yield running

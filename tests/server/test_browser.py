@@ -1,198 +1,180 @@
-"""The web interface: the shipped graphs, help pages and tooltips."""
+"""The web interface: the shipped graphs, blueprints, App mode and help pages."""
 
 import json
+from urllib.parse import quote
 
 import pytest
 
-from helpers.browser import fetch, find_browser, inputs_of, object_info, pack_nodes
-from stableviton_core.serving.graph import load_graph
+from helpers.browser import fetch, find_browser, open_page, pack_nodes
+from helpers.graphs import BLUEPRINTS, CANVASES, api_name, list_placed_nodes, read_canvas, read_twin
 from stableviton_core.serving.install import FOLDER_NAME, PACK
 
-WORKFLOWS = PACK / "workflows"
-GRAPHS = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
-NODES = {
-    "StableVITONLoader",
-    "StableVITONApply",
-    "StableVITONConditioning",
-    "StableVITONPLMS",
-    "StableVITONSchedule",
-    "StableVITONReuse",
-    "StableVITONPasteBack",
-    "StableVITONCrop",
-    "StableVITONStitch",
-    "StableVITONPose",
-    "StableVITONParse",
-    "StableVITONDensePose",
-    "StableVITONAgnosticMask",
-    "StableVITONGarment",
-    "StableVITONCorrespondence",
-    "StableVITONDetail",
-    "StableVITONScore",
-}
-FRONTEND_ONLY = {"MarkdownNote"}
-TO_LOOK_AT = {"ImageCompare"}  # on the canvas; over HTTP it would cost time and be thrown away
-WIDGETS = {"COMBO", "INT", "FLOAT", "BOOLEAN", "STRING", "IMAGECOMPARE"}
+GRAPHS = sorted(CANVASES)
+PACK_MODULE = f"custom_nodes.{FOLDER_NAME}"
+TRY_ONS = [name for name in GRAPHS if name != "StableVITON Prepare Dataset"]
 BYPASS = 4  # mode of a node
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+LARGEST = (1600 / 0.6, 1000 / 0.6)  # of a graph: it fits 1600 x 1000 pixels at 60 %
 
-# The frontend opens a graph of its own at the end of its start.
-READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow && window.app.canvas?.graph"
 OPEN_GRAPH = """async (graph) => {
     await window.app.loadGraphData(graph);
-    const types = window.app.graph.nodes.map((node) => node.type);
+    const { graph: opened } = window.app;
+    const parts = [opened, ...opened.subgraphs.values()];
+    const types = parts.flatMap((part) => part.nodes.map((node) => node.type));
+    const known = (type) => type in LiteGraph.registered_node_types || opened.subgraphs.has(type);
+    const boxes = [...opened.nodes, ...opened.groups].map((item) => [...item.boundingRect]);
     const { output } = await window.app.graphToPrompt();
-    return { missing: types.filter((type) => !(type in LiteGraph.registered_node_types)), output };
+    return { missing: types.filter((type) => !known(type)), output, boxes };
+}"""
+TOGGLE_APP_MODE = """async () => {
+    await window.app.extensionManager.command.execute("Comfy.ToggleLinear");
+}"""
+ADD_BLUEPRINT = """(type) => {
+    const node = LiteGraph.createNode(type);
+    window.app.graph.add(node);
+    return node.title;
+}"""
+SELECT = """(type) => {
+    const { canvas, graph } = window.app;
+    const node = graph.nodes.find((node) => node.type === type);
+    canvas.deselectAll();
+    canvas.centerOnNode(node);
+    canvas.selectNode(node);
 }"""
 
 
 @pytest.fixture(scope="module")
 def page(server):
-    """The web interface of the server in a headless browser."""
-    playwright = pytest.importorskip(
+    """The web interface of the server in a headless browser; `errors` has what its console says."""
+    pytest.importorskip(
         "playwright.sync_api", reason="needs the package playwright: pip install playwright"
     )
     browser = find_browser()
     if browser is None:
         pytest.skip("needs a Chromium, Chrome or Edge: install one, or name it in CHROME_PATH")
-    with playwright.sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=browser, headless=True, args=FLAGS)
-        page = running.new_page()
-        page.goto(server.url)
-        page.wait_for_function(READY, timeout=60_000)
+    with open_page(server.url, browser, viewport={"width": 1600, "height": 1000}) as page:
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("console", lambda line: line.type == "error" and page.errors.append(line.text))
         yield page
-        running.close()
 
 
-def canvas(name: str) -> dict:
-    """A graph as the web interface saves it."""
-    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def api(name: str) -> dict:
-    """The same as it is queued."""
-    return load_graph(WORKFLOWS / "api" / f"{name}.json")
-
-
-def test_there_are_graphs():
-    others = ["tryon_correspondence", "tryon_fast", "tryon_photo", "tryon_photo_hires"]
-    assert ["prepare_dataset", "tryon", *others] == GRAPHS
+def test_each_graph_is_described_with_a_picture():
+    page = (PACK / "docs" / "graphs.md").read_text(encoding="utf-8")
+    for name in GRAPHS:
+        assert f"## {name}\n" in page
+        assert f"](graphs/{api_name(name)}.jpg)" in page
+        assert (PACK / "docs" / "graphs" / f"{api_name(name)}.jpg").is_file()
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", GRAPHS)
-def test_the_canvas_graph_makes_the_api_graph(page, name):
-    opened = page.evaluate(OPEN_GRAPH, canvas(name))
+def test_a_graph_opens_as_its_twin(page, name):
+    page.errors.clear()
+    opened = page.evaluate(OPEN_GRAPH, read_canvas(CANVASES[name]))
     assert opened["missing"] == []
-    queued = {
-        number: node
-        for number, node in opened["output"].items()
-        if node["class_type"] not in TO_LOOK_AT
-    }
-    assert queued == api(name)
+    assert opened["output"] == read_twin(name)
+    page.wait_for_timeout(500)
+    assert page.errors == []
+    assert "error" not in page.inner_text("body").lower(), "images that the server has not"
+    sides = [
+        max(box[axis] + box[axis + 2] for box in opened["boxes"])
+        - min(box[axis] for box in opened["boxes"])
+        for axis in (0, 1)
+    ]
+    assert sides[0] <= LARGEST[0] and sides[1] <= LARGEST[1], sides
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(
-    ("name", "types"), [("tryon", ["StableVITONPasteBack"]), ("tryon_photo", ["StableVITONStitch"])]
-)
-def test_a_bypass_passes_the_tryon_on(page, name, types):
-    graph = canvas(name)
-    for node in graph["nodes"]:
-        if node["type"] in types:
+@pytest.mark.parametrize("name", ["StableVITON Try-On", "StableVITON Try-On Photo"])
+def test_a_bypass_passes_the_tryon_on(page, name):
+    graph = read_canvas(CANVASES[name])
+    bypassed = {"StableVITONPasteBack", "StableVITONStitch"}
+    for node in list_placed_nodes(graph):
+        if node["type"] in bypassed:
             node["mode"] = BYPASS
     prompt = page.evaluate(OPEN_GRAPH, graph)["output"]
-    assert not {node["class_type"] for node in prompt.values()} & set(types)
+    assert not {node["class_type"] for node in prompt.values()} & bypassed
     target = next(node for node in prompt.values() if node["_meta"]["title"] == "Result")
-    source = prompt[target["inputs"]["images"][0]]
-    while source["class_type"] in ("StableVITONStitch", "StableVITONPasteBack"):
-        name = "image" if source["class_type"] == "StableVITONStitch" else "tryon"
-        source = prompt[source["inputs"][name][0]]
-    assert source["class_type"] == "VAEDecode"
+    assert prompt[target["inputs"]["images"][0]]["class_type"] == "VAEDecode"
 
 
 @pytest.mark.browser
 def test_an_unknown_node_is_seen_as_missing(page):
-    graph = canvas("tryon")
+    graph = read_canvas(CANVASES["StableVITON Try-On"])
     graph["nodes"][0]["type"] = "NoSuchNode"
     assert page.evaluate(OPEN_GRAPH, graph)["missing"] == ["NoSuchNode"]
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_the_api_graph_fits_the_nodes(server, name):
-    graph, nodes = api(name), object_info(server)
-    for node in graph.values():
-        info = nodes[node["class_type"]]
-        known, given = inputs_of(info), node["inputs"]
-        assert set(info["input"].get("required", {})) <= set(given) <= set(known)
-        for name, value in given.items():
-            check_input(known[name], value, graph, nodes)
+@pytest.mark.browser
+@pytest.mark.parametrize("name", TRY_ONS)
+def test_app_mode_has_the_inputs_of_a_tryon(page, name):
+    page.evaluate(OPEN_GRAPH, read_canvas(CANVASES[name]))
+    page.evaluate(TOGGLE_APP_MODE)
+    labels = page.get_by_text
+    for label in ("Person", "Garment", "seed", "checkpoint"):
+        labels(label, exact=True).first.wait_for(timeout=10_000)
+    if "Photo" in name:
+        labels("category", exact=True).first.wait_for(timeout=10_000)
+    page.get_by_role("button", name="Run").last.wait_for(timeout=10_000)
+    page.evaluate(TOGGLE_APP_MODE)
 
 
-def check_input(declared: tuple, value, graph: dict, nodes: dict) -> None:
-    kind, options = declared
-    if isinstance(value, list):
-        source, slot = value
-        assert nodes[graph[source]["class_type"]]["output"][slot] == kind
-    elif options.get("image_upload"):
-        assert (PACK / "demo" / value).is_file()
-    elif kind == "COMBO" or isinstance(kind, list):
-        assert value in (options["options"] if kind == "COMBO" else kind)
-    elif kind in ("INT", "FLOAT"):
-        assert options["min"] <= value <= options["max"]
-    else:
-        assert isinstance(value, {"BOOLEAN": bool, "STRING": str}[kind])
-
-
-@pytest.mark.parametrize("name", GRAPHS)
-def test_the_canvas_graph_fits_the_nodes(server, name):
-    graph, nodes = canvas(name), object_info(server)
-    placed = {node["id"]: node for node in graph["nodes"] if node["type"] not in FRONTEND_ONLY}
-    linked = {node: set() for node in placed}
-    for _, source, slot, target, position, kind in graph["links"]:
-        name = placed[target]["inputs"][position]["name"]
-        linked[target].add(name)
-        assert nodes[placed[source]["type"]]["output"][slot] == kind
-        assert inputs_of(nodes[placed[target]["type"]])[name][0] == kind
-    for node, names in linked.items():
-        required = nodes[placed[node]["type"]]["input"].get("required", {})
-        sockets = {name for name, (kind, *_) in required.items() if is_socket(kind)}
-        assert sockets <= names
-
-
-def is_socket(kind: str | list) -> bool:
-    return not isinstance(kind, list) and kind not in WIDGETS
+@pytest.mark.browser
+def test_app_mode_makes_a_result(page):
+    graph = read_canvas(CANVASES["StableVITON Try-On"])
+    for node in graph["nodes"]:
+        if node["type"] == "StableVITONSchedule":
+            node["widgets_values"] = [1]
+    page.evaluate(OPEN_GRAPH, graph)
+    page.evaluate(TOGGLE_APP_MODE)
+    page.get_by_role("button", name="Run").last.click()
+    page.locator("img[src*='filename=tryon_']").first.wait_for(timeout=120_000)
+    page.evaluate(TOGGLE_APP_MODE)
 
 
 def test_the_graphs_are_offered_as_templates(server):
     templates = json.loads(fetch(server, "workflow_templates"))
     assert sorted(templates[FOLDER_NAME]) == GRAPHS
     for name in GRAPHS:
-        image = fetch(server, f"api/workflow_templates/{FOLDER_NAME}/{name}.jpg")
-        assert image == (WORKFLOWS / f"{name}.jpg").read_bytes()
+        path = quote(f"api/workflow_templates/{FOLDER_NAME}/{name}.jpg")
+        assert fetch(server, path) == CANVASES[name].with_suffix(".jpg").read_bytes()
 
 
-def test_every_node_has_a_help_page(server):
-    nodes = pack_nodes(server)
-    assert set(nodes) >= NODES
-    for node in nodes:
-        page = fetch(server, f"extensions/{FOLDER_NAME}/docs/{node}.md").decode("utf-8")
-        assert page.startswith(f"# {nodes[node]['display_name']}\n")
-        assert [name for name in inputs_of(nodes[node]) if f"`{name}`" not in page] == []
+@pytest.mark.browser
+def test_the_blueprints_are_in_the_node_library(server, page):
+    offered = json.loads(fetch(server, "global_subgraphs"))
+    ours = {
+        key: entry for key, entry in offered.items() if entry["info"]["node_pack"] == PACK_MODULE
+    }
+    assert {entry["name"] for entry in ours.values()} == set(BLUEPRINTS)
+    for key in ours:
+        assert page.evaluate(ADD_BLUEPRINT, f"SubgraphBlueprint.{key}") == ours[key]["name"]
 
 
-def test_every_input_has_a_tooltip(server):
-    bare = [
-        f"{node}.{name}"
-        for node, info in pack_nodes(server).items()
-        for name, (_, options) in inputs_of(info).items()
-        if not options.get("tooltip")
-    ]
-    assert bare == []
+def test_the_blueprints_are_those_of_the_graphs():
+    blueprints = {}
+    for file in BLUEPRINTS.values():
+        (node,) = read_canvas(file)["nodes"]
+        definitions = read_canvas(file)["definitions"]["subgraphs"]
+        assert definitions[0]["id"] == node["type"] and definitions[0]["name"] == file.stem
+        blueprints |= {definition["id"]: definition for definition in definitions}
+    used = {
+        definition["id"]: definition
+        for file in CANVASES.values()
+        for definition in read_canvas(file).get("definitions", {}).get("subgraphs", [])
+    }
+    assert set(blueprints) <= set(used)
+    assert {key: used[key] for key in blueprints} == blueprints
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("node", ["StableVITONDetail", "StableVITONScore"])
+def test_a_help_page_is_shown_with_its_picture(server, page, node):
+    page.evaluate(OPEN_GRAPH, read_canvas(CANVASES["StableVITON Try-On Correspondence"]))
+    page.evaluate(SELECT, node)
+    page.get_by_test_id("info-button").click()
+    title = pack_nodes(server)[node]["display_name"]
+    page.get_by_role("heading", name=title, exact=True).first.wait_for(timeout=10_000)
+    picture = page.locator(f"img[src*='{node}.jpg']").first
+    picture.wait_for(timeout=10_000)
+    assert picture.evaluate("image => image.complete && image.naturalWidth > 100")

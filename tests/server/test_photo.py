@@ -11,7 +11,8 @@ from stableviton_core.serving import client
 from stableviton_core.serving.graph import find_class, find_title, load_graph, set_image
 from stableviton_core.serving.install import PACK
 
-PHOTO, GARMENT = PACK / "demo" / "photo.jpg", PACK / "demo" / "garment.png"
+PHOTO = PACK / "tests" / "golden" / "person" / "astronaut.jpg"
+GARMENT = PACK / "demo" / "garment.png"
 
 
 def run(server, graph: dict, photo: Path) -> dict:

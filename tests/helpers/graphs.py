@@ -1,0 +1,36 @@
+"""The shipped graphs: for the canvas, and as they are queued."""
+
+import json
+from pathlib import Path
+
+from stableviton_core.serving.graph import Graph, load_graph
+from stableviton_core.serving.install import PACK
+
+WORKFLOWS = PACK / "workflows"
+CANVASES = {file.stem: file for file in sorted(WORKFLOWS.glob("*.json"))}
+BLUEPRINTS = {file.stem: file for file in sorted((PACK / "subgraphs").glob("*.json"))}
+
+
+def api_name(title: str) -> str:
+    """The name of a graph in `workflows/api`: StableVITON Try-On Photo -> tryon_photo."""
+    return title.removeprefix("StableVITON ").lower().replace("-", "").replace(" ", "_")
+
+
+def find_twin(title: str) -> Path:
+    return WORKFLOWS / "api" / f"{api_name(title)}.json"
+
+
+def read_canvas(file: Path) -> dict:
+    """A graph as the web interface saves it."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def read_twin(title: str) -> Graph:
+    """The same as it is queued."""
+    return load_graph(find_twin(title))
+
+
+def list_placed_nodes(graph: dict) -> list[dict]:
+    """The nodes of a canvas graph and of its subgraphs."""
+    definitions = graph.get("definitions", {}).get("subgraphs", [])
+    return [node for part in (graph, *definitions) for node in part["nodes"]]
