@@ -10,7 +10,7 @@ Latents: mean absolute difference over their standard deviation. Inside the mask
 difference of the decoded image in 0..255, and SSIM (torchmetrics' defaults) with the true image.
 Time: of sampling, median over pairs of the ratio to PLMS with 50 steps; CPU time of all threads.
 --seeded: seeded weights of the tests' small network instead of a checkpoint, of which only latents
-have a meaning. --image: garment, PLMS with 50 steps, the graph StableVITON Try-On Fast, and the truth.
+have a meaning. --image: garment, PLMS with 50 steps, the fast graph, and the truth.
 """
 
 import argparse

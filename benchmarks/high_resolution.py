@@ -4,8 +4,8 @@
         [--image FILE]
 
 Synthetic persons that the demo checkpoint was not trained on are dressed in another garment through
-ComfyUI's own sampling on the CPU, fp32, without guidance, as in the graph StableVITON Try-On Photo Hires: a
-first pass at `--height`, PLMS with 50 steps; its image enlarged twice (Pillow, Lanczos); a second
+ComfyUI's own sampling on the CPU, fp32, without guidance, see workflows/api/tryon_photo_hires.json:
+a first pass at `--height`, PLMS with 50 steps; its image enlarged twice (Pillow, Lanczos); a second
 pass from that. SSIM (torchmetrics' defaults) inside the mask with the true image at the larger
 size, mean over pairs, of the enlarged image, of second passes, and of one pass at the larger size.
 --image: garment, first pass enlarged, second pass as in the graph, truth.
@@ -24,7 +24,7 @@ from PIL import Image
 
 sys.path.append(str(ROOT))
 
-GRAPH = Sampling("dpmpp_2m", 20, "karras", denoise=0.5)  # of the graph StableVITON Try-On Photo Hires
+GRAPH = Sampling("dpmpp_2m", 20, "karras", denoise=0.5)  # workflows/api/tryon_photo_hires.json
 SECOND_PASSES = [
     *(Sampling("dpmpp_2m", 20, "karras", denoise=denoise) for denoise in (0.2, 0.35)),
     GRAPH,

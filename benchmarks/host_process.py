@@ -55,7 +55,7 @@ class Sampling:
 
 
 RELEASED = Sampling("plms", 50)
-FAST = Sampling("dpmpp_2m", 10, "karras", garment_interval=0.2, deep_every=2)  # graph StableVITON Try-On Fast
+FAST = Sampling("dpmpp_2m", 10, "karras", garment_interval=0.2, deep_every=2)  # tryon_fast.json
 
 
 def sample(

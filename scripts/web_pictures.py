@@ -40,6 +40,13 @@ RUN = """async () => {
     await window.app.queuePrompt(0);
     return await ended;
 }"""
+SELECT = """(type) => {
+    const { canvas, graph } = window.app;
+    const node = graph.nodes.find((node) => node.type === type);
+    canvas.deselectAll();
+    canvas.centerOnNode(node);
+    canvas.selectNode(node);
+}"""
 # Shows the graph, or a subgraph of it, at a scale; where its nodes are, by their types
 SHOW = """async ([subgraph, scale, left, top]) => {
     const { canvas, graph } = window.app;
@@ -103,6 +110,49 @@ def shoot_graph(page: Any, title: str) -> None:
             if node.startswith("StableVITON") and not picture.exists():
                 shoot(page, picture, (x - 8, y - 8, width + 16, height + 16))
     page.evaluate(SHOW, [None, SCALE, left, top])
+
+
+def shoot_surface(page: Any) -> None:
+    """Template browser, node search, help panel, App mode and an opened blueprint."""
+    page.set_viewport_size({"width": 1600, "height": 1000})
+    run_command(page, "Comfy.BrowseTemplates")
+    page.get_by_placeholder("Search").last.fill("StableVITON")
+    shoot_page(page, "templates")
+    page.keyboard.press("Escape")
+    page.evaluate(OPEN, read_canvas(CANVASES["StableVITON Try-On Correspondence"]))
+    page.evaluate(SELECT, "StableVITONDetail")
+    page.get_by_test_id("info-button").click()
+    shoot_page(page, "help")
+    page.evaluate(OPEN, read_canvas(CANVASES["StableVITON Try-On Photo"]))
+    page.mouse.dblclick(800, 950)
+    page.keyboard.type("try on", delay=50)
+    shoot_page(page, "search")
+    page.keyboard.press("Escape")
+    run_command(page, "Comfy.ToggleLinear")
+    page.get_by_role("button", name="Run").last.click()
+    page.locator("img[src*='filename=tryon_']").first.wait_for()
+    shoot_page(page, "app_mode")
+    run_command(page, "Comfy.ToggleLinear")
+    left, top = MARGIN
+    (blueprint,) = page.evaluate(
+        "(name) => [...window.app.graph.subgraphs.values()].filter((part) => part.name === name)"
+        ".map((part) => part.id)",
+        "Try On (StableVITON)",
+    )
+    page.evaluate(SHOW, [blueprint, SCALE, left, top])
+    page.wait_for_timeout(1000)
+    width, height = page.evaluate(SHOW, [blueprint, SCALE, left, top])["size"]
+    shoot(page, GRAPH_PICTURES / "blueprint.jpg", (0, top - 60, left + width + 80, height + 140))
+
+
+def run_command(page: Any, name: str) -> None:
+    page.evaluate("(name) => window.app.extensionManager.command.execute(name)", name)
+    page.wait_for_timeout(1500)
+
+
+def shoot_page(page: Any, name: str) -> None:
+    page.wait_for_timeout(2500)
+    save(Image.open(io.BytesIO(page.screenshot())), GRAPH_PICTURES / f"{name}.jpg")
 
 
 def read_image(server: Server, query: str) -> Image.Image:
@@ -172,6 +222,8 @@ def main() -> None:
                 print(file.stem, flush=True)
                 if options.pictures:
                     run_graph(page, server, file, graph)
+            if options.pictures:
+                shoot_surface(page)
 
 
 if __name__ == "__main__":
