@@ -40,6 +40,7 @@ RUN = """async () => {
     await window.app.queuePrompt(0);
     return await ended;
 }"""
+WAKE_BYPASSED = "() => window.app.graph.nodes.forEach((node) => { node.mode = 0; })"
 SELECT = """(type) => {
     const { canvas, graph } = window.app;
     const node = graph.nodes.find((node) => node.type === type);
@@ -100,6 +101,7 @@ def shoot_graph(page: Any, title: str) -> None:
         GRAPH_PICTURES / f"{api_name(title)}.jpg",
         (left - 15, top - 15, *(side + 30 for side in shown["size"])),
     )
+    page.evaluate(WAKE_BYPASSED)
     subgraphs = page.evaluate("() => [...window.app.graph.subgraphs.keys()]")
     for subgraph in (None, *subgraphs):
         page.evaluate(SHOW, [subgraph, 1, left, top])
@@ -194,7 +196,7 @@ def run_graph(page: Any, server: Server, file: Path, graph: dict) -> None:
         for title in ("Garment", "Person")
     ]
     target = find_title(graph, "Result" if "Result" in titles else "agnostic-v3.2")
-    result = history["outputs"][target]["images"][-1]
+    result = history["outputs"][target]["images"][0]
     query = f"filename={result['filename']}&subfolder={result['subfolder']}&type=output"
     save(make_thumbnail(*images, read_image(server, query)), file.with_suffix(".jpg"))
     shoot_graph(page, file.stem)

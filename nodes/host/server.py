@@ -15,11 +15,14 @@ def find_server() -> Any | None:
 
 
 def warn(message: str) -> None:
-    """Write a warning to the log, and on the node that runs."""
+    """Write a warning to the log, and on the node that runs and the subgraphs around it."""
     logging.warning("StableVITON: %s", message)
     server, context = find_server(), get_executing_context()
-    if server is not None and context is not None:
-        server.send_progress_text(message, context.node_id)
+    if server is None or context is None:
+        return
+    numbers = context.node_id.split(":")  # of the subgraphs, then of the node in the last one
+    for depth in range(1, len(numbers) + 1):
+        server.send_progress_text(message, ":".join(numbers[:depth]))
 
 
 def name_errors() -> None:

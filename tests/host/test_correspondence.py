@@ -191,9 +191,13 @@ def test_detail_changes_nothing_outside_the_mask(host, drawn):
 
 
 def test_the_score_prefers_the_right_garment(host, drawn):
-    score, report = host.node("StableVITONScore", **drawn.common)
-    worse, _ = host.node("StableVITONScore", **drawn.common | {"tryon": drawn.worn})
+    score, report, _ = host.node("StableVITONScore", **drawn.common)
+    worse, *_ = host.node("StableVITONScore", **drawn.common | {"tryon": drawn.worn})
     assert 0 < worse < 0.8 * score < 1
+    both = torch.cat([drawn.worn, drawn.common["tryon"]])
+    mean, lines, best = host.node("StableVITONScore", **drawn.common | {"tryon": both})
+    assert torch.equal(best, drawn.common["tryon"])
+    assert mean == pytest.approx((score + worse) / 2) and len(lines.splitlines()) == 2
     assert report.startswith(f"{score:.3f} (confidence ")
 
 

@@ -24,5 +24,7 @@ def server(comfyui, tmp_path_factory):
     install_pack(base)
     write_settings(base)
     shutil.copy(Path(__file__).with_name("steps_node.py"), base / "custom_nodes")
-    with serve(comfyui, base, cpu=True) as running:
+    frontend = os.environ.get("COMFYUI_FRONTEND")  # the `static` folder of another web interface
+    options = [] if frontend is None else ["--front-end-root", frontend]
+    with serve(comfyui, base, cpu=True, options=options) as running:
         yield running

@@ -15,7 +15,7 @@ from stableviton_core.serving import client
 from stableviton_core.serving.graph import Graph, find_class, find_title
 from stableviton_core.serving.install import PACK
 
-LARGEST = 256  # width of a working image here
+SCALES = {384: 2, 768: 4}  # by which a working image is smaller here, by its width
 NAMES = {name: 3 if "Many" in name else 1 for name in CANVASES}  # images of the result
 
 
@@ -24,8 +24,8 @@ def shorten(graph: Graph) -> Graph:
         inputs = node["inputs"]
         if "steps" in inputs:
             inputs["steps"] = 1
-        if isinstance(inputs.get("width"), int):
-            scale = max(1, inputs["width"] // LARGEST)
+        if "width" in inputs:
+            scale = SCALES[inputs["width"]]
             inputs["width"], inputs["height"] = inputs["width"] // scale, inputs["height"] // scale
     return graph
 
@@ -98,8 +98,7 @@ def test_a_lora_and_a_controlnet_change_the_result(server):
     lora = write_lora(models / "loras" / "small.safetensors", alpha=20.0)
     write_pose_adapter(models / "controlnet" / "pose.safetensors")
     graph = shorten(read_twin("StableVITON Try-On LoRA ControlNet"))
-    # The demo's figure has no pose that the built-in network finds: its DensePose will do
-    control = {"image": [find_title(graph, "DensePose"), 0], "strength": 5.0}
+    control = {"image": [find_class(graph, "StableVITONPose"), 1], "strength": 5.0}
     loader = find_class(graph, "StableVITONLoader")
     graph[loader]["inputs"]["ckpt_name"] = "small.safetensors"
     encode, sample = (
