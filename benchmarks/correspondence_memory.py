@@ -78,8 +78,8 @@ def measure_size(
     report(height, width, f"sampling, {steps} steps", seconds, sampling, sampling)
     find = partial(find_field, module, loaded, encoded, latent, images)
     field, seconds, peak = measure(find)
-    report(height, width, "Correspondence", seconds, peak, sampling)
-    for name, use in (("Detail", use_detail), ("Score", use_score)):
+    report(height, width, "Find Correspondence", seconds, peak, sampling)
+    for name, use in (("Carry Over Details", use_detail), ("Score Try-On", use_score)):
         _, seconds, peak = measure(partial(use, module, field, images))
         report(height, width, name, seconds, peak, sampling)
 

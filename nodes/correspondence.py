@@ -108,7 +108,7 @@ class StableVITONCorrespondence(io.ComfyNode):
                 FieldSocket.Output(
                     display_name="field",
                     tooltip="Of each pixel the place on the garment, for Carry Over "
-                    "Garment Details and Score Try-On.",
+                    "Details and Score Try-On.",
                 ),
                 io.Mask.Output(display_name="region", tooltip="Where the region lands, 0..1."),
             ],

@@ -23,7 +23,7 @@ OF_THE_FIELD = "Without it, that of the field."
 
 
 def tryon_inputs(garment_note: str) -> list["io.Input"]:
-    """What Detail and Score compare."""
+    """What Carry Over Details and Score Try-On compare."""
     return [
         io.Image.Input("tryon", tooltip="The try-on, of any size with the person's aspect."),
         io.Image.Input("garment", tooltip=f"The garment's image. {garment_note}"),

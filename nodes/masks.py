@@ -1,13 +1,13 @@
 """The person without the garment, and the garment alone: StableVITONAgnosticMask,
 StableVITONGarment."""
 
-import logging
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import torch
 from comfy_api.latest import io
+from einops import rearrange
 from torch import Tensor
 
 from ..stableviton_core.image_tensors import (
@@ -39,6 +39,7 @@ from ..stableviton_core.person.garment_cutout import cut_out_garment, cut_out_wo
 from ..stableviton_core.person.garment_shape import GarmentShape, measure_garment
 from ..stableviton_core.person.labels import Parse
 from .host.progress import iterate_with_progress
+from .host.server import show_warnings
 from .person import fit_label_images, read_poses
 from .sockets import (
     PERSON_CATEGORY,
@@ -306,12 +307,18 @@ class StableVITONGarment(io.ComfyNode):
         transparency: Tensor | None = None,
     ) -> io.NodeOutput:
         check_size("working size", height, width)
-        colours, alpha = split_alpha(photo)
-        if transparency is not None and bool((transparency > 0).any()):
-            alpha = 1 - to_mask(transparency, "transparency")
-        if mask is None and alpha is not None and bool((alpha < 1).any()):
-            photo, mask = colours, alpha
-        photo, masks = pair_with_masks(to_rgb(photo), mask)
+        photo, alpha = split_alpha(photo)
+        if transparency is not None:
+            alpha = read_transparency(transparency, photo, alpha)
+        if alpha is not None and mask is None and shows == GARMENT:
+            photo, alphas = pair_with_masks(photo, alpha)
+            masks = [item if (item < 0.5).any() else None for item in alphas]
+        else:
+            if alpha is not None:
+                photo = torch.cat(
+                    [expand_batch(photo, len(alpha)), rearrange(alpha, "b h w -> b h w 1")], dim=-1
+                )
+            photo, masks = pair_with_masks(to_rgb(photo), mask)
         warnings: list[str] = []
         garments, garment_masks = [], []
         for index, array in enumerate(iterate_with_progress(to_arrays(photo))):
@@ -323,9 +330,19 @@ class StableVITONGarment(io.ComfyNode):
             garments.append(garment)
             garment_masks.append(garment_mask)
             warnings += cut_out.warnings
-        for warning in warnings:
-            logging.warning("Cut Out Garment: %s", warning)
+        show_warnings(warnings)
         on_white = to_images(garments)
         return io.NodeOutput(
             on_white, to_masks(garment_masks), "\n".join(warnings), ui=preview(on_white, cls)
         )
+
+
+def read_transparency(transparency: Tensor, photo: Tensor, alpha: Tensor | None) -> Tensor | None:
+    """The alpha of photos B x H x W x 3 by a MASK of what is transparent in them, which Load Image
+    makes empty and 64 x 64 for opaque ones: `alpha` then. ImageError where they do not fit."""
+    transparency = to_mask(transparency, "transparency")
+    if not bool(transparency.any()):
+        return alpha
+    opaque = 1 - resize_mask_to_person("transparency", transparency, *photo.shape[1:3])
+    batch = find_batch_size({"photo": len(photo), "transparency": len(opaque)})
+    return expand_batch(opaque, batch)

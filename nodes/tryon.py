@@ -72,7 +72,7 @@ class StableVITONConditioning(io.ComfyNode):
             category=CATEGORY,
             description="Encode a person and a garment for sampling. Person i goes with garment i; "
             "a single person or garment goes with all.",
-            search_aliases=[*TRY_ON, "conditioning", "StableVITON Conditioning", "dress person"],
+            search_aliases=[*TRY_ON, "conditioning", "dress person"],
             inputs=[
                 StableVITONSocket.Input("stableviton", tooltip="From Load StableVITON."),
                 io.ClipVision.Input(

@@ -9,11 +9,13 @@ from ...stableviton_core.model.config import ModelConfig, NetworkConfig
 from .folders import FOLDER
 from .model import UNCONDITIONAL
 from .patch import KEY
-from .server import warn
+from .server import show_warnings
 
 CHECKS = "stableviton_checks"
-USUAL_CFG = 0.9, 3.0  # 1 as released
-FLAT = 0.75  # photos of persons have up to 0.6, synthetic samples 0.94 and more
+USUAL_CFG = 0.9, 3.0  # made for 1 to 2, with a margin
+FLAT = (
+    0.75  # of `measure_flatness`: the test photos have up to 0.6, synthetic samples 0.94 and more
+)
 
 
 def watch_sampling(model: ModelPatcher) -> ModelPatcher:
@@ -24,9 +26,7 @@ def watch_sampling(model: ModelPatcher) -> ModelPatcher:
 
 def check_sampling(executor: WrapperExecutor, *args, **kwargs) -> Tensor:
     """Wraps the sampling of a guider."""
-    problems = list_problems(executor.class_obj)
-    if problems:
-        warn("\n".join(problems))
+    show_warnings(list_problems(executor.class_obj))
     return executor(*args, **kwargs)
 
 
@@ -43,10 +43,10 @@ def list_problems(guider: CFGGuider) -> list[str]:
             "The sampler's positive input has the negative output of Encode Try-On. Exchange the "
             "two."
         )
-    low, high = USUAL_CFG
-    if not low <= guider.cfg <= high:
+    cfg, (low, high) = getattr(guider, "cfg", None), USUAL_CFG
+    if isinstance(cfg, int | float) and not low <= cfg <= high:  # other packs' may be a list
         problems.append(
-            f"cfg is {guider.cfg:g}. StableVITON is made for 1 to 2; other values give glaring or "
+            f"cfg is {cfg:g}. StableVITON is made for 1 to 2; other values give glaring or "
             "pale colours."
         )
     return problems
@@ -56,12 +56,14 @@ def check_checkpoint(config: ModelConfig, person: Tensor) -> None:
     """Warns of photos, B x 3 x H x W in -1..1, with a checkpoint smaller than the released ones,
     such as the demo's."""
     channels, released = config.network.model_channels, NetworkConfig().model_channels
+    warnings = []
     if channels < released and measure_flatness(person) < FLAT:
-        warn(
-            "This is a photo, and the checkpoint is a small network such as the demo's, which "
-            "knows drawn figures only: the result will be patches of colour. For photos put the "
-            f"authors' VITONHD.ckpt into models/{FOLDER} and choose it in Load StableVITON."
+        warnings.append(
+            "This checkpoint knows drawn figures only: it is as small as the demo's, and gives "
+            "patches of colour on photos. For these put the authors' VITONHD.ckpt into models/"
+            f"{FOLDER} and choose it in Load StableVITON."
         )
+    show_warnings(warnings)
 
 
 def measure_flatness(images: Tensor) -> float:

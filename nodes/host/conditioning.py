@@ -52,12 +52,12 @@ def encode_conditioning(
     if agnostic is not None:
         agnostic = inputs["agnostic"] = to_signed(agnostic.to(device))
     batch = find_batch_size({name: len(value) for name, value in inputs.items()})
-    _check_mask(mask)
+    keep = rearrange(make_keep_mask(mask), "b h w -> b 1 h w")
+    _check_mask(mask, keep)
     height, width = person.shape[2:]
     check_size("person image", height, width, "Bring it there with Crop Person.")
     check_checkpoint(stableviton.config, person)
 
-    keep = rearrange(make_keep_mask(mask), "b h w -> b 1 h w")
     keep = resize_to_person("mask", keep, height, width)
     densepose = resize_to_person("DensePose image", densepose, height, width)
     garment = pad_garment(garment, height, width)
@@ -87,9 +87,8 @@ def encode_conditioning(
     return positive, negative, {"samples": expand_batch(start, batch).clone()}
 
 
-def _check_mask(mask: Tensor) -> None:
-    """StableVITONError where a mask of the batch, B x H x W, is empty."""
-    keep = make_keep_mask(mask)
+def _check_mask(mask: Tensor, keep: Tensor) -> None:
+    """StableVITONError where a mask of the batch, B x H x W, has an empty keep-mask, all 1."""
     empty = [index for index, item in enumerate(keep, start=1) if bool(item.all())]
     if not empty:
         return

@@ -4,6 +4,7 @@ images in ComfyUI's input folder."""
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
@@ -56,17 +57,24 @@ def copy_demo_images() -> None:
     They lie in the folder itself: the web interface takes an image of a subfolder for missing.
     """
     folder = Path(folder_paths.get_input_directory())
-    for image in sorted(path for path in DEMO.iterdir() if path.suffix in (".png", ".jpg")):
-        target = folder / f"{DEMO_PREFIX}{image.name}"
-        if target.exists():
-            continue
-        partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(image, partial)
-            partial.replace(target)
-        except OSError as error:
-            logging.warning("StableVITON: %s could not be written: %s", target, error)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for image in DEMO.iterdir():
+            target = folder / f"{DEMO_PREFIX}{image.name}"
+            if image.suffix in (".png", ".jpg") and not target.exists():
+                _copy(image, target)
+    except OSError as error:
+        logging.warning("StableVITON: the demo's images could not be written: %s", error)
+
+
+def _copy(image: Path, target: Path) -> None:
+    """Copy a file so that it is there as a whole or not at all."""
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        shutil.copyfile(image, partial)
+        partial.replace(target)
+    finally:
+        with suppress(OSError):
             partial.unlink(missing_ok=True)
 
 

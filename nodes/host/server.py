@@ -2,32 +2,44 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_execution.utils import get_executing_context
 
 from ...stableviton_core.errors import StableVITONError
 
+_NOTHING = " "  # the web interface ignores an empty text
+_warned: set[str] = set()  # ids of the nodes that show warnings
+
 
 def find_server() -> Any | None:
-    """The running PromptServer."""
+    """The running PromptServer; None without one."""
     return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
-def warn(message: str) -> None:
-    """Write a warning to the log, and on the node that runs and the subgraphs around it."""
-    logging.warning("StableVITON: %s", message)
+def show_warnings(warnings: Sequence[str]) -> None:
+    """Write warnings to the log, on the node that runs and on the subgraphs around it; without any
+    warning, take those of an earlier run off the nodes."""
+    for warning in warnings:
+        logging.warning("StableVITON: %s", warning)
     server, context = find_server(), get_executing_context()
     if server is None or context is None:
         return
     numbers = context.node_id.split(":")  # of the subgraphs, then of the node in the last one
     for depth in range(1, len(numbers) + 1):
-        server.send_progress_text(message, ":".join(numbers[:depth]))
+        node = ":".join(numbers[:depth])
+        if warnings:
+            _warned.add(node)
+            server.send_progress_text("\n".join(warnings), node)
+        elif node in _warned:
+            _warned.remove(node)
+            server.send_progress_text(_NOTHING, node)
 
 
 def name_errors() -> None:
     """Have ComfyUI show our errors as "StableVITON: message": it prints an exception's module,
-    unless that is `builtins`, and its qualified name."""
+    unless that is `builtins`, and its qualified name. They cannot be pickled afterwards."""
     errors: list[type[StableVITONError]] = [StableVITONError]
     for error in errors:
         error.__module__, error.__qualname__ = "builtins", "StableVITON"

@@ -46,6 +46,27 @@ SETTINGS = {
     "Comfy.Graph.CanvasInfo": False,
 }
 # The frontend opens a graph of its own at the end of its start.
+OPEN_GRAPH = """async (graph) => {
+    await window.app.loadGraphData(graph);
+    return (await window.app.graphToPrompt()).output;
+}"""
+RUN = """async () => {
+    const ended = new Promise((resolve) => {
+        for (const name of ["execution_success", "execution_error", "execution_interrupted"])
+            window.app.api.addEventListener(name, ({ detail }) => resolve([name, detail]),
+                                            { once: true });
+    });
+    if (!(await window.app.queuePrompt(0))) return ["refused", "see the server's log"];
+    return await ended;
+}"""
+SELECT = """(type) => {
+    const { canvas, graph } = window.app;
+    const node = graph.nodes.find((node) => node.type === type);
+    canvas.deselectAll();
+    canvas.centerOnNode(node);
+    canvas.selectNode(node);
+}"""
+APP_MODE = "Comfy.ToggleLinear"
 READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow && window.app.canvas?.graph"
 
 
@@ -68,6 +89,10 @@ def open_page(url: str, browser: str, **options: Any) -> Iterator[Any]:
         page.wait_for_function(READY, timeout=60_000)
         yield page
         running.close()
+
+
+def run_command(page: Any, name: str) -> None:
+    page.evaluate("(name) => window.app.extensionManager.command.execute(name)", name)
 
 
 def find_browser() -> str | None:

@@ -11,13 +11,13 @@ CANVASES = {file.stem: file for file in sorted(WORKFLOWS.glob("*.json"))}
 BLUEPRINTS = {file.stem: file for file in sorted((PACK / "subgraphs").glob("*.json"))}
 
 
-def api_name(title: str) -> str:
+def name_twin(title: str) -> str:
     """The name of a graph in `workflows/api`: StableVITON Try-On Photo -> tryon_photo."""
     return title.removeprefix("StableVITON ").lower().replace("-", "").replace(" ", "_")
 
 
 def find_twin(title: str) -> Path:
-    return WORKFLOWS / "api" / f"{api_name(title)}.json"
+    return WORKFLOWS / "api" / f"{name_twin(title)}.json"
 
 
 def read_canvas(file: Path) -> dict:

@@ -223,3 +223,27 @@ def test_configured_paths_and_extensions_are_kept(host, tmp_path):
         assert paths[0] == str(tmp_path) and ".mine" in extensions and ".ckpt" in extensions
     finally:
         folder_paths.folder_names_and_paths["stableviton"] = before
+
+
+def test_the_images_of_the_demo_are_put_into_the_input_folder(host, tmp_path, caplog):
+    import folder_paths
+
+    folder, demo = host.base / "input", host.module("nodes.host.folders").DEMO
+    images = {path.name: path for path in demo.iterdir() if path.suffix in (".png", ".jpg")}
+    assert {"person.png", "photo.jpg"} < set(images)
+    for name, image in images.items():
+        assert (folder / f"stableviton_{name}").read_bytes() == image.read_bytes()
+    copy = host.module("nodes.host.folders").copy_demo_images
+    (folder / "stableviton_mask.png").write_bytes(b"mine")
+    (folder / "stableviton_garment.png").unlink()
+    copy()
+    assert (folder / "stableviton_mask.png").read_bytes() == b"mine", "nothing is overwritten"
+    assert (folder / "stableviton_garment.png").is_file()
+    assert not list(folder.glob("*.part"))
+    (tmp_path / "file").touch()
+    folder_paths.set_input_directory(str(tmp_path / "file" / "input"))
+    try:
+        copy()
+    finally:
+        folder_paths.set_input_directory(str(folder))
+    assert "the demo's images could not be written" in caplog.text

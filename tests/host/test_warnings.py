@@ -99,8 +99,13 @@ def test_the_transparency_of_a_garment_is_its_mask(host, errors):
     assert (image[0, 0, 0] == 1).all(), "white behind it"
     assert 0.1 < mask.mean() < 0.9
     opaque = torch.zeros(1, 64, 64)
-    without = cut_out(photo=rgba[..., :3].add(0.1).clamp(0, 1))
-    ignored = cut_out(photo=rgba[..., :3].add(0.1).clamp(0, 1), transparency=opaque)
+    without = cut_out(photo=photo + 0.1)
+    ignored = cut_out(photo=photo + 0.1, transparency=opaque)
     assert torch.equal(without[0], ignored[0])
+    both = cut_out(
+        photo=torch.cat([photo, photo + 0.1]),
+        transparency=torch.cat([transparent, torch.zeros_like(transparent)]),
+    )
+    assert torch.equal(both[0][:1], image) and torch.equal(both[0][1:], without[0])
     with pytest.raises(errors, match="transparency"):
         cut_out(photo=photo, transparency=torch.ones(1, 2, 96, 96))

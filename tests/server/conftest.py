@@ -1,10 +1,11 @@
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from helpers.browser import write_settings
+from helpers.browser import find_browser, open_page, write_settings
 from stableviton_core.serving.install import install_pack
 from stableviton_core.serving.process import serve
 
@@ -28,3 +29,24 @@ def server(comfyui, tmp_path_factory):
     options = [] if frontend is None else ["--front-end-root", frontend]
     with serve(comfyui, base, cpu=True, options=options) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def page(server):
+    """The web interface of the server in a headless browser; `errors` has what its console says."""
+    pytest.importorskip(
+        "playwright.sync_api", reason="needs the package playwright: pip install playwright"
+    )
+    browser = find_browser()
+    if browser is None:
+        pytest.skip("needs a Chromium, Chrome or Edge: install one, or name it in CHROME_PATH")
+    with open_page(server.url, browser, viewport={"width": 1600, "height": 1000}) as page:
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("console", lambda line: is_error(line) and page.errors.append(line.text))
+        yield page
+
+
+def is_error(line) -> bool:
+    """Whether a line of the console is an error, but for what the web interface misses offline."""
+    return line.type == "error" and not re.search("net::ERR_|Content Security", line.text)

@@ -1,83 +1,70 @@
 """The web interface: the shipped graphs, blueprints, App mode and help pages."""
 
 import json
-import re
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 
-from helpers.browser import fetch, find_browser, open_page, pack_nodes
-from helpers.graphs import BLUEPRINTS, CANVASES, api_name, list_placed_nodes, read_canvas, read_twin
+from helpers.adapters import write_pose_adapter
+from helpers.browser import APP_MODE, OPEN_GRAPH, READY, RUN, SELECT, fetch, pack_nodes, run_command
+from helpers.checkpoints import write_checkpoint
+from helpers.graphs import (
+    BLUEPRINTS,
+    CANVASES,
+    list_placed_nodes,
+    name_twin,
+    read_canvas,
+    read_twin,
+)
+from helpers.loras import write_lora
+from stableviton_core.images import decode_image
 from stableviton_core.serving.install import FOLDER_NAME, PACK
 
 GRAPHS = sorted(CANVASES)
 PACK_MODULE = f"custom_nodes.{FOLDER_NAME}"
 TRY_ONS = [name for name in GRAPHS if name != "StableVITON Prepare Dataset"]
 BYPASS = 4  # mode of a node
+PREPARE = read_canvas(BLUEPRINTS["Prepare Person (StableVITON)"])["nodes"][0]["type"]
 LARGEST = (1600 / 0.6, 1000 / 0.6)  # of a graph: it fits 1600 x 1000 pixels at 60 %
 
-OPEN_GRAPH = """async (graph) => {
-    await window.app.loadGraphData(graph);
-    const { graph: opened } = window.app;
-    const parts = [opened, ...opened.subgraphs.values()];
+DESCRIBE = """() => {
+    const { graph } = window.app;
+    const parts = [graph, ...graph.subgraphs.values()];
     const types = parts.flatMap((part) => part.nodes.map((node) => node.type));
-    const known = (type) => type in LiteGraph.registered_node_types || opened.subgraphs.has(type);
-    const boxes = [...opened.nodes, ...opened.groups].map((item) => [...item.boundingRect]);
-    const { output } = await window.app.graphToPrompt();
-    return { missing: types.filter((type) => !known(type)), output, boxes };
+    const known = (type) => type in LiteGraph.registered_node_types || graph.subgraphs.has(type);
+    const boxes = [...graph.nodes, ...graph.groups].map((item) => [...item.boundingRect]);
+    return { missing: types.filter((type) => !known(type)), boxes };
 }"""
-TOGGLE_APP_MODE = """async () => {
-    await window.app.extensionManager.command.execute("Comfy.ToggleLinear");
+HAS_COMMAND = """(name) =>
+    window.app.extensionManager.command.commands.some((command) => command.id === name)"""
+READ_TEXTS = """() => window.app.graph.nodes.filter((node) => node.type !== "MarkdownNote")
+    .flatMap((node) => (node.widgets ?? []).map((widget) => String(widget.value))).join(" ")"""
+SET_CFG = """(value) => {
+    const sampler = window.app.graph.nodes.find((node) => node.type === "SamplerCustom");
+    sampler.widgets.find((widget) => widget.name === "cfg").value = value;
 }"""
 LIST_TITLES = "() => window.app.graph.nodes.map((node) => node.title)"
-SELECT = """(type) => {
-    const { canvas, graph } = window.app;
-    const node = graph.nodes.find((node) => node.type === type);
-    canvas.deselectAll();
-    canvas.centerOnNode(node);
-    canvas.selectNode(node);
-}"""
 
 
-@pytest.fixture(scope="module")
-def page(server):
-    """The web interface of the server in a headless browser; `errors` has what its console says."""
-    pytest.importorskip(
-        "playwright.sync_api", reason="needs the package playwright: pip install playwright"
-    )
-    browser = find_browser()
-    if browser is None:
-        pytest.skip("needs a Chromium, Chrome or Edge: install one, or name it in CHROME_PATH")
-    with open_page(server.url, browser, viewport={"width": 1600, "height": 1000}) as page:
-        page.errors = []
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        page.on("console", lambda line: is_error(line) and page.errors.append(line.text))
-        yield page
-
-
-def is_error(line) -> bool:
-    """Whether a line of the console is an error, but for what the web interface misses offline."""
-    return line.type == "error" and not re.search("net::ERR_|Content Security", line.text)
-
-
-def test_each_graph_is_described_with_a_picture():
+def test_each_graph_is_described_with_a_screenshot():
     page = (PACK / "docs" / "graphs.md").read_text(encoding="utf-8")
     for name in GRAPHS:
         assert f"## {name}\n" in page
-        assert f"](graphs/{api_name(name)}.jpg)" in page
-        assert (PACK / "docs" / "graphs" / f"{api_name(name)}.jpg").is_file()
+        assert f"](graphs/{name_twin(name)}.jpg)" in page
+        assert (PACK / "docs" / "graphs" / f"{name_twin(name)}.jpg").is_file()
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_graph_opens_as_its_twin(page, name):
     page.errors.clear()
-    opened = page.evaluate(OPEN_GRAPH, read_canvas(CANVASES[name]))
-    assert opened["missing"] == []
-    assert opened["output"] == read_twin(name)
-    page.wait_for_timeout(500)
+    assert page.evaluate(OPEN_GRAPH, read_canvas(CANVASES[name])) == read_twin(name)
+    page.wait_for_timeout(1000)
     assert page.errors == []
-    assert "error" not in page.inner_text("body").lower(), "images that the server has not"
+    assert page.get_by_text("View details").count() == 0, "images that the server has not"
+    opened = page.evaluate(DESCRIBE)
+    assert opened["missing"] == []
     sides = [
         max(box[axis] + box[axis + 2] for box in opened["boxes"])
         - min(box[axis] for box in opened["boxes"])
@@ -94,7 +81,7 @@ def test_a_bypass_passes_the_tryon_on(page, name):
     for node in list_placed_nodes(graph):
         if node["type"] in bypassed:
             node["mode"] = BYPASS
-    prompt = page.evaluate(OPEN_GRAPH, graph)["output"]
+    prompt = page.evaluate(OPEN_GRAPH, graph)
     assert not {node["class_type"] for node in prompt.values()} & bypassed
     target = next(node for node in prompt.values() if node["_meta"]["title"] == "Result")
     assert prompt[target["inputs"]["images"][0]]["class_type"] == "VAEDecode"
@@ -104,34 +91,131 @@ def test_a_bypass_passes_the_tryon_on(page, name):
 def test_an_unknown_node_is_seen_as_missing(page):
     graph = read_canvas(CANVASES["StableVITON Try-On"])
     graph["nodes"][0]["type"] = "NoSuchNode"
-    assert page.evaluate(OPEN_GRAPH, graph)["missing"] == ["NoSuchNode"]
+    page.evaluate(OPEN_GRAPH, graph)
+    assert page.evaluate(DESCRIBE)["missing"] == ["NoSuchNode"]
+
+
+@pytest.mark.browser
+def test_an_image_that_is_not_there_is_seen_as_missing(page):
+    graph = read_canvas(CANVASES["StableVITON Try-On"])
+    for node in graph["nodes"]:
+        if node["type"] == "LoadImage":
+            node["widgets_values"][0] = "nowhere.png"
+    page.evaluate(OPEN_GRAPH, graph)
+    page.get_by_text("View details").first.wait_for(timeout=10_000)
+
+
+@pytest.mark.browser
+def test_the_bypassed_lora_and_controlnet_work_once_awake(server, page):
+    """With files of the small test checkpoint's size."""
+    models = server.base / "models"
+    checkpoint = write_checkpoint(models / "stableviton" / "small.safetensors")
+    lora = write_lora(models / "loras" / "small.safetensors", alpha=20.0)
+    write_pose_adapter(models / "controlnet" / "pose.safetensors")
+    page.reload()
+    page.wait_for_function(READY, timeout=60_000)
+    values = {
+        "StableVITONLoader": [checkpoint.name, "default"],
+        "StableVITONLora": [lora.name, 1.0],
+        "ControlNetLoader": ["pose.safetensors"],
+        "ControlNetApplyAdvanced": [5.0, 0.0, 1.0],
+        "StableVITONSchedule": [1],
+    }
+    graph = read_canvas(CANVASES["StableVITON Try-On LoRA ControlNet"])
+    for node in graph["nodes"]:
+        node["widgets_values"] = values.get(node["type"], node["widgets_values"])
+        if node["type"] == PREPARE:
+            node["widgets_values"] = ["upper", 192, 256]
+    plain = run_in_browser(server, page, graph)
+    with_lora = run_in_browser(server, page, wake(graph, "StableVITONLora"))
+    with_both = run_in_browser(
+        server, page, wake(graph, "ControlNetLoader", "ControlNetApplyAdvanced")
+    )
+    assert (with_lora != plain).any() and (with_both != with_lora).any()
+
+
+def wake(graph: dict, *types: str) -> dict:
+    woken = [node for node in graph["nodes"] if node["type"] in types]
+    assert len(woken) == len(types) and all(node["mode"] == BYPASS for node in woken)
+    for node in woken:
+        node["mode"] = 0
+    return graph
+
+
+def run_in_browser(server, page, graph: dict) -> np.ndarray:
+    """The result of a graph, H x W x 3 uint8."""
+    page.evaluate(OPEN_GRAPH, graph)
+    ending, detail = page.evaluate(RUN)
+    assert ending == "execution_success", detail
+    outputs = json.loads(fetch(server, f"history/{detail['prompt_id']}"))[detail["prompt_id"]]
+    target = next(str(node["id"]) for node in graph["nodes"] if node.get("title") == "Result")
+    (image,) = outputs["outputs"][target]["images"]
+    return decode_image(fetch(server, f"view?filename={image['filename']}&type=output"))
+
+
+@pytest.mark.browser
+def test_a_warning_is_on_the_node_until_its_cause_is_gone(server, page):
+    graph = read_canvas(CANVASES["StableVITON Try-On"])
+    for node in graph["nodes"]:
+        if node["type"] == "StableVITONSchedule":
+            node["widgets_values"] = [1]
+        if node["type"] == "SamplerCustom":
+            node["widgets_values"] = [True, 0, "fixed", 8.0]
+    run_in_browser(server, page, graph)
+    assert "cfg is 8. " in page.evaluate(READ_TEXTS)
+    page.evaluate(SET_CFG, 1)
+    assert page.evaluate(RUN)[0] == "execution_success"
+    page.wait_for_timeout(500)
+    assert "cfg is" not in page.evaluate(READ_TEXTS)
+
+
+@pytest.mark.browser
+def test_a_warning_inside_a_subgraph_is_on_its_node(server, page):
+    graph = read_canvas(CANVASES["StableVITON Try-On Photo"])
+    for node in graph["nodes"]:
+        if node.get("title") == "Try On (StableVITON)":
+            node["widgets_values"][2] = 1  # steps
+    run_in_browser(server, page, graph)
+    assert "knows drawn figures only" in page.evaluate(READ_TEXTS)
+
+
+@pytest.fixture
+def app_mode(page):
+    """A function that opens a graph in App mode."""
+    if not page.evaluate(HAS_COMMAND, APP_MODE):
+        pytest.skip("this web interface has no App mode")
+
+    def open_in_app_mode(graph: dict) -> None:
+        page.evaluate(OPEN_GRAPH, graph)
+        run_command(page, APP_MODE)
+
+    yield open_in_app_mode
+    run_command(page, APP_MODE)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", TRY_ONS)
-def test_app_mode_has_the_inputs_of_a_tryon(page, name):
-    page.evaluate(OPEN_GRAPH, read_canvas(CANVASES[name]))
-    page.evaluate(TOGGLE_APP_MODE)
+def test_app_mode_has_the_inputs_of_a_tryon(page, app_mode, name):
+    app_mode(read_canvas(CANVASES[name]))
     category = ["category"] if "StableVITONCrop" in str(read_twin(name)) else []
     if name == "StableVITON Try-On Two Garments":
         category = []  # each of its try-ons has one of its own
     for label in ("Person", "Garment", "seed", "checkpoint", *category):
         page.get_by_text(label, exact=True).locator("visible=true").first.wait_for(timeout=10_000)
     page.get_by_role("button", name="Run").last.wait_for(timeout=10_000)
-    page.evaluate(TOGGLE_APP_MODE)
 
 
 @pytest.mark.browser
-def test_app_mode_makes_a_result(page):
+def test_app_mode_makes_a_result(page, app_mode):
     graph = read_canvas(CANVASES["StableVITON Try-On"])
     for node in graph["nodes"]:
         if node["type"] == "StableVITONSchedule":
             node["widgets_values"] = [1]
-    page.evaluate(OPEN_GRAPH, graph)
-    page.evaluate(TOGGLE_APP_MODE)
+        if node["type"] == "SaveImage":
+            node["widgets_values"] = ["app_mode"]
+    app_mode(graph)
     page.get_by_role("button", name="Run").last.click()
-    page.locator("img[src*='filename=tryon_']").first.wait_for(timeout=120_000)
-    page.evaluate(TOGGLE_APP_MODE)
+    page.locator("img[src*='filename=app_mode_']").first.wait_for(timeout=120_000)
 
 
 def test_the_graphs_are_offered_as_templates(server):
@@ -181,12 +265,12 @@ def test_the_blueprints_are_those_of_the_graphs():
 
 @pytest.mark.browser
 @pytest.mark.parametrize("node", ["StableVITONDetail", "StableVITONScore"])
-def test_a_help_page_is_shown_with_its_picture(server, page, node):
+def test_a_help_page_is_shown_with_its_image(server, page, node):
     page.evaluate(OPEN_GRAPH, read_canvas(CANVASES["StableVITON Try-On Correspondence"]))
     page.evaluate(SELECT, node)
     page.get_by_test_id("info-button").click()
     title = pack_nodes(server)[node]["display_name"]
     page.get_by_role("heading", name=title, exact=True).first.wait_for(timeout=10_000)
-    picture = page.locator(f"img[src*='{node}.jpg']").first
-    picture.wait_for(timeout=10_000)
-    assert picture.evaluate("image => image.complete && image.naturalWidth > 100")
+    image = page.locator(f"img[src*='{node}.jpg']").first
+    image.wait_for(timeout=10_000)
+    assert image.evaluate("image => image.complete && image.naturalWidth > 100")

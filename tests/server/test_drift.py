@@ -12,7 +12,7 @@ from helpers.graphs import BLUEPRINTS, CANVASES, list_placed_nodes, read_canvas
 from stableviton_core.serving.install import FOLDER_NAME, PACK
 
 PROJECT = (PACK / "pyproject.toml").read_text(encoding="utf-8")
-PACK_KEYS = ("name", "version")  # of the pack in the registry
+NAME, VERSION = (re.search(f'^{key} = "(.*)"$', PROJECT, re.M)[1] for key in ("name", "version"))
 DOCS = PACK / "web" / "docs"
 TRANSLATED_PAGES = ("de", "fr", "ja", "ko", "zh")
 LANGUAGES = {*TRANSLATED_PAGES, "es", "ru", "zh-TW"}
@@ -68,7 +68,7 @@ def find_untold(nodes: dict) -> Iterator[str]:
                 yield f"{node}, output {name}, has no tooltip"
         if not info["description"]:
             yield f"{node} has no description"
-        if "search_aliases" in info and "try on" not in info["search_aliases"]:
+        if "try on" not in info["search_aliases"]:
             yield f"{node} is not found by: try on"
 
 
@@ -78,8 +78,9 @@ def find_page_drift(nodes: dict) -> Iterator[str]:
     expected |= {f"{node}/{locale}.md" for node in nodes for locale in TRANSLATED_PAGES}
     yield from (f"web/docs/{name} is of no node or language" for name in files - expected)
     yield from (f"web/docs/{name} is missing" for name in expected - files)
-    pictures = {path.stem for path in (DOCS / "images").iterdir()}
-    yield from (f"web/docs/images has {node}.jpg, or not" for node in pictures ^ set(nodes))
+    images = {path.stem for path in (DOCS / "images").iterdir()}
+    yield from (f"web/docs/images/{name}.jpg is of no node" for name in images - set(nodes))
+    yield from (f"web/docs/images/{node}.jpg is missing" for node in set(nodes) - images)
     for name in sorted(expected & files):
         node = name.removesuffix(".md").split("/")[0]
         lines = (DOCS / name).read_text(encoding="utf-8").splitlines()
@@ -168,8 +169,7 @@ def find_graph_drift(nodes: dict) -> Iterator[str]:
             if len(placed["widgets_values"]) != len(widgets):
                 yield f"{where} has {len(placed['widgets_values'])} values, not {len(widgets)}"
             properties = placed["properties"]
-            name, version = (re.search(f'^{key} = "(.*)"$', PROJECT, re.M)[1] for key in PACK_KEYS)
-            if (properties.get("cnr_id"), properties.get("ver")) != (name, version):
+            if (properties.get("cnr_id"), properties.get("ver")) != (NAME, VERSION):
                 yield f"{where} names another pack or version: {properties}"
 
 

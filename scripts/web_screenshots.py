@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -15,39 +16,29 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from helpers.browser import fetch, find_browser, open_page, write_settings  # noqa: E402
-from helpers.graphs import CANVASES, api_name, find_twin, read_canvas  # noqa: E402
+from helpers.browser import (  # noqa: E402
+    APP_MODE,
+    OPEN_GRAPH,
+    RUN,
+    SELECT,
+    fetch,
+    find_browser,
+    open_page,
+    run_command,
+    write_settings,
+)
+from helpers.graphs import BLUEPRINTS, CANVASES, find_twin, name_twin, read_canvas  # noqa: E402
 from stableviton_core.serving.graph import find_title  # noqa: E402
 from stableviton_core.serving.install import PACK, install_pack  # noqa: E402
 from stableviton_core.serving.process import Server, count_accelerators, serve  # noqa: E402
 
-GRAPH_PICTURES = PACK / "docs" / "graphs"
-NODE_PICTURES = PACK / "web" / "docs" / "images"
-SCALE = 0.6  # of the canvas in a picture of a graph
+GRAPH_SCREENSHOTS = PACK / "docs" / "graphs"
+NODE_SCREENSHOTS = PACK / "web" / "docs" / "images"
+SCALE = 0.6  # of the canvas in a screenshot of a graph
 MARGIN = (130, 150)  # pixels of the page that lie under its bars, left and top
 THUMBNAIL = 512
 
-OPEN = """async (graph) => {
-    await window.app.loadGraphData(graph);
-    return (await window.app.graphToPrompt()).output;
-}"""
-RUN = """async () => {
-    const ended = new Promise((resolve) => {
-        for (const name of ["execution_success", "execution_error", "execution_interrupted"])
-            window.app.api.addEventListener(name, ({ detail }) => resolve([name, detail]),
-                                            { once: true });
-    });
-    await window.app.queuePrompt(0);
-    return await ended;
-}"""
 WAKE_BYPASSED = "() => window.app.graph.nodes.forEach((node) => { node.mode = 0; })"
-SELECT = """(type) => {
-    const { canvas, graph } = window.app;
-    const node = graph.nodes.find((node) => node.type === type);
-    canvas.deselectAll();
-    canvas.centerOnNode(node);
-    canvas.selectNode(node);
-}"""
 # Shows the graph, or a subgraph of it, at a scale; where its nodes are, by their types
 SHOW = """async ([subgraph, scale, left, top]) => {
     const { canvas, graph } = window.app;
@@ -70,9 +61,18 @@ SHOW = """async ([subgraph, scale, left, top]) => {
 }"""
 
 
+def stamp_version(file: Path) -> None:
+    """Write the pack's version to its nodes in a graph or blueprint."""
+    project = (PACK / "pyproject.toml").read_text(encoding="utf-8")
+    (version,) = re.findall('^version = "(.*)"$', project, re.M)
+    graph = file.read_text(encoding="utf-8")
+    stamped = re.sub(r'("cnr_id": "stableviton",\s*"ver": )"[^"]*"', rf'\g<1>"{version}"', graph)
+    file.write_text(stamped, encoding="utf-8")
+
+
 def export_twin(page: Any, file: Path) -> dict:
     """Write a graph as it is queued."""
-    graph = page.evaluate(OPEN, read_canvas(file))
+    graph = page.evaluate(OPEN_GRAPH, read_canvas(file))
     find_twin(file.stem).write_text(
         json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -92,13 +92,13 @@ def save(image: Image.Image, file: Path) -> None:
     image.convert("RGB").save(file, quality=88, optimize=True)
 
 
-def shoot_graph(page: Any, title: str) -> None:
-    """The canvas after a run, and each node of the pack that has no picture yet."""
+def shoot_graph(page: Any, title: str, shot: set[str]) -> None:
+    """The canvas after a run, and each node of the pack whose type is not among those `shot`."""
     left, top = MARGIN
     shown = page.evaluate(SHOW, [None, SCALE, left, top])
     shoot(
         page,
-        GRAPH_PICTURES / f"{api_name(title)}.jpg",
+        GRAPH_SCREENSHOTS / f"{name_twin(title)}.jpg",
         (left - 15, top - 15, *(side + 30 for side in shown["size"])),
     )
     page.evaluate(WAKE_BYPASSED)
@@ -108,9 +108,11 @@ def shoot_graph(page: Any, title: str) -> None:
         page.wait_for_timeout(1000)  # nodes have their places once they are drawn
         shown = page.evaluate(SHOW, [subgraph, 1, left, top])
         for node, (x, y, width, height) in shown["nodes"].items():
-            picture = NODE_PICTURES / f"{node}.jpg"
-            if node.startswith("StableVITON") and not picture.exists():
-                shoot(page, picture, (x - 8, y - 8, width + 16, height + 16))
+            if node.startswith("StableVITON") and node not in shot:
+                shot.add(node)
+                shoot(
+                    page, NODE_SCREENSHOTS / f"{node}.jpg", (x - 8, y - 8, width + 16, height + 16)
+                )
     page.evaluate(SHOW, [None, SCALE, left, top])
 
 
@@ -121,20 +123,20 @@ def shoot_surface(page: Any) -> None:
     page.get_by_placeholder("Search").last.fill("StableVITON")
     shoot_page(page, "templates")
     page.keyboard.press("Escape")
-    page.evaluate(OPEN, read_canvas(CANVASES["StableVITON Try-On Correspondence"]))
+    page.evaluate(OPEN_GRAPH, read_canvas(CANVASES["StableVITON Try-On Correspondence"]))
     page.evaluate(SELECT, "StableVITONDetail")
     page.get_by_test_id("info-button").click()
     shoot_page(page, "help")
-    page.evaluate(OPEN, read_canvas(CANVASES["StableVITON Try-On Photo"]))
+    page.evaluate(OPEN_GRAPH, read_canvas(CANVASES["StableVITON Try-On Photo"]))
     page.mouse.dblclick(800, 950)
     page.keyboard.type("try on", delay=50)
     shoot_page(page, "search")
     page.keyboard.press("Escape")
-    run_command(page, "Comfy.ToggleLinear")
+    run_command(page, APP_MODE)
     page.get_by_role("button", name="Run").last.click()
     page.locator("img[src*='filename=tryon_']").first.wait_for()
     shoot_page(page, "app_mode")
-    run_command(page, "Comfy.ToggleLinear")
+    run_command(page, APP_MODE)
     left, top = MARGIN
     (blueprint,) = page.evaluate(
         "(name) => [...window.app.graph.subgraphs.values()].filter((part) => part.name === name)"
@@ -144,17 +146,12 @@ def shoot_surface(page: Any) -> None:
     page.evaluate(SHOW, [blueprint, SCALE, left, top])
     page.wait_for_timeout(1000)
     width, height = page.evaluate(SHOW, [blueprint, SCALE, left, top])["size"]
-    shoot(page, GRAPH_PICTURES / "blueprint.jpg", (0, top - 60, left + width + 80, height + 140))
-
-
-def run_command(page: Any, name: str) -> None:
-    page.evaluate("(name) => window.app.extensionManager.command.execute(name)", name)
-    page.wait_for_timeout(1500)
+    shoot(page, GRAPH_SCREENSHOTS / "blueprint.jpg", (0, top - 60, left + width + 80, height + 140))
 
 
 def shoot_page(page: Any, name: str) -> None:
     page.wait_for_timeout(2500)
-    save(Image.open(io.BytesIO(page.screenshot())), GRAPH_PICTURES / f"{name}.jpg")
+    save(Image.open(io.BytesIO(page.screenshot())), GRAPH_SCREENSHOTS / f"{name}.jpg")
 
 
 def read_image(server: Server, query: str) -> Image.Image:
@@ -182,8 +179,8 @@ def crop_to_aspect(image: Image.Image, aspect: float) -> Image.Image:
     return image.crop((round(left), round(top), round(left + width), round(top + height)))
 
 
-def run_graph(page: Any, server: Server, file: Path, graph: dict) -> None:
-    """Queue the graph that is open; its thumbnail, and pictures of the canvas."""
+def run_graph(page: Any, server: Server, file: Path, graph: dict, shot: set[str]) -> None:
+    """Queue the graph that is open; its thumbnail, and screenshots of the canvas."""
     name, detail = page.evaluate(RUN)
     if name != "execution_success":
         raise RuntimeError(f"{file.stem}: {name}: {detail}")
@@ -199,13 +196,13 @@ def run_graph(page: Any, server: Server, file: Path, graph: dict) -> None:
     result = history["outputs"][target]["images"][0]
     query = f"filename={result['filename']}&subfolder={result['subfolder']}&type=output"
     save(make_thumbnail(*images, read_image(server, query)), file.with_suffix(".jpg"))
-    shoot_graph(page, file.stem)
+    shoot_graph(page, file.stem, shot)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("comfyui", type=Path)
-    parser.add_argument("--pictures", action="store_true")
+    parser.add_argument("--screenshots", action="store_true")
     options = parser.parse_args()
     browser = find_browser()
     if browser is None:
@@ -219,12 +216,15 @@ def main() -> None:
             open_page(server.url, browser, viewport={"width": 1600, "height": 1000}) as page,
         ):
             page.set_default_timeout(0)
+            shot: set[str] = set()
+            for file in (*CANVASES.values(), *BLUEPRINTS.values()):
+                stamp_version(file)
             for file in CANVASES.values():
                 graph = export_twin(page, file)
                 print(file.stem, flush=True)
-                if options.pictures:
-                    run_graph(page, server, file, graph)
-            if options.pictures:
+                if options.screenshots:
+                    run_graph(page, server, file, graph, shot)
+            if options.screenshots:
                 shoot_surface(page)
 
 
