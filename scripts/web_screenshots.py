@@ -8,6 +8,8 @@ import json
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,18 +119,14 @@ def shoot_graph(page: Any, title: str, shot: set[str]) -> None:
 
 
 def shoot_surface(page: Any) -> None:
-    """Template browser, node search, help panel, App mode and an opened blueprint."""
-    page.set_viewport_size({"width": 1600, "height": 1000})
+    """Template browser, an opened blueprint, App mode, node search and help panel."""
     run_command(page, "Comfy.BrowseTemplates")
     page.get_by_placeholder("Search").last.fill("StableVITON")
+    page.wait_for_timeout(15_000)  # until the thumbnails are there
     shoot_page(page, "templates")
     page.keyboard.press("Escape")
-    page.evaluate(OPEN_GRAPH, read_canvas(CANVASES["StableVITON Try-On Correspondence"]))
-    page.evaluate(SELECT, "StableVITONDetail")
-    page.get_by_test_id("info-button").click()
-    shoot_page(page, "help")
     page.evaluate(OPEN_GRAPH, read_canvas(CANVASES["StableVITON Try-On Photo"]))
-    page.mouse.dblclick(800, 950)
+    page.mouse.dblclick(800, 900)
     page.keyboard.type("try on", delay=50)
     shoot_page(page, "search")
     page.keyboard.press("Escape")
@@ -137,16 +135,27 @@ def shoot_surface(page: Any) -> None:
     page.locator("img[src*='filename=tryon_']").first.wait_for()
     shoot_page(page, "app_mode")
     run_command(page, APP_MODE)
+    shoot_blueprint(page, "Try On (StableVITON)")
+    page.set_viewport_size({"width": 1600, "height": 1000})
+    page.evaluate(OPEN_GRAPH, read_canvas(CANVASES["StableVITON Try-On"]))
+    page.evaluate(SELECT, "StableVITONPasteBack")
+    page.get_by_test_id("info-button").click()
+    shoot_page(page, "help")
+
+
+def shoot_blueprint(page: Any, name: str) -> None:
+    """What is inside a blueprint of the graph that is open."""
     left, top = MARGIN
     (blueprint,) = page.evaluate(
         "(name) => [...window.app.graph.subgraphs.values()].filter((part) => part.name === name)"
         ".map((part) => part.id)",
-        "Try On (StableVITON)",
+        name,
     )
     page.evaluate(SHOW, [blueprint, SCALE, left, top])
     page.wait_for_timeout(1000)
     width, height = page.evaluate(SHOW, [blueprint, SCALE, left, top])["size"]
-    shoot(page, GRAPH_SCREENSHOTS / "blueprint.jpg", (0, top - 60, left + width + 80, height + 140))
+    area = (0, top - 60, left + width + 80, height + 220)
+    shoot(page, GRAPH_SCREENSHOTS / "blueprint.jpg", area)
 
 
 def shoot_page(page: Any, name: str) -> None:
@@ -199,11 +208,9 @@ def run_graph(page: Any, server: Server, file: Path, graph: dict, shot: set[str]
     shoot_graph(page, file.stem, shot)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("comfyui", type=Path)
-    parser.add_argument("--screenshots", action="store_true")
-    options = parser.parse_args()
+@contextmanager
+def open_web_interface(comfyui: Path) -> Iterator[tuple[Server, Any]]:
+    """A server with the pack as it is now, and a page of its web interface."""
     browser = find_browser()
     if browser is None:
         sys.exit("Needs a Chromium, Chrome or Edge: install one, or name it in CHROME_PATH.")
@@ -212,20 +219,30 @@ def main() -> None:
         install_pack(base)
         write_settings(base)
         with (
-            serve(options.comfyui, base, cpu=count_accelerators() == 0) as server,
+            serve(comfyui, base, cpu=count_accelerators() == 0) as server,
             open_page(server.url, browser, viewport={"width": 1600, "height": 1000}) as page,
         ):
             page.set_default_timeout(0)
-            shot: set[str] = set()
-            for file in (*CANVASES.values(), *BLUEPRINTS.values()):
-                stamp_version(file)
-            for file in CANVASES.values():
-                graph = export_twin(page, file)
-                print(file.stem, flush=True)
-                if options.screenshots:
-                    run_graph(page, server, file, graph, shot)
+            yield server, page
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("comfyui", type=Path)
+    parser.add_argument("--screenshots", action="store_true")
+    options = parser.parse_args()
+    for file in (*CANVASES.values(), *BLUEPRINTS.values()):
+        stamp_version(file)
+    shot: set[str] = set()
+    with open_web_interface(options.comfyui) as (server, page):
+        for file in CANVASES.values():
+            graph = export_twin(page, file)
+            print(file.stem, flush=True)
             if options.screenshots:
-                shoot_surface(page)
+                run_graph(page, server, file, graph, shot)
+    if options.screenshots:  # of a server that has the new thumbnails and images
+        with open_web_interface(options.comfyui) as (_, page):
+            shoot_surface(page)
 
 
 if __name__ == "__main__":

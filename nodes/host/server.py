@@ -19,22 +19,19 @@ def find_server() -> Any | None:
 
 
 def show_warnings(warnings: Sequence[str]) -> None:
-    """Write warnings to the log, on the node that runs and on the subgraphs around it; without any
-    warning, take those of an earlier run off the nodes."""
+    """Write warnings to the log and on the node that runs; without any, take those of an earlier
+    run off the node."""
     for warning in warnings:
         logging.warning("StableVITON: %s", warning)
     server, context = find_server(), get_executing_context()
     if server is None or context is None:
         return
-    numbers = context.node_id.split(":")  # of the subgraphs, then of the node in the last one
-    for depth in range(1, len(numbers) + 1):
-        node = ":".join(numbers[:depth])
-        if warnings:
-            _warned.add(node)
-            server.send_progress_text("\n".join(warnings), node)
-        elif node in _warned:
-            _warned.remove(node)
-            server.send_progress_text(_NOTHING, node)
+    if warnings:
+        _warned.add(context.node_id)
+        server.send_progress_text("\n".join(warnings), context.node_id)
+    elif context.node_id in _warned:
+        _warned.remove(context.node_id)
+        server.send_progress_text(_NOTHING, context.node_id)
 
 
 def name_errors() -> None:

@@ -38,7 +38,11 @@ DESCRIBE = """() => {
 }"""
 HAS_COMMAND = """(name) =>
     window.app.extensionManager.command.commands.some((command) => command.id === name)"""
-READ_TEXTS = """() => window.app.graph.nodes.filter((node) => node.type !== "MarkdownNote")
+OPEN_SUBGRAPH = """(name) => {
+    const { canvas, graph } = window.app;
+    canvas.setGraph([...graph.subgraphs.values()].find((part) => part.name === name));
+}"""
+READ_TEXTS = """() => window.app.canvas.graph.nodes.filter((node) => node.type !== "MarkdownNote")
     .flatMap((node) => (node.widgets ?? []).map((widget) => String(widget.value))).join(" ")"""
 SET_CFG = """(value) => {
     const sampler = window.app.graph.nodes.find((node) => node.type === "SamplerCustom");
@@ -110,6 +114,8 @@ def test_the_bypassed_lora_and_controlnet_work_once_awake(server, page):
     """With files of the small test checkpoint's size."""
     models = server.base / "models"
     checkpoint = write_checkpoint(models / "stableviton" / "small.safetensors")
+    for name in ("loras", "controlnet"):
+        (models / name).mkdir(exist_ok=True)
     lora = write_lora(models / "loras" / "small.safetensors", alpha=20.0)
     write_pose_adapter(models / "controlnet" / "pose.safetensors")
     page.reload()
@@ -170,12 +176,14 @@ def test_a_warning_is_on_the_node_until_its_cause_is_gone(server, page):
 
 
 @pytest.mark.browser
-def test_a_warning_inside_a_subgraph_is_on_its_node(server, page):
+def test_a_warning_is_on_a_node_of_an_opened_subgraph(page):
     graph = read_canvas(CANVASES["StableVITON Try-On Photo"])
     for node in graph["nodes"]:
         if node.get("title") == "Try On (StableVITON)":
             node["widgets_values"][2] = 1  # steps
-    run_in_browser(server, page, graph)
+    page.evaluate(OPEN_GRAPH, graph)
+    page.evaluate(OPEN_SUBGRAPH, "Try On (StableVITON)")
+    assert page.evaluate(RUN)[0] == "execution_success"
     assert "knows drawn figures only" in page.evaluate(READ_TEXTS)
 
 
