@@ -29,7 +29,7 @@ from helpers.browser import (  # noqa: E402
     run_command,
     write_settings,
 )
-from helpers.graphs import BLUEPRINTS, CANVASES, find_twin, name_twin, read_canvas  # noqa: E402
+from helpers.graphs import BLUEPRINTS, CANVASES, find_twin, keep_titles, name_twin, read_canvas  # noqa: E402
 from stableviton_core.serving.graph import find_title  # noqa: E402
 from stableviton_core.serving.install import PACK, install_pack  # noqa: E402
 from stableviton_core.serving.process import Server, count_accelerators, serve  # noqa: E402
@@ -74,7 +74,7 @@ def stamp_version(file: Path) -> None:
 
 def export_twin(page: Any, file: Path) -> dict:
     """Write a graph as it is queued."""
-    graph = page.evaluate(OPEN_GRAPH, read_canvas(file))
+    graph = keep_titles(page.evaluate(OPEN_GRAPH, read_canvas(file)))
     find_twin(file.stem).write_text(
         json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )

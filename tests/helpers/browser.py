@@ -56,8 +56,9 @@ RUN = """async () => {
             window.app.api.addEventListener(name, ({ detail }) => resolve([name, detail]),
                                             { once: true });
     });
-    if (!(await window.app.queuePrompt(0))) return ["refused", "see the server's log"];
-    return await ended;
+    await window.app.queuePrompt(0);
+    const refusals = window.app.lastNodeErrors ?? {};
+    return Object.keys(refusals).length ? ["refused", refusals] : await ended;
 }"""
 SELECT = """(type) => {
     const { canvas, graph } = window.app;

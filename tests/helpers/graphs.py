@@ -25,6 +25,15 @@ def read_canvas(file: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def keep_titles(queued: Graph) -> Graph:
+    """A graph as it is queued, without what newer web interfaces add: of its nodes' `_meta` the
+    title."""
+    return {
+        number: node | {"_meta": {"title": node["_meta"]["title"]}}
+        for number, node in queued.items()
+    }
+
+
 def read_twin(title: str) -> Graph:
     """The same as it is queued."""
     return load_graph(find_twin(title))
