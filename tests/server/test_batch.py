@@ -19,7 +19,7 @@ from PIL import Image
 
 from stableviton_core.serving import client
 from stableviton_core.serving.batch.manifest import MANIFEST
-from stableviton_core.serving.graph import find_title, load_graph, set_image
+from stableviton_core.serving.graph import find_class, find_title, load_graph, set_image, set_input
 from stableviton_core.serving.install import PACK, install_pack
 from stableviton_core.serving.process import serve
 from stableviton_core.synthetic.write_dataset import generate_samples
@@ -69,8 +69,9 @@ def singles(server, folder) -> dict[str, np.ndarray]:
                 for role, title in titles.items():
                     image = await client.upload_image(session, folder / row[role])
                     set_image(graph, title, image)
-                graph["9"]["inputs"]["steps"] = 4
-                graph["10"]["inputs"]["noise_seed"] = int(row["seed"])
+                set_input(graph, find_class(graph, "StableVITONSchedule"), "steps", 4)
+                seed = int(row["seed"])
+                set_input(graph, find_class(graph, "SamplerCustom"), "noise_seed", seed)
                 outputs = await client.run(session, graph)
                 file = outputs[find_title(graph, "Result")]["images"][0]
                 content = await client.download(session, file)

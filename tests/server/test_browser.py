@@ -191,6 +191,9 @@ def test_a_warning_is_on_a_node_of_an_opened_subgraph(server, page):
     for node in graph["nodes"]:
         if node.get("title") == "Try On (StableVITON)":
             node["widgets_values"][2] = 1  # steps
+    for node in list_placed_nodes(graph):
+        if node["type"] == PREPARE:
+            node["widgets_values"] = ["upper", 192, 256]
     page.evaluate(OPEN_GRAPH, graph)
     page.evaluate(OPEN_SUBGRAPH, "Try On (StableVITON)")
     assert page.evaluate(RUN)[0] == "execution_success"

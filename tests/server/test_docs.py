@@ -55,7 +55,7 @@ def test_the_batch_page(shell):
     shell(plain.rstrip() + steps)
     results = shell.folder / "shop" / "results"
     with Image.open(results / "anna+shirt.png") as result:
-        assert result.size == (512, 512)
+        assert result.size == (768, 1024)
     checkpoint = overridden.replace("VITONHD", "stableviton-demo").replace("=25", "=1")
     assert checkpoint != overridden
     shell(checkpoint + "\n")
@@ -89,7 +89,7 @@ def test_the_api_page(shell):
     assert record[prompt_id]["status"]["status_str"] == "success"
     shell(view.replace("tryon_00001_.png", image["filename"]))
     with Image.open(shell.folder / "result.png") as result:
-        assert result.size == (512, 512)
+        assert result.size == (768, 1024)
     shell(stop.replace("PROMPT_ID", prompt_id))
 
 
@@ -99,4 +99,4 @@ def test_the_python_of_the_api_page(shell):
     assert shorter != code
     shell(f"cat > client.py <<'EOF'\n{shorter}EOF\npython client.py")
     with Image.open(shell.folder / "result.png") as result:
-        assert result.size == (512, 512)
+        assert result.size == (768, 1024)
