@@ -312,7 +312,7 @@ class StableVITONGarment(io.ComfyNode):
             alpha = read_transparency(transparency, photo, alpha)
         if alpha is not None and mask is None and shows == GARMENT:
             photo, alphas = pair_with_masks(photo, alpha)
-            masks = [item if (item < 0.5).any() else None for item in alphas]
+            masks = [None if item is None or item.min() >= 0.5 else item for item in alphas]
         else:
             if alpha is not None:
                 photo = torch.cat(
