@@ -208,6 +208,8 @@ def app_mode(page):
 
     def open_in_app_mode(graph: dict) -> None:
         page.evaluate(OPEN_GRAPH, graph)
+        page.keyboard.press("Escape")  # a dialog that the graph before it opened
+        page.wait_for_timeout(500)
         run_command(page, APP_MODE)
         page.wait_for_timeout(1000)
         welcome = page.get_by_role("button", name="Skip")  # newer web interfaces offer a tour
