@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import torch
 from comfy_api.latest import io
-from einops import rearrange
 from torch import Tensor
 
 from ..stableviton_core.image_tensors import (
+    composite_over_white,
     expand_batch,
     find_batch_size,
     pair_with_masks,
@@ -315,10 +315,8 @@ class StableVITONGarment(io.ComfyNode):
             masks = [None if item is None or item.min() >= 0.5 else item for item in alphas]
         else:
             if alpha is not None:
-                photo = torch.cat(
-                    [expand_batch(photo, len(alpha)), rearrange(alpha, "b h w -> b h w 1")], dim=-1
-                )
-            photo, masks = pair_with_masks(to_rgb(photo), mask)
+                photo = composite_over_white(photo, alpha)
+            photo, masks = pair_with_masks(photo, mask)
         warnings: list[str] = []
         garments, garment_masks = [], []
         for index, array in enumerate(iterate_with_progress(to_arrays(photo))):

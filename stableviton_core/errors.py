@@ -1,6 +1,7 @@
 """The errors that a command or a node shows without a traceback. Only what somebody catches by name
 has a class of its own."""
 
+SHOWN_AS = "StableVITON"  # the type that ComfyUI shows for the pack's own errors
 # What taking apart an object of another layout raises: JSON of somebody else.
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 

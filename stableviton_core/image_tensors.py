@@ -26,7 +26,13 @@ def to_rgb(images: Tensor) -> Tensor:
     ImageError for other shapes and types, for an empty image, and for NaN and infinity.
     """
     colours, alpha = split_alpha(images)
-    return colours if alpha is None else colours * alpha[..., None] + (1 - alpha[..., None])
+    return colours if alpha is None else composite_over_white(colours, alpha)
+
+
+def composite_over_white(colours: Tensor, alpha: Tensor) -> Tensor:
+    """B x H x W x 3 and alpha B x H x W in 0..1 -> B x H x W x 3; a batch of one goes with any."""
+    alpha = rearrange(alpha, "b h w -> b h w 1")
+    return colours * alpha + (1 - alpha)
 
 
 def split_alpha(images: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -13,9 +13,8 @@ from .server import show_warnings
 
 CHECKS = "stableviton_checks"
 USUAL_CFG = 0.9, 3.0  # made for 1 to 2, with a margin
-FLAT = (
-    0.75  # of `measure_flatness`: the test photos have up to 0.6, synthetic samples 0.94 and more
-)
+# Of `measure_flatness`: the test photos have up to 0.6, synthetic samples 0.94 and more
+FLAT = 0.75
 
 
 def watch_sampling(model: ModelPatcher) -> ModelPatcher:

@@ -2,14 +2,13 @@
 images in ComfyUI's input folder."""
 
 import logging
-import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import folder_paths
 
 from ...stableviton_core.errors import StableVITONError
+from ...stableviton_core.files import replace_atomically
 
 FOLDER = "stableviton"
 EXTENSIONS = {".ckpt", ".pt", ".pth", ".safetensors", ".sft"}
@@ -62,20 +61,10 @@ def copy_demo_images() -> None:
         for image in DEMO.iterdir():
             target = folder / f"{DEMO_PREFIX}{image.name}"
             if image.suffix in (".png", ".jpg") and not target.exists():
-                _copy(image, target)
+                with replace_atomically(target) as partial:
+                    shutil.copyfile(image, partial)
     except OSError as error:
         logging.warning("StableVITON: the demo's images could not be written: %s", error)
-
-
-def _copy(image: Path, target: Path) -> None:
-    """Copy a file so that it is there as a whole or not at all."""
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        shutil.copyfile(image, partial)
-        partial.replace(target)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def list_checkpoints() -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_execution.utils import get_executing_context
 
-from ...stableviton_core.errors import StableVITONError
+from ...stableviton_core.errors import SHOWN_AS, StableVITONError
 
 _NOTHING = " "  # the web interface ignores an empty text
 _warned: set[str] = set()  # ids of the nodes that show warnings
@@ -39,5 +39,5 @@ def name_errors() -> None:
     unless that is `builtins`, and its qualified name. They cannot be pickled afterwards."""
     errors: list[type[StableVITONError]] = [StableVITONError]
     for error in errors:
-        error.__module__, error.__qualname__ = "builtins", "StableVITON"
+        error.__module__, error.__qualname__ = "builtins", SHOWN_AS
         errors.extend(error.__subclasses__())

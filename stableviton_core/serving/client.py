@@ -17,14 +17,20 @@ from typing import Any
 
 import aiohttp
 
-from ..errors import MALFORMED, PromptError, PromptInterrupted, ServerError, StableVITONError
+from ..errors import (
+    MALFORMED,
+    SHOWN_AS,
+    PromptError,
+    PromptInterrupted,
+    ServerError,
+    StableVITONError,
+)
 from .graph import Graph, get_title
 
 _log = logging.getLogger(__name__)
 
 POLL_AFTER = 10.0  # seconds without an event of a prompt until the queue is polled for it
 MAX_ANSWER = 64 << 20  # bytes of JSON, and of an event
-OURS = "StableVITON"  # the type that ComfyUI gives the pack's own errors
 MAX_FILE = 512 << 20  # bytes of a result
 CALL, CANCEL = 60.0, 10.0  # seconds for a call that waits for no prompt and sends no image
 OBJECT_INFO = 120.0
@@ -247,7 +253,7 @@ def _read_outputs(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     error = messages["execution_error"]
     name = _describe_node(record["prompt"][2], error["node_id"], error["node_type"])
     message, kind = error["exception_message"].strip(), error["exception_type"]
-    raise PromptError(f"{name} failed: {message}" + (f" ({kind})" if kind != OURS else ""))
+    raise PromptError(f"{name} failed: {message}" + (f" ({kind})" if kind != SHOWN_AS else ""))
 
 
 def _describe_refusal(body: dict[str, Any], graph: Graph) -> str:

@@ -239,7 +239,7 @@ def test_the_images_of_the_demo_are_put_into_the_input_folder(host, tmp_path, ca
     copy()
     assert (folder / "stableviton_mask.png").read_bytes() == b"mine", "nothing is overwritten"
     assert (folder / "stableviton_garment.png").is_file()
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob("*.part*"))
     (tmp_path / "file").touch()
     folder_paths.set_input_directory(str(tmp_path / "file" / "input"))
     try:
