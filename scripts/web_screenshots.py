@@ -21,15 +21,24 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from helpers.browser import (  # noqa: E402
     APP_MODE,
     OPEN_GRAPH,
-    RUN,
     SELECT,
     fetch,
     find_browser,
     open_page,
     run_command,
+    run_open_graph,
     write_settings,
 )
-from helpers.graphs import BLUEPRINTS, CANVASES, find_twin, keep_titles, name_twin, read_canvas  # noqa: E402
+from helpers.graphs import (  # noqa: E402
+    BLUEPRINTS,
+    CANVASES,
+    find_blueprint_id,
+    find_twin,
+    keep_titles,
+    name_twin,
+    read_canvas,
+    read_project,
+)
 from stableviton_core.serving.graph import find_title  # noqa: E402
 from stableviton_core.serving.install import PACK, install_pack  # noqa: E402
 from stableviton_core.serving.process import Server, count_accelerators, serve  # noqa: E402
@@ -65,10 +74,9 @@ SHOW = """async ([subgraph, scale, left, top]) => {
 
 def stamp_version(file: Path) -> None:
     """Write the pack's version to its nodes in a graph or blueprint."""
-    project = (PACK / "pyproject.toml").read_text(encoding="utf-8")
-    (version,) = re.findall('^version = "(.*)"$', project, re.M)
+    pattern = rf'("cnr_id": "{read_project("name")}",\s*"ver": )"[^"]*"'
     graph = file.read_text(encoding="utf-8")
-    stamped = re.sub(r'("cnr_id": "stableviton",\s*"ver": )"[^"]*"', rf'\g<1>"{version}"', graph)
+    stamped = re.sub(pattern, rf'\g<1>"{read_project("version")}"', graph)
     file.write_text(stamped, encoding="utf-8")
 
 
@@ -79,6 +87,15 @@ def export_twin(page: Any, file: Path) -> dict:
         json.dumps(graph, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
     return graph
+
+
+def show(page: Any, subgraph: str | None, scale: float) -> dict[str, Any]:
+    """Show the graph that is open, or a subgraph of it: its `size` on the page in pixels, and the
+    areas of its `nodes` by type."""
+    view = [subgraph, scale, *MARGIN]
+    page.evaluate(SHOW, view)
+    page.wait_for_timeout(1000)  # nodes have their places once they are drawn
+    return page.evaluate(SHOW, view)
 
 
 def shoot(page: Any, file: Path, area: tuple[float, ...]) -> None:
@@ -97,25 +114,18 @@ def save(image: Image.Image, file: Path) -> None:
 def shoot_graph(page: Any, title: str, shot: set[str]) -> None:
     """The canvas after a run, and each node of the pack whose type is not among those `shot`."""
     left, top = MARGIN
-    shown = page.evaluate(SHOW, [None, SCALE, left, top])
-    shoot(
-        page,
-        GRAPH_SCREENSHOTS / f"{name_twin(title)}.jpg",
-        (left - 15, top - 15, *(side + 30 for side in shown["size"])),
-    )
+    width, height = show(page, None, SCALE)["size"]
+    file = GRAPH_SCREENSHOTS / f"{name_twin(title)}.jpg"
+    shoot(page, file, (left - 15, top - 15, width + 30, height + 30))
     page.evaluate(WAKE_BYPASSED)
     subgraphs = page.evaluate("() => [...window.app.graph.subgraphs.keys()]")
     for subgraph in (None, *subgraphs):
-        page.evaluate(SHOW, [subgraph, 1, left, top])
-        page.wait_for_timeout(1000)  # nodes have their places once they are drawn
-        shown = page.evaluate(SHOW, [subgraph, 1, left, top])
-        for node, (x, y, width, height) in shown["nodes"].items():
+        for node, (x, y, width, height) in show(page, subgraph, 1)["nodes"].items():
             if node.startswith("StableVITON") and node not in shot:
                 shot.add(node)
                 shoot(
                     page, NODE_SCREENSHOTS / f"{node}.jpg", (x - 8, y - 8, width + 16, height + 16)
                 )
-    page.evaluate(SHOW, [None, SCALE, left, top])
 
 
 def shoot_surface(page: Any) -> None:
@@ -146,14 +156,7 @@ def shoot_surface(page: Any) -> None:
 def shoot_blueprint(page: Any, name: str) -> None:
     """What is inside a blueprint of the graph that is open."""
     left, top = MARGIN
-    (blueprint,) = page.evaluate(
-        "(name) => [...window.app.graph.subgraphs.values()].filter((part) => part.name === name)"
-        ".map((part) => part.id)",
-        name,
-    )
-    page.evaluate(SHOW, [blueprint, SCALE, left, top])
-    page.wait_for_timeout(1000)
-    width, height = page.evaluate(SHOW, [blueprint, SCALE, left, top])["size"]
+    width, height = show(page, find_blueprint_id(name), SCALE)["size"]
     area = (0, top - 60, left + width + 80, height + 220)
     shoot(page, GRAPH_SCREENSHOTS / "blueprint.jpg", area)
 
@@ -169,7 +172,7 @@ def read_image(server: Server, query: str) -> Image.Image:
 
 def make_thumbnail(garment: Image.Image, person: Image.Image, result: Image.Image) -> Image.Image:
     """Garment above person on the left, the result on the right, on a square."""
-    sheet = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")
+    thumbnail = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")
     small, large = THUMBNAIL * 3 // 8, THUMBNAIL * 5 // 8
     for image, size, place in (
         (garment, (small, THUMBNAIL // 2), (0, 0)),
@@ -177,8 +180,8 @@ def make_thumbnail(garment: Image.Image, person: Image.Image, result: Image.Imag
         (result, (large, THUMBNAIL), (small, 0)),
     ):
         image = crop_to_aspect(image, size[0] / size[1])
-        sheet.paste(image.resize(size, Image.Resampling.LANCZOS), place)
-    return sheet
+        thumbnail.paste(image.resize(size, Image.Resampling.LANCZOS), place)
+    return thumbnail
 
 
 def crop_to_aspect(image: Image.Image, aspect: float) -> Image.Image:
@@ -190,10 +193,7 @@ def crop_to_aspect(image: Image.Image, aspect: float) -> Image.Image:
 
 def run_graph(page: Any, server: Server, file: Path, graph: dict, shot: set[str]) -> None:
     """Queue the graph that is open; its thumbnail, and screenshots of the canvas."""
-    name, detail = page.evaluate(RUN)
-    if name != "execution_success":
-        raise RuntimeError(f"{file.stem}: {name}: {detail}")
-    history = json.loads(fetch(server, f"history/{detail['prompt_id']}"))[detail["prompt_id"]]
+    outputs = run_open_graph(page, server)
     titles = {node.get("_meta", {}).get("title") for node in graph.values()}
     images = [
         read_image(
@@ -202,7 +202,7 @@ def run_graph(page: Any, server: Server, file: Path, graph: dict, shot: set[str]
         for title in ("Garment", "Person")
     ]
     target = find_title(graph, "Result" if "Result" in titles else "agnostic-v3.2")
-    result = history["outputs"][target]["images"][0]
+    result = outputs[target]["images"][0]
     query = f"filename={result['filename']}&subfolder={result['subfolder']}&type=output"
     save(make_thumbnail(*images, read_image(server, query)), file.with_suffix(".jpg"))
     shoot_graph(page, file.stem, shot)

@@ -45,7 +45,6 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
 }
-# The frontend opens a graph of its own at the end of its start.
 OPEN_GRAPH = """async (graph) => {
     await window.app.loadGraphData(graph);
     return (await window.app.graphToPrompt()).output;
@@ -68,6 +67,7 @@ SELECT = """(type) => {
     canvas.selectNode(node);
 }"""
 APP_MODE = "Comfy.ToggleLinear"
+# The frontend opens a graph of its own at the end of its start.
 READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow && window.app.canvas?.graph"
 
 
@@ -94,6 +94,15 @@ def open_page(url: str, browser: str, **options: Any) -> Iterator[Any]:
 
 def run_command(page: Any, name: str) -> None:
     page.evaluate("(name) => window.app.extensionManager.command.execute(name)", name)
+
+
+def run_open_graph(page: Any, server: Server) -> dict[str, Any]:
+    """Queue the graph that is open -> the outputs by node. RuntimeError where it fails."""
+    ending, detail = page.evaluate(RUN)
+    if ending != "execution_success":
+        raise RuntimeError(f"{ending}: {detail}")
+    prompt = detail["prompt_id"]
+    return json.loads(fetch(server, f"history/{prompt}"))[prompt]["outputs"]
 
 
 def find_browser() -> str | None:

@@ -1,6 +1,7 @@
 """The shipped graphs: for the canvas, and as they are queued."""
 
 import json
+import re
 from pathlib import Path
 
 from stableviton_core.serving.graph import Graph, load_graph
@@ -37,6 +38,27 @@ def keep_titles(queued: Graph) -> Graph:
 def read_twin(title: str) -> Graph:
     """The same as it is queued."""
     return load_graph(find_twin(title))
+
+
+def find_blueprint_id(name: str) -> str:
+    """Of the subgraph that a blueprint is: the type of its nodes."""
+    (node,) = read_canvas(BLUEPRINTS[name])["nodes"]
+    return node["type"]
+
+
+def set_widgets(graph: dict, values: dict[str, list]) -> dict:
+    """Set the values of all widgets of the nodes of some types, in subgraphs as well."""
+    for node in list_placed_nodes(graph):
+        if node["type"] in values:
+            node["widgets_values"] = values[node["type"]]
+    return graph
+
+
+def read_project(key: str) -> str:
+    """Of the pack in the registry: name or version."""
+    project = (PACK / "pyproject.toml").read_text(encoding="utf-8")
+    (value,) = re.findall(f'^{key} = "(.*)"$', project, re.M)
+    return value
 
 
 def list_placed_nodes(graph: dict) -> list[dict]:

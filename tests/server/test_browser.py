@@ -7,16 +7,27 @@ import numpy as np
 import pytest
 
 from helpers.adapters import write_pose_adapter
-from helpers.browser import APP_MODE, OPEN_GRAPH, READY, RUN, SELECT, fetch, pack_nodes, run_command
+from helpers.browser import (
+    APP_MODE,
+    OPEN_GRAPH,
+    READY,
+    SELECT,
+    fetch,
+    pack_nodes,
+    run_command,
+    run_open_graph,
+)
 from helpers.checkpoints import write_checkpoint
 from helpers.graphs import (
     BLUEPRINTS,
     CANVASES,
+    find_blueprint_id,
     keep_titles,
     list_placed_nodes,
     name_twin,
     read_canvas,
     read_twin,
+    set_widgets,
 )
 from helpers.loras import write_lora
 from stableviton_core.images import decode_image
@@ -26,7 +37,8 @@ GRAPHS = sorted(CANVASES)
 PACK_MODULE = f"custom_nodes.{FOLDER_NAME}"
 TRY_ONS = [name for name in GRAPHS if name != "StableVITON Prepare Dataset"]
 BYPASS = 4  # mode of a node
-PREPARE = read_canvas(BLUEPRINTS["Prepare Person (StableVITON)"])["nodes"][0]["type"]
+TRY_ON, PREPARE = map(find_blueprint_id, ("Try On (StableVITON)", "Prepare Person (StableVITON)"))
+SMALL = {PREPARE: ["upper", 192, 256]}  # category, width and height of the working image
 LARGEST = (1600 / 0.6, 1000 / 0.6)  # of a graph: it fits 1600 x 1000 pixels at 60 %
 
 DESCRIBE = """() => {
@@ -39,9 +51,9 @@ DESCRIBE = """() => {
 }"""
 HAS_COMMAND = """(name) =>
     window.app.extensionManager.command.commands.some((command) => command.id === name)"""
-OPEN_SUBGRAPH = """(name) => {
+OPEN_SUBGRAPH = """(id) => {
     const { canvas, graph } = window.app;
-    canvas.setGraph([...graph.subgraphs.values()].find((part) => part.name === name));
+    canvas.setGraph(graph.subgraphs.get(id));
 }"""
 SET_CFG = """(value) => {
     const sampler = window.app.graph.nodes.find((node) => node.type === "SamplerCustom");
@@ -129,10 +141,7 @@ def test_the_bypassed_lora_and_controlnet_work_once_awake(server, page):
         "StableVITONSchedule": [1],
     }
     graph = read_canvas(CANVASES["StableVITON Try-On LoRA ControlNet"])
-    for node in graph["nodes"]:
-        node["widgets_values"] = values.get(node["type"], node["widgets_values"])
-        if node["type"] == PREPARE:
-            node["widgets_values"] = ["upper", 192, 256]
+    set_widgets(graph, values | SMALL)
     plain = run_in_browser(server, page, graph)
     with_lora = run_in_browser(server, page, wake(graph, "StableVITONLora"))
     with_both = run_in_browser(
@@ -159,27 +168,22 @@ def wake(graph: dict, *types: str) -> dict:
 def run_in_browser(server, page, graph: dict) -> np.ndarray:
     """The result of a graph, H x W x 3 uint8."""
     page.evaluate(OPEN_GRAPH, graph)
-    ending, detail = page.evaluate(RUN)
-    assert ending == "execution_success", detail
-    outputs = json.loads(fetch(server, f"history/{detail['prompt_id']}"))[detail["prompt_id"]]
+    outputs = run_open_graph(page, server)
     target = next(str(node["id"]) for node in graph["nodes"] if node.get("title") == "Result")
-    (image,) = outputs["outputs"][target]["images"]
+    (image,) = outputs[target]["images"]
     return decode_image(fetch(server, f"view?filename={image['filename']}&type=output"))
 
 
 @pytest.mark.browser
 def test_a_warning_is_on_the_node_until_its_cause_is_gone(server, page):
     graph = read_canvas(CANVASES["StableVITON Try-On"])
-    for node in graph["nodes"]:
-        if node["type"] == "StableVITONSchedule":
-            node["widgets_values"] = [1]
-        if node["type"] == "SamplerCustom":
-            node["widgets_values"] = [True, 0, "fixed", 8.0]
+    sampling = [True, 0, "fixed", 8.0]  # cfg last
+    set_widgets(graph, {"StableVITONSchedule": [1], "SamplerCustom": sampling})
     run_in_browser(server, page, graph)
     warning = page.get_by_text("cfg is 8. ")
     warning.first.wait_for(timeout=10_000)
     page.evaluate(SET_CFG, 1)
-    assert page.evaluate(RUN)[0] == "execution_success"
+    run_open_graph(page, server)
     page.wait_for_timeout(500)
     assert warning.count() == 0
 
@@ -188,15 +192,10 @@ def test_a_warning_is_on_the_node_until_its_cause_is_gone(server, page):
 def test_a_warning_is_on_a_node_of_an_opened_subgraph(server, page):
     require_version(server, 0, 26)
     graph = read_canvas(CANVASES["StableVITON Try-On Photo"])
-    for node in graph["nodes"]:
-        if node.get("title") == "Try On (StableVITON)":
-            node["widgets_values"][2] = 1  # steps
-    for node in list_placed_nodes(graph):
-        if node["type"] == PREPARE:
-            node["widgets_values"] = ["upper", 192, 256]
+    set_widgets(graph, {TRY_ON: ["stableviton-demo.safetensors", "upper", 1, 0]} | SMALL)
     page.evaluate(OPEN_GRAPH, graph)
-    page.evaluate(OPEN_SUBGRAPH, "Try On (StableVITON)")
-    assert page.evaluate(RUN)[0] == "execution_success"
+    page.evaluate(OPEN_SUBGRAPH, TRY_ON)
+    run_open_graph(page, server)
     page.get_by_text("This checkpoint knows drawn figures only").first.wait_for(timeout=10_000)
 
 
@@ -235,12 +234,7 @@ def test_app_mode_has_the_inputs_of_a_tryon(page, app_mode, name):
 @pytest.mark.browser
 def test_app_mode_makes_a_result(page, app_mode):
     graph = read_canvas(CANVASES["StableVITON Try-On"])
-    for node in graph["nodes"]:
-        if node["type"] == "StableVITONSchedule":
-            node["widgets_values"] = [1]
-        if node["type"] == "SaveImage":
-            node["widgets_values"] = ["app_mode"]
-    app_mode(graph)
+    app_mode(set_widgets(graph, {"StableVITONSchedule": [1], "SaveImage": ["app_mode"]}))
     page.get_by_role("button", name="Run").last.click()
     page.locator("img[src*='filename=app_mode_']").first.wait_for(timeout=120_000)
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from helpers.browser import fetch, inputs_of, pack_nodes
-from helpers.graphs import BLUEPRINTS, CANVASES, list_placed_nodes, read_canvas
+from helpers.graphs import BLUEPRINTS, CANVASES, list_placed_nodes, read_canvas, read_project
 from stableviton_core.serving.install import FOLDER_NAME, PACK
 
-PROJECT = (PACK / "pyproject.toml").read_text(encoding="utf-8")
-NAME, VERSION = (re.search(f'^{key} = "(.*)"$', PROJECT, re.M)[1] for key in ("name", "version"))
+NAME, VERSION = read_project("name"), read_project("version")
 DOCS = PACK / "web" / "docs"
 TRANSLATED_PAGES = ("de", "fr", "ja", "ko", "zh")
 LANGUAGES = {*TRANSLATED_PAGES, "es", "ru", "zh-TW"}

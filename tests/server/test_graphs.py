@@ -1,13 +1,11 @@
 """Every shipped graph runs: as it is, with one step and at a small size."""
 
-import asyncio
-
 import numpy as np
 import pytest
 
 from helpers.graphs import CANVASES, read_twin
-from stableviton_core.images import decode_image, read_image
-from stableviton_core.serving import client
+from helpers.runs import download_image, run_graph
+from stableviton_core.images import read_image
 from stableviton_core.serving.graph import Graph, find_class, find_title
 from stableviton_core.serving.install import PACK
 
@@ -26,26 +24,10 @@ def shorten(graph: Graph) -> Graph:
     return graph
 
 
-def run(server, graph: Graph) -> dict:
-    async def action() -> dict:
-        async with client.connect(server.url) as session:
-            return await client.run(session, graph)
-
-    return asyncio.run(action())
-
-
-def download(server, image: dict) -> np.ndarray:
-    async def action() -> bytes:
-        async with client.connect(server.url) as session:
-            return await client.download(session, image)
-
-    return decode_image(asyncio.run(action()))
-
-
 @pytest.mark.parametrize("name", IMAGE_COUNTS)
 def test_a_graph_runs(server, name):
     graph = shorten(read_twin(name))
-    outputs = run(server, graph)
+    outputs = run_graph(server, graph)
     saved = [node for node, content in graph.items() if content["class_type"] == "SaveImage"]
     assert saved and all(outputs[node]["images"] for node in saved)
     if name == "StableVITON Prepare Dataset":
@@ -56,7 +38,7 @@ def test_a_graph_runs(server, name):
     person = graph[find_title(graph, "Person")]["inputs"]["image"].removeprefix("stableviton_")
     photo = read_image(PACK / "demo" / person)
     for image in images:
-        result = download(server, image)
+        result = download_image(server, image)
         assert result.shape == photo.shape and (result != photo).any()
 
 
@@ -64,11 +46,11 @@ def test_the_best_of_a_batch_is_the_result(server):
     graph = shorten(read_twin("StableVITON Try-On Best Of"))
     decoded = {"images": [find_class(graph, "VAEDecode"), 0], "filename_prefix": "all"}
     graph["all"] = {"class_type": "SaveImage", "inputs": decoded}
-    outputs = run(server, graph)
+    outputs = run_graph(server, graph)
     scores = outputs[find_class(graph, "StableVITONScore")]["score"]
     assert len(set(scores)) == 4
-    result = download(server, outputs[find_title(graph, "Result")]["images"][0]).astype(int)
+    result = download_image(server, outputs[find_title(graph, "Result")]["images"][0]).astype(int)
     distances = [
-        np.abs(download(server, image) - result).mean() for image in outputs["all"]["images"]
+        np.abs(download_image(server, image) - result).mean() for image in outputs["all"]["images"]
     ]
     assert np.argmin(distances) == np.argmax(scores)

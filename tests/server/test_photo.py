@@ -1,14 +1,13 @@
 """The graphs for photos, through the server."""
 
-import asyncio
 from pathlib import Path
 
 import numpy as np
 
+from helpers.runs import download_image, run_graph
 from stableviton_core.dataset.check_data import check_data
-from stableviton_core.images import decode_image, read_image, write_image
-from stableviton_core.serving import client
-from stableviton_core.serving.graph import find_class, find_title, load_graph, set_image
+from stableviton_core.images import read_image, write_image
+from stableviton_core.serving.graph import find_class, find_title, load_graph
 from stableviton_core.serving.install import PACK
 
 PHOTO = PACK / "tests" / "golden" / "person" / "astronaut.jpg"
@@ -17,22 +16,7 @@ GARMENT = PACK / "demo" / "garment.png"
 
 def run(server, graph: dict, photo: Path) -> dict:
     """Queue a graph on a photo and the demo's garment -> the outputs by node."""
-
-    async def action() -> dict:
-        async with client.connect(server.url) as session:
-            set_image(graph, "Person", await client.upload_image(session, photo))
-            set_image(graph, "Garment", await client.upload_image(session, GARMENT))
-            return await client.run(session, graph)
-
-    return asyncio.run(action())
-
-
-def download_image(server, image: dict) -> np.ndarray:
-    async def action() -> bytes:
-        async with client.connect(server.url) as session:
-            return await client.download(session, image)
-
-    return decode_image(asyncio.run(action()))
+    return run_graph(server, graph, {"Person": photo, "Garment": GARMENT})
 
 
 def test_two_photos_become_one_image(server, tmp_path):
