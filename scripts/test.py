@@ -2,7 +2,8 @@
 
     python scripts/test.py [--host VERSION] [PYTEST ARGUMENT ...]
 
-The first run creates `.venv` and downloads ComfyUI; see environment.py.
+Without pytest's arguments all tests run, two files at a time. The first run creates `.venv` and
+downloads ComfyUI; see environment.py.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main() -> int:
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1
+    arguments = arguments or ["-n", "2"]
     has_paths = any(os.path.exists(argument.split("::")[0]) for argument in arguments)
     return run_to_end(
         [
@@ -48,7 +50,11 @@ def main() -> int:
             *([] if has_paths else ["tests"]),
             *arguments,
         ],
-        env={**os.environ, "COMFYUI_PATH": str(environment.comfyui)},
+        env={
+            "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait leave the cores to other processes
+            **os.environ,
+            "COMFYUI_PATH": str(environment.comfyui),
+        },
     )
 
 

@@ -372,7 +372,9 @@ def _expect_text(value: Any) -> str:
 def _describe_no_answer(path: str, error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"No ComfyUI answers: {error}. Is it running, and is the address right?"
-    return f"ComfyUI did not answer /{path}: {error or type(error).__name__}"
+    if isinstance(error, asyncio.TimeoutError):
+        return f"ComfyUI did not answer /{path} in time. Is the machine busy, or the network slow?"
+    return f"ComfyUI did not answer /{path}: {str(error) or type(error).__name__}"
 
 
 def _describe_status(method: str, path: str, status: int, answer: bytes) -> str:

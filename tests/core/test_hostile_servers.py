@@ -18,17 +18,17 @@ from stableviton_core.serving import client
 from stableviton_core.serving.batch import retry_policy
 from stableviton_core.serving.batch.jobs import Job, name_jobs
 
-TIMEOUT = 1.0
+TIMEOUT = 2.0  # long for the good server, also on a busy machine
 PATHS = ("/object_info", "/upload/image", "/prompt", "/history", "/queue", "/view", "/ws")
 
 
 @pytest.fixture(autouse=True)
 def shorten_waits(monkeypatch):
-    monkeypatch.setattr(retry_policy, "BACKOFF", 0.01)
+    monkeypatch.setattr(retry_policy, "BACKOFF", 0.002)
     monkeypatch.setattr(client, "POLL_AFTER", 0.1)
     monkeypatch.setattr(client, "CALL", 0.5)
     monkeypatch.setattr(client, "CANCEL", 0.2)
-    monkeypatch.setattr(client, "OBJECT_INFO", 0.5)
+    monkeypatch.setattr(client, "OBJECT_INFO", 3.0)  # it is asked for once
     monkeypatch.setattr(client, "MAX_ANSWER", 1 << 20)
     monkeypatch.setattr(client, "MAX_FILE", 1 << 20)
 
@@ -187,6 +187,13 @@ def test_the_timeout_bounds_the_whole_job(jobs, tmp_path, path):
     with run_fake_server(answers={path: stream(b" ", 0.05)}) as slow:
         outcome = run_jobs(jobs[:1], [slow.url], tmp_path / "out", timeout=0.5)
     assert not outcome.results and time.monotonic() - start < 20
+
+
+def test_a_server_that_is_too_slow_is_said(monkeypatch):
+    monkeypatch.setattr(client, "OBJECT_INFO", 0.2)
+    with run_fake_server(answers={"/object_info": stream(b" ", 0.05)}) as server:
+        with pytest.raises(ServerError, match="did not answer /object_info in time"):
+            asyncio.run(call(server.url, "/object_info", Path()))
 
 
 def test_what_is_too_large_is_said(tmp_path):

@@ -1,5 +1,6 @@
 """The graphs for photos, through the server."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,9 @@ def test_two_passes_make_one_image(server, tmp_path):
 
 
 def test_the_data_set_graph_writes_what_training_reads(server):
-    run(server, load_graph(PACK / "workflows" / "api" / "prepare_dataset.json"), PHOTO)
     data = Path(server.base) / "output" / "viton"
+    shutil.rmtree(data, ignore_errors=True)  # of other tests of the graph
+    run(server, load_graph(PACK / "workflows" / "api" / "prepare_dataset.json"), PHOTO)
     (person,) = (data / "test" / "image").iterdir()
     (garment,) = (data / "test" / "cloth").iterdir()
     assert (person.name, garment.name) == ("photo.jpg_00001_.png", "garment.png_00001_.png")
