@@ -373,7 +373,8 @@ def _describe_no_answer(path: str, error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"No ComfyUI answers: {error}. Is it running, and is the address right?"
     if isinstance(error, asyncio.TimeoutError):
-        return f"ComfyUI did not answer /{path} in time. Is the machine busy, or the network slow?"
+        which = f" ({error})" if str(error) else ""  # of a connection or a read
+        return f"ComfyUI did not answer /{path} in time{which}. Is it busy, or the network slow?"
     return f"ComfyUI did not answer /{path}: {str(error) or type(error).__name__}"
 
 

@@ -152,15 +152,16 @@ def test_the_bypassed_lora_and_controlnet_work_once_awake(server, page):
 
 
 def read_version(server) -> tuple[int, ...]:
-    """Of the server's ComfyUI: major and minor."""
+    """Of the server's ComfyUI."""
     served = json.loads(fetch(server, "system_stats"))["system"]["comfyui_version"]
-    return tuple(map(int, served.split(".")[:2]))
+    return tuple(map(int, served.split(".")))
 
 
 def require_version(server, *version: int) -> None:
     """Skip a test of what the web interfaces of older ComfyUIs have not."""
     if read_version(server) < version:
-        pytest.skip(f"the web interface of ComfyUI {read_version(server)} has it not")
+        served = ".".join(map(str, read_version(server)))
+        pytest.skip(f"the web interface of ComfyUI {served} has it not")
 
 
 def wake(graph: dict, *types: str) -> dict:
@@ -211,7 +212,7 @@ def shows_category(name: str, version: tuple[int, ...]) -> bool:
     types = {node["type"] for node in list_placed_nodes(graph)}
     if "StableVITONCrop" not in types or name == "StableVITON Try-On Two Garments":
         return False  # there is none, or each try-on has its own
-    return "definitions" not in graph or version not in NO_INNER_INPUTS
+    return "definitions" not in graph or version[:2] not in NO_INNER_INPUTS
 
 
 @pytest.fixture
@@ -297,6 +298,29 @@ def test_the_blueprints_are_those_of_the_graphs():
     }
     assert set(blueprints) <= set(used)
     assert {key: used[key] for key in blueprints} == blueprints
+    structures = {
+        part["name"]: describe_structure(part, blueprints) for part in blueprints.values()
+    }
+    copies = [part for key, part in used.items() if key not in blueprints]
+    copies = [part for part in copies if part["name"] in structures]  # with other values
+    assert len(copies) == 3
+    for part in copies:
+        assert describe_structure(part, used) == structures[part["name"]]
+
+
+def describe_structure(definition: dict, definitions: dict[str, dict]) -> dict:
+    """What is equal in copies of a subgraph: its sockets, nodes and links, without ids and values.
+    definitions: of the subgraphs in it, by id."""
+    nodes = definition["nodes"]
+    places = {node["id"]: place for place, node in enumerate(nodes)}
+    kinds = [definitions.get(node["type"], {}).get("name", node["type"]) for node in nodes]
+    ends = ("origin_id", "origin_slot", "target_id", "target_slot")
+    links = [[link[end] for end in ends] for link in definition["links"]]
+    return {
+        "sockets": [[slot["name"] for slot in definition[side]] for side in ("inputs", "outputs")],
+        "nodes": [(kind, node.get("title")) for kind, node in zip(kinds, nodes, strict=True)],
+        "links": [[places.get(a, a), i, places.get(b, b), j] for a, i, b, j in links],
+    }
 
 
 @pytest.mark.browser
